@@ -1,0 +1,163 @@
+"""A bundle: a trained model on disk with its card. Training writes it; a worker loads it; the web shows its card.
+
+A bundle is a folder under ``bundles/``: ``model.keras``, ``model.onnx``, ``golden.npz`` and ``card.json``.
+``bundles/current`` is a text file that names the folder that ships.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dermq import errors, imaging, taxonomy
+
+CARD = "card.json"
+KERAS_MODEL = "model.keras"
+ONNX_MODEL = "model.onnx"
+GOLDEN = "golden.npz"
+FILES = (KERAS_MODEL, ONNX_MODEL, GOLDEN)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(_Part):
+    """How bytes become pixels: the name and version of ``dermq.imaging.prepare``."""
+
+    name: str
+    version: int
+
+
+class OutOfDistribution(_Part):
+    """When an image looks like nothing the model was trained on: its score is above the threshold."""
+
+    method: str
+    threshold: float
+    auroc: float | None = None
+    measured_on: str
+
+
+class Metrics(_Part):
+    """What was measured on one split; per-class figures by diagnosis code."""
+
+    images: int
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    expected_calibration_error: float
+    precision: dict[str, float]
+    recall: dict[str, float]
+    f1: dict[str, float]
+
+
+class TrainingData(_Part):
+    """What the model was trained on."""
+
+    name: str
+    sha256: str
+    split: str
+    images: dict[str, int]
+    citation: str
+    licence: str
+
+
+class Card(_Part):
+    """Everything a worker must check and a reader wants to know about a bundle."""
+
+    name: str
+    version: str
+    description: str
+    classes: tuple[str, ...]
+    architecture: str
+    input_size: int
+    recipe: Recipe
+    temperature: float
+    """Already folded into the exported head; recorded, never applied again."""
+    out_of_distribution: OutOfDistribution
+    metrics: dict[str, Metrics]
+    start_weights: str
+    config: dict[str, Any]
+    augmentation: str
+    training_data: TrainingData
+    hardware: str
+    packages: dict[str, str]
+    wall_seconds: float
+    git_commit: str
+    created_at: datetime
+    licence: str
+    citation: str
+    limits: str
+    files: dict[str, str]
+    """SHA-256 of each file of the bundle but this card."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk: its folder, its card, and the SHA-256 of the card, which stands for the whole."""
+
+    path: Path
+    card: Card
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def version(self) -> str:
+        return self.card.version
+
+
+def current(bundles_dir: Path) -> Bundle:
+    """The bundle that ships. Raises Unfit when there is none."""
+    pointer = bundles_dir / "current"
+    if not pointer.is_file():
+        raise errors.Unfit("no_bundle", f"{pointer} does not exist; it names the bundle that new batches use.")
+    return read(bundles_dir / pointer.read_text().strip())
+
+
+def installed(bundles_dir: Path) -> list[Bundle]:
+    """Every readable bundle on disk, by folder name."""
+    return [read(card.parent) for card in sorted(bundles_dir.glob(f"*/{CARD}"))]
+
+
+def read(path: Path) -> Bundle:
+    """Read a bundle's card without loading its model. Raises Unfit when it is missing, malformed or unknown."""
+    try:
+        raw = (path / CARD).read_bytes()
+        card = Card.model_validate_json(raw)
+    except OSError as err:
+        raise errors.Unfit("no_bundle", f"No card in {path}: {err.strerror}.") from err
+    except ValidationError as err:
+        raise errors.Unfit("bad_card", f"The card in {path} is malformed: {err}") from err
+    if card.classes != taxonomy.CODES:
+        raise errors.Unfit("bad_card", f"The card's classes are {card.classes}; this program knows {taxonomy.CODES}.")
+    known = Recipe(name=imaging.RECIPE, version=imaging.RECIPE_VERSION)
+    if card.recipe != known:
+        raise errors.Unfit("unknown_recipe", f"The card asks for {card.recipe}; this program knows {known}.")
+    return Bundle(path, card, hashlib.sha256(raw).hexdigest())
+
+
+def verify_files(bundle: Bundle, names: tuple[str, ...] = FILES) -> None:
+    """Compare the files' hashes with the card. Raises Unfit at the first difference."""
+    for name in names:
+        expected = bundle.card.files.get(name)
+        path = bundle.path / name
+        if expected is None or not path.is_file():
+            raise errors.Unfit("bad_bundle", f"{path} is missing from the bundle or from its card.")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise errors.Unfit("bad_bundle", f"{path} has SHA-256 {found}; its card says {expected}.")
+
+
+def write_card(path: Path, card: Card) -> Bundle:
+    """Write ``card`` into the bundle folder ``path`` and read it back."""
+    text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    (path / CARD).write_text(text, encoding="utf-8")
+    return read(path)

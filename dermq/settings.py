@@ -1,0 +1,86 @@
+"""Every setting, in one frozen object built once per program and passed on. Prefix ``DERMQ_``.
+
+``docs/settings.md`` is written from this file by ``make docs``.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds ``bundles/`` and ``migrations/``."""
+
+
+class Settings(BaseSettings):
+    """What an operator may change, by environment variables named ``DERMQ_`` and the field's name."""
+
+    model_config = SettingsConfigDict(env_prefix="DERMQ_", frozen=True, use_attribute_docstrings=True)
+
+    var_dir: Path = ROOT / "var"
+    """Folder of everything that is kept on this machine: the session key and, by default, database and blobs."""
+    database_url: str = ""
+    """SQLAlchemy URL of the database; empty means SQLite under `var_dir`."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Redis for wake-ups: `redis://host:port/db` or `unix:///path/to/socket`. Losing it loses seconds, no work."""
+    blobs_dir: Path | None = None
+    """Folder of the image files; unset means `blobs` under `var_dir`."""
+    bundles_dir: Path = ROOT / "bundles"
+    """Folder of the bundles; its file `current` names the one that new batches use."""
+
+    port: int = Field(8000, ge=1, le=65535)
+    """Port of the web on 127.0.0.1 when started by `make run`."""
+    web_host: str = "127.0.0.1"
+    """Address the web listens on."""
+    web_threads: int = Field(16, ge=2)
+    """Threads of the web process; at most half of them receive bodies at one time."""
+    secure_cookies: bool = False
+    """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
+    session_days: int = Field(14, ge=1)
+    """Days until a sign-in on a page expires."""
+
+    max_images_per_batch: int = Field(20_000, ge=1)
+    """Images a batch may hold."""
+    max_image_bytes: int = Field(32_000_000, ge=1)
+    """Bytes an image file may have (32 MB)."""
+    max_image_pixels: int = Field(50_000_000, ge=1)
+    """Pixels an image may have by its header (50 megapixels)."""
+    max_archive_bytes: int = Field(4_000_000_000, ge=1)
+    """Bytes a ZIP archive may have (4 GB)."""
+    max_archive_unpacked_bytes: int = Field(64_000_000_000, ge=1)
+    """Bytes all entries of one archive may have together when unpacked; what lies beyond is refused."""
+    max_files_per_request: int = Field(1_000, ge=1)
+    """Files one multipart request may carry; larger sets go as an archive or one by one."""
+    idle_seal_seconds: int = Field(3600, ge=1)
+    """A batch left open and idle this long seals itself."""
+    retention_days: int = Field(0, ge=0)
+    """Days after which a finished or cancelled batch is deleted with its images; 0 keeps batches until deleted."""
+
+    engine: str = Field("auto", pattern="^(auto|onnx|keras)$")
+    """Engine of a classify worker: `onnx`, `keras`, or `auto` (Keras where TensorFlow sees a GPU, else ONNX)."""
+    claim_images: int = Field(64, ge=4)
+    """Images one claim takes at most; a lab's turn is a quarter of it."""
+    step_images: int = Field(16, ge=1)
+    """Images the engine predicts in one step."""
+    decode_threads: int = Field(2, ge=1)
+    """Threads that decode images while the engine predicts."""
+    jpeg_draft: bool = False
+    """Decode large JPEG files at a fraction of their size where that saves work."""
+    lease_seconds: float = Field(60.0, gt=0)
+    """A claim not renewed for this long is lost and its images are queued again."""
+    drain_seconds: float = Field(60.0, gt=0)
+    """A worker's task ends after this long and asks for the next, so that no task runs for ever."""
+    reaper_seconds: float = Field(15.0, gt=0)
+    """Pause between two rounds of the reaper."""
+    worker_seen_seconds: float = Field(5.0, gt=0)
+    """A worker says that it lives this often; one silent for six times as long counts as gone."""
+    log_level: str = "INFO"
+    """Least severe level that is logged."""
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.var_dir.resolve() / 'dermq.sqlite3'}"
+
+    @property
+    def blobs(self) -> Path:
+        return self.blobs_dir or self.var_dir / "blobs"
