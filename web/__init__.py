@@ -1,0 +1,1 @@
+"""The web: pages, API, uploads and reports. Never decodes an image into pixels and never loads a model."""

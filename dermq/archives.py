@@ -1,0 +1,111 @@
+"""A ZIP on its way through a batch: receiving, stored, unpacking, then done, failed or cancelled.
+
+The web receives and stores, the unpacker in the worker goes through the entries, the reaper ends what was abandoned.
+"""
+
+import uuid
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+import uuid_utils.compat as uuid7
+from sqlalchemy.orm import Session
+
+from dermq import batches, errors
+from dermq.blobs import Blobs, Incoming
+from dermq.lifecycle import ArchiveState
+from dermq.models import Archive
+
+
+def begin(session: Session, batch_id: uuid.UUID) -> uuid.UUID:
+    """Note that an archive is being received, so that its batch is not sealed meanwhile; returns its id."""
+    batch = batches.lock(session, batch_id)
+    batches.check_open(batch)
+    now = datetime.now(UTC)
+    archive = Archive(
+        id=uuid.UUID(int=uuid7.uuid7().int),
+        batch_id=batch_id,
+        state=ArchiveState.RECEIVING,
+        created_at=now,
+        touched_at=now,
+    )
+    session.add(archive)
+    batch.archives_open += 1
+    batches.changed(batch, touched=True)
+    return archive.id
+
+
+def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
+    """Note that bytes still arrive. Raises Conflict when the archive was closed meanwhile."""
+    found = session.execute(
+        sa.update(Archive)
+        .where(Archive.id == archive_id, Archive.state == ArchiveState.RECEIVING)
+        .values(touched_at=datetime.now(UTC), bytes=received_bytes)
+        .returning(Archive.id)
+    ).scalar_one_or_none()
+    if found is None:
+        raise closed()
+
+
+def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs) -> tuple[Archive, bool]:
+    """Keep a wholly received archive for unpacking; the flag says whether it is new to its batch.
+
+    Identical bytes are a no-op: the archive that the batch has already is returned. Raises Conflict when the batch
+    was cancelled meanwhile.
+    """
+    archive = lock(session, archive_id)
+    if archive is None or archive.state != ArchiveState.RECEIVING:
+        raise closed()
+    same = session.scalar(
+        sa.select(Archive).where(
+            Archive.batch_id == archive.batch_id,
+            Archive.sha256 == file.sha256,
+            Archive.state.in_([ArchiveState.STORED, ArchiveState.UNPACKING, ArchiveState.DONE]),
+        )
+    )
+    batch = batches.lock(session, archive.batch_id)
+    if batch.cancelled_at is not None:
+        raise closed()
+    if same is not None:
+        session.delete(archive)
+        batch.archives_open -= 1
+    else:
+        blobs.put(archive.batch_id, [file])
+        archive.state = ArchiveState.STORED
+        archive.sha256 = file.sha256
+        archive.bytes = file.bytes
+        archive.touched_at = datetime.now(UTC)
+    batches.settle(batch)
+    batches.changed(batch, touched=True)
+    return same or archive, same is None
+
+
+def abandon(session: Session, archive_id: uuid.UUID, error: errors.DermqError) -> None:
+    """Close an archive whose upload ended early; safe to do twice."""
+    archive = lock(session, archive_id)
+    if archive is not None and archive.state == ArchiveState.RECEIVING:
+        close(session, archive, ArchiveState.FAILED, error)
+
+
+def close(session: Session, archive: Archive, state: ArchiveState, error: errors.DermqError | None = None) -> None:
+    """Move a locked, open archive to its last state and settle its batch."""
+    archive.state = state
+    archive.claim_token = None
+    if error is not None:
+        archive.error_code = error.code
+        archive.error_detail = error.detail[:1000]
+    for batch in batches.lock_all(session, [archive.batch_id]):
+        batch.archives_open -= 1
+        batches.settle(batch)
+        batches.changed(batch)
+
+
+def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:
+    """Lock an archive's row."""
+    return session.scalar(
+        sa.select(Archive).where(Archive.id == archive_id).with_for_update().execution_options(populate_existing=True)
+    )
+
+
+def closed() -> errors.Conflict:
+    """The error for an archive that was closed while somebody worked on it."""
+    return errors.Conflict("archive_closed", "The archive was closed: its batch was cancelled or its upload timed out.")

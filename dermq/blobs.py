@@ -1,0 +1,158 @@
+"""Where the bytes of images and archives are kept: ``{batch}/{sha256}`` in a folder on this machine.
+
+Equal files of one batch are stored once. Nothing is shared between batches and nothing is reference-counted:
+deleting a batch removes its folder. Thumbnails lie beside their image as ``{sha256}.thumbnail``.
+"""
+
+import builtins
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dermq import errors
+
+THUMBNAIL = ".thumbnail"
+_INCOMING = "incoming"
+
+
+class Incoming:
+    """A file on its way in: written here first, hashed as it comes, put in its place only when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0
+        self._hash = hashlib.sha256()
+        self._file = path.open("wb")
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, chunk: bytes) -> None:
+        """Append ``chunk``. Raises OutOfSpace when the disk is full."""
+        with translated():
+            self._file.write(chunk)
+        self._hash.update(chunk)
+        self.bytes += len(chunk)
+
+    def finish(self) -> None:
+        """Make the bytes durable and close the file. Raises OutOfSpace when the disk is full."""
+        with translated():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def discard(self) -> None:
+        """Close and remove the file if it has not been put in its place."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Blobs:
+    """A blob store in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A new incoming file, removed at the end of the block unless it was put in its place."""
+        folder = self.root / _INCOMING
+        with translated():
+            folder.mkdir(parents=True, exist_ok=True)
+            file = Incoming(folder / uuid.uuid4().hex)
+        try:
+            yield file
+        finally:
+            file.discard()
+
+    def put(self, batch: uuid.UUID, files: Iterable[Incoming]) -> None:
+        """Move finished incoming files to their places, durably. Safe to do twice."""
+        folder = self.root / str(batch)
+        with translated():
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):  # moved by an earlier run of the same transaction
+                    file.path.rename(folder / file.sha256)
+            _sync(folder)
+
+    def put_thumbnail(self, batch: uuid.UUID, sha256: str, jpeg: bytes) -> None:
+        """Keep the thumbnail of an image. It can be made again, so it is not made durable."""
+        with translated(), self.incoming() as file:
+            file.write(jpeg)
+            file._file.close()
+            # The folder is not made here: a thumbnail must not bring back a batch that was deleted meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                file.path.rename(self._path(batch, sha256 + THUMBNAIL))
+
+    def open(self, batch: uuid.UUID, name: str) -> BinaryIO:
+        """Open a blob for reading. Raises FileNotFoundError, or Transient when the store fails."""
+        with translated(missing=True):
+            return self._path(batch, name).open("rb")
+
+    def exists(self, batch: uuid.UUID, name: str) -> bool:
+        return self._path(batch, name).is_file()
+
+    def delete(self, batch: uuid.UUID, name: str | None = None) -> None:
+        """Delete one blob of a batch, or all of them. Safe to do twice."""
+        with translated():
+            if name is None:
+                shutil.rmtree(self.root / str(batch), ignore_errors=True)
+            else:
+                self._path(batch, name).unlink(missing_ok=True)
+
+    def list(self, batch: uuid.UUID) -> list[str]:
+        """The names of a batch's blobs."""
+        folder = self.root / str(batch)
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def batches(self) -> builtins.list[uuid.UUID]:
+        """The batches that have a folder."""
+        found = []
+        for path in self.root.iterdir() if self.root.is_dir() else ():
+            with contextlib.suppress(ValueError):
+                found.append(uuid.UUID(path.name))
+        return found
+
+    def delete_stale_incoming(self, *, older_than_seconds: float) -> int:
+        """Remove incoming files of programs that died, and say how many."""
+        removed = 0
+        folder = self.root / _INCOMING
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - older_than_seconds:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    def _path(self, batch: uuid.UUID, name: str) -> Path:
+        return self.root / str(batch) / name
+
+
+@contextlib.contextmanager
+def translated(*, missing: bool = False) -> Iterator[None]:
+    """Translate what the file system raises; with ``missing``, let FileNotFoundError through."""
+    try:
+        yield
+    except OSError as err:
+        if missing and isinstance(err, FileNotFoundError):
+            raise
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.OutOfSpace("storage_full", "The storage is full; what was accepted before is kept.") from err
+        raise errors.Transient("storage_failed", f"The storage failed: {err.strerror}.") from err
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

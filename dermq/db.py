@@ -1,0 +1,231 @@
+"""Sessions and transactions. Only this module knows how SQLite and PostgreSQL differ, and only it commits.
+
+SQLite: SQLAlchemy's default begins no transaction before the first write and silently loses updates, and a deferred
+BEGIN that turns into a write fails at once with "database is locked". So writing sessions begin with BEGIN IMMEDIATE
+behind one lock per process, and reading sessions with BEGIN, and refuse to flush.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.expression import FunctionElement
+
+from dermq import errors
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RERUNS = 3
+"""Times a transaction is run again after a deadlock or a serialization failure."""
+_RERUN_STATES = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock timeout
+_FULL_STATES = frozenset({"53100"})
+_SQLITE_BUSY_SECONDS = 30
+_POSTGRESQL_OPTIONS = (
+    "-c timezone=utc -c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
+)
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A timezone-aware UTC time; SQLite stores it as text with microseconds."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without a zone cannot be stored.")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, ``seconds`` from now: what leases are measured by."""
+
+    type = UtcDateTime()
+    inherit_cache = False
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = float(seconds)
+
+
+@compiles(now, "sqlite")
+def _now_on_sqlite(element: now, compiler: Any, **options: Any) -> str:
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+f} seconds') || '000')"
+
+
+@compiles(now, "postgresql")
+def _now_on_postgresql(element: now, compiler: Any, **options: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {element.seconds:f}))"
+
+
+class Sessions:
+    """The two ways into a database: sessions that write and sessions that only read."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self.engine = _engine(url, pool_size)
+        self._write_lock: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
+        )
+        self._writing = sessionmaker(self.engine, expire_on_commit=False)
+        self._reading = sessionmaker(
+            self.engine.execution_options(dermq_reading=True), expire_on_commit=False, class_=_ReadingSession
+        )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session in a transaction that commits when the block ends well."""
+        with self._write_lock, self._writing() as session, session.begin():
+            yield session
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one snapshot and cannot write."""
+        with self._reading() as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+class _ReadingSession(Session):
+    def flush(self, objects: Any = None) -> None:
+        if self.new or self.dirty or self.deleted:
+            raise RuntimeError("A reading session cannot write.")
+
+
+def transact(sessions: Sessions, work: Callable[[Session], T]) -> T:
+    """Run ``work`` in one transaction and commit it; rerun it after a deadlock or a serialization failure.
+
+    ``work`` must do nothing that cannot be done twice. Raises what ``work`` raises, Unavailable when the database
+    cannot be reached or stays busy, OutOfSpace when its disk is full.
+    """
+    return _run(sessions.writing, work)
+
+
+def read(sessions: Sessions, work: Callable[[Session], T]) -> T:
+    """Run ``work`` in one reading transaction. Keep it short: no transaction outlives one page."""
+    return _run(sessions.reading, work)
+
+
+def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: Callable[[Session], T]) -> T:
+    for attempt in range(RERUNS + 1):
+        try:
+            with begin() as session:
+                return work(session)
+        except exc.DBAPIError as err:
+            if _is_full(err):
+                raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
+            if not _may_rerun(err):
+                raise
+            if attempt == RERUNS:
+                raise errors.Unavailable(
+                    "database_unavailable", "The database is busy or cannot be reached; nothing was changed."
+                ) from err
+            log.warning("transaction run again (%d of %d): %s", attempt + 1, RERUNS, err.orig)
+            time.sleep(random.uniform(0.01, 0.05) * 4**attempt)
+        except exc.TimeoutError as err:
+            raise errors.Unavailable("database_unavailable", "The database has no free connection.") from err
+    raise AssertionError("unreachable")
+
+
+def _may_rerun(err: exc.DBAPIError) -> bool:
+    if isinstance(err.orig, sqlite3.OperationalError):
+        return "locked" in str(err.orig) or "busy" in str(err.orig)
+    return err.connection_invalidated or isinstance(err, exc.OperationalError) or _state(err) in _RERUN_STATES
+
+
+def _is_full(err: exc.DBAPIError) -> bool:
+    if isinstance(err.orig, sqlite3.OperationalError):
+        return getattr(err.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return _state(err) in _FULL_STATES or getattr(err.orig, "errno", None) == errno.ENOSPC
+
+
+def _state(err: exc.DBAPIError) -> str | None:
+    return getattr(err.orig, "sqlstate", None)
+
+
+@contextlib.contextmanager
+def single_flight(sessions: Sessions, name: str) -> Iterator[bool]:
+    """Yield whether this process alone holds the lock called ``name``; a process that dies lets go of it.
+
+    An advisory lock on PostgreSQL; on SQLite, which lives on one machine, a lock on a file beside the database.
+    """
+    if sessions.engine.dialect.name == "postgresql":
+        key = sa.func.hashtext(f"dermq:{name}")
+        with sessions.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            held = bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))))
+            try:
+                yield held
+            finally:
+                if held:
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+        return
+    path = Path(f"{sessions.engine.url.database}.{name}.lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _engine(url: str, pool_size: int) -> Engine:
+    address = sa.make_url(url)
+    if address.get_backend_name() == "sqlite":
+        if address.database and address.database != ":memory:":
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(
+            address,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            connect_args={"isolation_level": None, "timeout": _SQLITE_BUSY_SECONDS, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+    return sa.create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"options": _POSTGRESQL_OPTIONS, "connect_timeout": 5},
+    )
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("dermq_reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

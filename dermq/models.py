@@ -1,0 +1,387 @@
+"""The tables. The same on PostgreSQL and on SQLite; migrations are checked against them for drift."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from dermq import lifecycle
+from dermq.db import UtcDateTime
+from dermq.lifecycle import ArchiveState, ImageState
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+Sha256 = String(64)
+
+NAME_LENGTH = 255
+"""Longest name of a batch, an image or a token, in characters."""
+
+
+def _enum(kind: type[StrEnum], name: str) -> Enum:
+    """An enum stored as text by value, with a CHECK."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+        uuid.UUID: Uuid(),
+    }
+
+
+class Lab(Base):
+    """Who submits; owns batches and tokens."""
+
+    __tablename__ = "lab"
+    __table_args__ = (CheckConstraint("weight > 0", name="weight_positive"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
+    weight: Mapped[float] = mapped_column(default=1.0)
+    """Share of the queue relative to other labs."""
+    tag: Mapped[float] = mapped_column(default=0.0)
+    """Place in the fair order: where this lab's last turn ended, in images divided by weight."""
+    urgent_turns: Mapped[int] = mapped_column(default=0)
+    """Turns in a row that went to urgent batches while others of the lab waited; at most three."""
+    max_waiting_images: Mapped[int | None]
+    """Quota: images that may wait at one time; unset means no limit."""
+    created_at: Mapped[datetime]
+
+
+class AccessToken(Base):
+    """A lab's key to the API and the pages. Only the hash of its secret is kept."""
+
+    __tablename__ = "access_token"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), index=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    secret_sha256: Mapped[str] = mapped_column(Sha256, unique=True)
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    """Written at most once a minute."""
+    revoked_at: Mapped[datetime | None]
+
+    lab: Mapped[Lab] = relationship(lazy="raise")
+
+
+class SignInCode(Base):
+    """A one-time code that signs a browser in to a lab."""
+
+    __tablename__ = "sign_in_code"
+
+    code_sha256: Mapped[str] = mapped_column(Sha256, primary_key=True)
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
+    access_token_id: Mapped[int] = mapped_column(ForeignKey("access_token.id"))
+    """The session that the code opens ends when this token is revoked."""
+    expires_at: Mapped[datetime]
+
+
+class Bundle(Base):
+    """A bundle that batches or predictions name, with the card it had."""
+
+    __tablename__ = "bundle"
+    __table_args__ = (UniqueConstraint("name", "version", "sha256"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    version: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(Sha256)
+    card: Mapped[dict[str, Any]]
+
+
+class Batch(Base):
+    """Images submitted together: the job that a lab polls."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        UniqueConstraint("lab_id", "idempotency_key"),
+        # Newest first, by UUIDv7; and the active ones, of which there are few.
+        Index("ix_batch_lab_id_id", "lab_id", "id"),
+        Index(
+            "ix_batch_unfinished",
+            "bundle_id",
+            sqlite_where=text("finished_at IS NULL AND deleted_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL AND deleted_at IS NULL"),
+        ),
+        CheckConstraint("received = queued + running + done + failed + cancelled", name="counts_add_up"),
+        CheckConstraint(
+            "queued >= 0 AND running >= 0 AND done >= 0 AND failed >= 0 AND cancelled >= 0 AND archives_open >= 0",
+            name="counts_not_negative",
+        ),
+        {"postgresql_with": {"fillfactor": 50}},
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    """UUIDv7, so that newer batches sort after older ones."""
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
+    bundle_id: Mapped[int] = mapped_column(ForeignKey("bundle.id"))
+    """Fixed when the batch is created."""
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    urgent: Mapped[bool] = mapped_column(default=False)
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    """What the lab wants to find again; never interpreted."""
+    idempotency_key: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    fingerprint: Mapped[str | None] = mapped_column(Sha256)
+    """SHA-256 of the request that created the batch."""
+
+    created_at: Mapped[datetime]
+    touched_at: Mapped[datetime]
+    """When the lab last added something; an open batch that stays idle seals itself."""
+    sealed_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+    version: Mapped[int] = mapped_column(default=0)
+    """Grows with every change that the status shows."""
+    received: Mapped[int] = mapped_column(default=0)
+    queued: Mapped[int] = mapped_column(default=0)
+    running: Mapped[int] = mapped_column(default=0)
+    done: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    cancelled: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+    archives_open: Mapped[int] = mapped_column(default=0)
+
+    measured_at: Mapped[datetime | None]
+    """When the rates were last measured."""
+    measured_images: Mapped[int] = mapped_column(default=0)
+    """Images done or failed by then."""
+    rate_recent: Mapped[float | None]
+    """Images per second between the last two measurements."""
+    rate_smoothed: Mapped[float | None]
+    """The same, smoothed over about ten measurements."""
+
+    lab: Mapped[Lab] = relationship(lazy="raise")
+    bundle: Mapped[Bundle] = relationship(lazy="raise")
+
+    @property
+    def state(self) -> lifecycle.BatchState:
+        return lifecycle.batch_state(
+            cancelled_at=self.cancelled_at,
+            sealed_at=self.sealed_at,
+            finished_at=self.finished_at,
+            has_run=self.running + self.done + self.failed > 0,
+        )
+
+
+class Claim(Base):
+    """Images or an archive leased to one worker for a short time."""
+
+    __tablename__ = "claim"
+
+    token: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    bundle_id: Mapped[int | None] = mapped_column(ForeignKey("bundle.id"))
+    """Unset for the claim of an archive."""
+    expires_at: Mapped[datetime]
+    """By the database's clock. Renewing touches this row alone."""
+
+
+class Image(Base):
+    """One submitted file and its state."""
+
+    __tablename__ = "image"
+    __table_args__ = (
+        UniqueConstraint("batch_id", "position"),
+        UniqueConstraint("batch_id", "name"),
+        Index(
+            "ix_image_queued",
+            "batch_id",
+            "position",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
+            "ix_image_claimed",
+            "claim_token",
+            sqlite_where=text("claim_token IS NOT NULL"),
+            postgresql_where=text("claim_token IS NOT NULL"),
+        ),
+        # Suspects are rare and looked for before every claim.
+        Index(
+            "ix_image_suspect",
+            "batch_id",
+            sqlite_where=text("suspect AND state = 'queued'"),
+            postgresql_where=text("suspect AND state = 'queued'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"))
+    position: Mapped[int]
+    """Order of arrival in the batch, from 1."""
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    """As the lab calls it: data, never a path of ours."""
+    sha256: Mapped[str] = mapped_column(Sha256)
+    bytes: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    state: Mapped[ImageState] = mapped_column(_enum(ImageState, "state"), default=ImageState.QUEUED)
+    claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"))
+    suspect: Mapped[bool] = mapped_column(default=False)
+    """Came back from a lost lease; claimed alone from then on."""
+    solo_losses: Mapped[int] = mapped_column(default=0)
+    """Leases lost while claimed alone; the third fails the image."""
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(1000))
+
+
+class Archive(Base):
+    """A ZIP that a lab uploaded into a batch."""
+
+    __tablename__ = "archive"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"), index=True)
+    state: Mapped[ArchiveState] = mapped_column(_enum(ArchiveState, "state"), index=True)
+    sha256: Mapped[str | None] = mapped_column(Sha256)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    created_at: Mapped[datetime]
+    touched_at: Mapped[datetime]
+    """When bytes last arrived or an entry was last unpacked."""
+    claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"), index=True)
+    losses: Mapped[int] = mapped_column(default=0)
+    """Leases lost while unpacking without any entry recorded in between; the third fails the archive."""
+    next_entry: Mapped[int] = mapped_column(default=0)
+    """Where unpacking goes on."""
+    unpacked_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    entries: Mapped[int] = mapped_column(default=0)
+    received: Mapped[int] = mapped_column(default=0)
+    unchanged: Mapped[int] = mapped_column(default=0)
+    """Entries that the batch already had under the same name with the same bytes."""
+    refused: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    """Folder entries and what operating systems leave in archives."""
+    skipped_names: Mapped[list[str]] = mapped_column(default=list)
+    """The first hundred of them."""
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(1000))
+
+
+class Refusal(Base):
+    """A file that was not taken, and why."""
+
+    __tablename__ = "refusal"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"), index=True)
+    archive_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("archive.id"), index=True)
+    name: Mapped[str] = mapped_column(String(1000))
+    code: Mapped[str] = mapped_column(String(64))
+    detail: Mapped[str] = mapped_column(String(1000))
+    created_at: Mapped[datetime]
+
+
+class Prediction(Base):
+    """Seven probabilities and what follows from them, for one image by one bundle."""
+
+    __tablename__ = "prediction"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True, autoincrement=False)
+    bundle_id: Mapped[int] = mapped_column(ForeignKey("bundle.id"), primary_key=True, autoincrement=False)
+    p_akiec: Mapped[float]
+    p_bcc: Mapped[float]
+    p_bkl: Mapped[float]
+    p_df: Mapped[float]
+    p_mel: Mapped[float]
+    p_nv: Mapped[float]
+    p_vasc: Mapped[float]
+    diagnosis: Mapped[str] = mapped_column(String(8))
+    confidence: Mapped[float]
+    """The greatest of the seven probabilities."""
+    entropy: Mapped[float]
+    """Shannon entropy of the seven, in nats: 0 when certain, ln 7 when clueless."""
+    ood_score: Mapped[float]
+    """The greater, the less the image looks like the training data."""
+    out_of_distribution: Mapped[bool]
+    """Whether the score is above the bundle's threshold."""
+    engine: Mapped[str] = mapped_column(String(32))
+    worker: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    milliseconds: Mapped[float]
+    """Time of the engine's step divided by its images."""
+    predicted_at: Mapped[datetime]
+
+
+class Truth(Base):
+    """A diagnosis that the lab says is right, to score a batch against."""
+
+    __tablename__ = "truth"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True, autoincrement=False)
+    diagnosis: Mapped[str] = mapped_column(String(8))
+
+
+class Worker(Base):
+    """A worker process that is, or was, alive."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    queue: Mapped[str] = mapped_column(String(32))
+    bundle: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    engine: Mapped[str | None] = mapped_column(String(32))
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    progressed_at: Mapped[datetime]
+
+
+class QueueRow(Base):
+    """The one row that orders all claims of images."""
+
+    __tablename__ = "queue"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    served: Mapped[float] = mapped_column(default=0.0)
+    """The greatest start that a turn was given: virtual time of start-time fair queuing (Goyal et al. 1996)."""
+
+
+class Event(Base):
+    """Who did what when, append-only; never one per image."""
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime]
+    lab_id: Mapped[int | None] = mapped_column(ForeignKey("lab.id"))
+    batch_id: Mapped[uuid.UUID | None]
+    """No foreign key: an event outlives its batch."""
+    actor: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    action: Mapped[str] = mapped_column(String(64))
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)

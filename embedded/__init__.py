@@ -1,0 +1,1 @@
+"""dermq on one machine with nothing but Python: every program under one process manager."""

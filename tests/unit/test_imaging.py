@@ -1,0 +1,88 @@
+"""From bytes to pixels."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dermq import errors, imaging
+from tests import samples
+
+LIMIT = 50_000_000
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+def test_accepted_formats_are_identified_by_content(format: str) -> None:
+    data = samples.encoded(samples.picture(30, 20), format)
+    assert imaging.identify(io.BytesIO(data), max_pixels=LIMIT) == imaging.Header(format, 30, 20)
+
+
+@pytest.mark.parametrize("data", [b"hello, I am text", samples.svg(), samples.animated_gif(), b"\xff\xd8\xff"])
+def test_other_content_is_unsupported(data: bytes) -> None:
+    with pytest.raises(errors.UnsupportedFormat):
+        imaging.identify(io.BytesIO(data), max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("format", ["TIFF", "WEBP"])
+def test_several_frames_are_unsupported(format: str) -> None:
+    frames = [samples.picture(seed=seed) for seed in range(2)]
+    data = samples.encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    with pytest.raises(errors.UnsupportedFormat, match="several frames"):
+        imaging.identify(io.BytesIO(data), max_pixels=LIMIT)
+
+
+def test_too_many_pixels_are_told_from_the_header() -> None:
+    with pytest.raises(errors.TooLarge, match=r"100\.0 megapixels; at most 50"):
+        imaging.identify(io.BytesIO(samples.huge_png_header()), max_pixels=LIMIT)
+
+
+def test_a_truncated_jpeg_has_a_header_but_cannot_be_decoded() -> None:
+    data = samples.truncated_jpeg()
+    assert imaging.identify(io.BytesIO(data), max_pixels=LIMIT).width == 320
+    with pytest.raises(errors.Permanent, match="damaged"):
+        imaging.decode(data, max_pixels=LIMIT)
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 20, 20))  # left half white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    upright = imaging.decode(samples.encoded(image, quality=95, exif=exif), max_pixels=LIMIT)
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5)) > (200, 200, 200) and upright.getpixel((10, 35)) < (50, 50, 50)
+
+
+def test_grey_of_16_bits_keeps_its_upper_bits() -> None:
+    grey = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
+    assert imaging.decode(samples.encoded(grey, "PNG"), max_pixels=LIMIT).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_transparent_pixels_lie_on_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert imaging.decode(samples.encoded(clear, "PNG"), max_pixels=LIMIT).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P", "RGBA", "LA", "1"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = samples.picture().convert(mode)
+    format = "TIFF" if mode == "CMYK" else "PNG"
+    pixels = imaging.prepare(samples.encoded(image, format), 32)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
+
+
+def test_the_whole_frame_is_squashed() -> None:
+    image = Image.new("RGB", (100, 50), "black")
+    image.paste("white", (90, 0, 100, 50))
+    pixels = imaging.prepare(samples.encoded(image, "PNG"), 20)
+    assert pixels[10, 19].min() > 200 and pixels[10, 10].max() < 50
+
+
+def test_a_thumbnail_carries_no_exif() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "patient 42"
+    data = samples.encoded(samples.picture(600, 450), exif=exif)
+    with Image.open(io.BytesIO(imaging.thumbnail(imaging.decode(data, max_pixels=LIMIT)))) as small:
+        assert max(small.size) == imaging.THUMBNAIL_SIZE
+        assert not small.getexif() and b"patient" not in small.tobytes()
