@@ -1,0 +1,146 @@
+"""The commands: ``python -m training prepare | train | export | evaluate``, run from the repository's root."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from tqdm import tqdm
+
+from dermq import bundles, errors
+from training import config as configs
+from training import manifest as manifests
+from training import runs
+
+DATA = Path("../shared/ham10000")
+SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status; faults that a person can mend are one line on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options) or 0)
+    except (errors.DermqError, configs.UnknownConfig) as err:
+        print(f"training: {err}", file=sys.stderr)
+        return 1
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Match images with metadata and write the manifest."""
+    places: dict[str, list[Path]] = {}
+    for source in options.source or [str(DATA / f"{name}.zip") for name in SOURCES]:
+        name, _, path = source.rpartition("=")
+        places.setdefault(name or Path(path).stem, []).append(Path(path))
+    manifest = manifests.prepare(options.metadata, places, _track("matching"))
+    manifests.write(manifest, _data(options))
+    for source in manifest.places:
+        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in manifests.SPLITS)
+        print(f"{source}: {counts}")
+    print(f"manifest {manifest.sha256}")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a configuration into a run's folder."""
+    from training import head, model
+
+    config = configs.load(options.config)
+    manifest = manifests.read(_data(options))
+    folder = options.runs / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    network = model.network(config.size, config.start)
+    epochs = head.train(network, config, manifest, _data(options) / "pixels", folder, _track("features"))
+    network.save_weights(folder / runs.WEIGHTS)
+    runs.write_epochs(folder, epochs)
+    runs.record(folder, config, manifest.sha256, time.monotonic() - started)
+    print((folder / runs.EPOCHS_MARKDOWN).read_text())
+
+
+def export(options: argparse.Namespace) -> None:
+    """Make a bundle of a run."""
+    from training import evaluate, model
+    from training import export as exports
+
+    folder = options.runs / options.run
+    record = runs.read_record(folder)
+    network = model.network(record["config"]["size"], "none")
+    network.load_weights(folder / runs.WEIGHTS)
+    target = options.bundles / f"{options.name}-{options.version}"
+    bundle = exports.export(
+        network, record, manifests.read(_data(options)), _data(options) / "pixels", target,
+        name=options.name, version=options.version, track=_track("predicting"),
+    )  # fmt: skip
+    if options.current:
+        (options.bundles / "current").write_text(f"{target.name}\n", encoding="utf-8")
+    for split, scored in bundle.card.metrics.items():
+        print(evaluate.describe(split, scored))
+    print(bundle.card.out_of_distribution.model_dump_json(indent=2))
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score a bundle on a split and compare with its card; 1 when they differ."""
+    from training import evaluate as evaluation
+    from training import metrics, model
+
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    manifest = manifests.read(_data(options))
+    outputs = evaluation.predict(
+        bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest, options.split,
+        _data(options) / "pixels", _track("predicting"),
+    )  # fmt: skip
+    scored = metrics.score(outputs[model.PROBABILITIES], evaluation.truth(manifest, options.split))
+    print(evaluation.describe(options.split, scored))
+    same = evaluation.compare(bundle.card, options.split, scored)
+    print("The card states the same." if same else "The card states something else.")
+    return 0 if same else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and cached data go")
+    parser.add_argument("--bundles", type=Path, default=Path("bundles"))
+    commands = parser.add_subparsers(required=True)
+    command = _command(commands, prepare)
+    command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
+    command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
+    command = _command(commands, train)
+    command.add_argument("config", help=f"one of {', '.join(configs.names())}")
+    command = _command(commands, export)
+    command.add_argument("run", help="the name of a finished run")
+    command.add_argument("--name", default="ham10000-b1")
+    command.add_argument("--version", required=True)
+    command.add_argument("--current", action="store_true", help="make it the bundle that ships")
+    command = _command(commands, evaluate)
+    command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
+    command.add_argument("--split", choices=manifests.SPLITS, default="test")
+    return parser
+
+
+def _command(commands: Any, function: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(function.__name__, help=function.__doc__)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _data(options: argparse.Namespace) -> Path:
+    return Path(options.runs) / "data"
+
+
+def _track(what: str) -> Any:
+    return partial(_progress, what)
+
+
+def _progress(what: str, things: Iterable[Any]) -> Iterable[Any]:
+    shown: Iterable[Any] = tqdm(things, desc=what, mininterval=1.0, disable=None)
+    return shown
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

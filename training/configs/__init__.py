@@ -1,0 +1,1 @@
+"""Training configurations: Python code, one module each, whose docstring states command, cost and expected result."""

@@ -1,0 +1,120 @@
+"""From a finished run to a bundle: temperature, threshold, both model files, golden inputs, card."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermq import bundles, imaging, taxonomy
+from training import calibrate, evaluate, metrics, model, onnx_graph, onnx_run, pictures
+from training import manifest as manifests
+from training.evaluate import Track
+
+BUNDLE_LICENCE = "CC BY-NC 4.0: trained on HAM10000, so cite it and make no commercial use. Start weights: Apache-2.0."
+LIMITS = (
+    "Research only, no clinical or diagnostic value. HAM10000 comes from two sites (Vienna and Queensland) and shows "
+    "almost only lightly pigmented skin and seven kinds of pigmented lesions; other skin tones, devices, body sites "
+    "and diagnoses are untested, and anything else is still given one of the seven. Small classes (df, vasc) are "
+    "measured on few images. Figures were measured on JPEG files of 200 x 150 pixels."
+)
+
+
+def export(
+    network: Any,
+    record: dict[str, Any],
+    manifest: manifests.Manifest,
+    data: Path,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    track: Track = iter,
+) -> bundles.Bundle:
+    """Write the bundle of ``network`` into ``folder``, its figures measured on what was written.
+
+    ``record`` is what the run wrote about itself. Folds the temperature into ``network``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    size = int(network.input.shape[1])
+    plain = onnx_graph.build(model.logits(network)).SerializeToString()
+    val_logits = evaluate.predict(plain, size, manifest, "val", data, track)[model.LOGITS]
+    temperature = calibrate.temperature(val_logits, evaluate.truth(manifest, "val"))
+    write_models(model.ship(network, temperature), folder)
+    predicted = {split: evaluate.predict(folder / bundles.ONNX_MODEL, size, manifest, split, data, track)
+                 for split in ("val", "test")}  # fmt: skip
+    write_golden(folder, size)
+    scored = {split: metrics.score(outputs[model.PROBABILITIES], evaluate.truth(manifest, split))
+              for split, outputs in predicted.items()}  # fmt: skip
+    card = bundles.Card(
+        name=name,
+        version=version,
+        description=f"The seven HAM10000 diagnoses. {record['config']['description']}",
+        classes=taxonomy.CODES,
+        architecture=model.ARCHITECTURE,
+        input_size=size,
+        recipe=bundles.Recipe(name=imaging.RECIPE, version=imaging.RECIPE_VERSION),
+        temperature=temperature,
+        out_of_distribution=_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),
+        metrics=scored,
+        start_weights=model.START_WEIGHTS[record["config"]["start"]],
+        config=record["config"],
+        augmentation=record["config"]["augmentation"],
+        training_data=_training_data(manifest),
+        hardware=record["hardware"],
+        packages=record["packages"],
+        wall_seconds=record["wall_seconds"],
+        git_commit=record["git_commit"],
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        licence=BUNDLE_LICENCE,
+        citation=manifests.CITATION,
+        limits=LIMITS,
+        files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in bundles.FILES},
+    )
+    return bundles.write_card(folder, card)
+
+
+def write_models(shipped: Any, folder: Path) -> None:
+    """Write ``shipped`` as a Keras file and as ONNX."""
+    shipped.save(folder / bundles.KERAS_MODEL)
+    (folder / bundles.ONNX_MODEL).write_bytes(onnx_graph.build(shipped).SerializeToString())
+
+
+def write_golden(folder: Path, size: int) -> None:
+    """Write the golden inputs with what the exported ONNX graph makes of them."""
+    inputs = pictures.golden(size)
+    outputs = onnx_run.run(folder / bundles.ONNX_MODEL, inputs)
+    np.savez_compressed(folder / bundles.GOLDEN, allow_pickle=False, pixels=inputs, **outputs)
+
+
+def _out_of_distribution(
+    path: Path, size: int, predicted: dict[str, dict[str, NDArray[np.float32]]]
+) -> bundles.OutOfDistribution:
+    threshold = calibrate.threshold(predicted["val"][model.OOD_SCORE])
+    strange = {kind: onnx_run.run(path, images)[model.OOD_SCORE] for kind, images in pictures.foreign(size).items()}
+    lesions = predicted["test"][model.OOD_SCORE]
+    every = np.concatenate(list(strange.values()))
+    parts = [f"{kind} ({len(scores)}) {metrics.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
+             for kind, scores in strange.items()]  # fmt: skip
+    return bundles.OutOfDistribution(
+        method="energy",
+        threshold=threshold,
+        auroc=metrics.auroc(every, lesions),
+        measured_on=f"threshold: quantile {calibrate.THRESHOLD_QUANTILE:g} of val; AUROC: {len(lesions)} test images "
+        f"against pictures without lesions from scikit-image and scikit-learn, and noise: {'; '.join(parts)}; "
+        f"{(lesions > threshold).mean():.1%} of test above the threshold",
+    )
+
+
+def _training_data(manifest: manifests.Manifest) -> bundles.TrainingData:
+    splits = [entry.split for entry in manifest.of(manifest.reference)]
+    return bundles.TrainingData(
+        name=f"HAM10000, {manifest.reference}",
+        sha256=manifest.sha256,
+        split="disjoint by lesion, stratified by diagnosis; head and temperature chosen on val, test measured once",
+        images={split: splits.count(split) for split in manifests.SPLITS},
+        citation=manifests.CITATION,
+        licence=manifests.LICENCE,
+    )

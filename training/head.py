@@ -1,0 +1,84 @@
+"""Training the last layer alone, on features of the frozen backbone computed once.
+
+The features are computed by ONNX Runtime, which takes a third of the time that Keras takes on a CPU.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from dermq import taxonomy
+from training import manifest as manifests
+from training import model, onnx_graph, onnx_run, pixels
+from training.config import Config, Head
+
+Track = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def train(
+    network: Any, config: Config, manifest: manifests.Manifest, data: Path, folder: Path, track: Track = iter
+) -> list[dict[str, float]]:
+    """Fit the last layer of ``network`` in place and return the table of epochs.
+
+    Pixels are cached under ``data``, features in ``folder``. Weights of the epoch with the lowest val loss are kept.
+    """
+    entries = manifest.of(manifest.reference)
+    features = _features(network, config, manifest, data, folder, track)
+    truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
+    splits = np.array([entry.split for entry in entries])
+    mean, deviation = features[splits == "train"].mean(axis=0), features[splits == "train"].std(axis=0) + 1e-8
+    scaled = (features - mean) / deviation
+    keras.utils.set_random_seed(config.seed)
+    parts = {split: (scaled[splits == split], truth[splits == split]) for split in ("train", "val")}
+    kernel, bias, epochs = fit(parts["train"], parts["val"], config.head)
+    kernel = kernel / deviation[:, None]
+    network.get_layer(model.LOGITS).set_weights([kernel, bias - mean @ kernel])
+    return epochs
+
+
+def fit(
+    train: tuple[NDArray[np.float32], NDArray[np.int64]], val: tuple[NDArray[np.float32], NDArray[np.int64]], plan: Head
+) -> tuple[NDArray[np.float32], NDArray[np.float32], list[dict[str, float]]]:
+    """A linear softmax classifier of features: its kernel, its bias and the table of epochs."""
+    inputs = keras.Input(train[0].shape[1:])
+    # Zeros, because noise in a thousand directions that the classes never use would stay there for ever.
+    layer = keras.layers.Dense(
+        len(taxonomy.CODES), kernel_initializer="zeros", kernel_regularizer=keras.regularizers.L2(plan.penalty)
+    )
+    classifier = keras.Model(inputs, layer(inputs))
+    classifier.compile(
+        keras.optimizers.Adam(plan.rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=plan.patience, restore_best_weights=True)
+    weights = dict(enumerate(class_weights(train[1], plan.class_balance)))
+    history = classifier.fit(
+        *train, validation_data=val, epochs=plan.epochs, batch_size=plan.batch, class_weight=weights,
+        callbacks=[stop, keras.callbacks.TerminateOnNaN()], verbose=0,
+    ).history  # fmt: skip
+    kernel, bias = classifier.get_weights()
+    return kernel, bias, [dict(epoch=n, **{k: v[n] for k, v in history.items()}) for n in range(len(history["loss"]))]
+
+
+def class_weights(truth: NDArray[np.integer], balance: float) -> NDArray[np.float64]:
+    """Weights ``(7,)`` of the classes in the loss, by their inverse frequency to the power ``balance``, mean 1."""
+    counts = np.maximum(np.bincount(truth, minlength=len(taxonomy.CODES)), 1)
+    weights = (counts.sum() / counts) ** balance
+    return np.asarray(weights * counts.sum() / (weights * counts).sum(), np.float64)
+
+
+def _features(
+    network: Any, config: Config, manifest: manifests.Manifest, data: Path, folder: Path, track: Track
+) -> NDArray[np.float32]:
+    path = folder / f"features-{manifest.sha256[:12]}.npy"
+    if not path.exists():
+        images = pixels.load(manifest, manifest.reference, config.size, data, track)
+        graph = onnx_graph.build(model.features(network)).SerializeToString()
+        np.save(path, onnx_run.run(graph, images, track=track)["features"])
+    features: NDArray[np.float32] = np.load(path)
+    return features

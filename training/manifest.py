@@ -1,0 +1,240 @@
+"""The manifest: every image file that training may see, matched with its metadata, split by lesion, and hashed.
+
+HAM10000 shows many lesions in several images, so a split by image leaks; a lesion stands on one side only.
+The manifest names no folder, so its hash is the same on every machine; where the files lie is written beside it.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import random
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+
+from dermq import errors, imaging, taxonomy
+
+SPLITS = ("train", "val", "test")
+SPLIT_SHARES = {"test": 0.205, "val": 0.08}
+"""Shares of lesions when the metadata brings no split of its own; the rest is for training."""
+MANIFEST = "manifest.csv"
+PLACES = "places.json"
+CITATION = (
+    "Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset, a large collection of multi-source dermatoscopic "
+    "images of common pigmented skin lesions. Scientific Data 5, 180161 (2018). doi:10.1038/sdata.2018.161"
+)
+LICENCE = "CC BY-NC 4.0"
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_MAX_PIXELS = 50_000_000
+
+
+class Mismatch(errors.DermqError):
+    """Raised when images and metadata do not belong together."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One image's row of the metadata."""
+
+    image_id: str
+    lesion_id: str
+    diagnosis: str
+    confirmation: str
+    age: str
+    sex: str
+    site: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Entry(Subject):
+    """One file: which image it shows, the source it comes from, its place there and its hash."""
+
+    source: str
+    member: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All entries, by source and image; the first source is complete, and figures are measured on it."""
+
+    entries: tuple[Entry, ...]
+    places: dict[str, list[str]]
+    """The archives or folders of each source."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(_text(self.entries).encode()).hexdigest()
+
+    @property
+    def reference(self) -> str:
+        """The complete source."""
+        return next(iter(self.places))
+
+    def of(self, source: str, split: str | None = None) -> list[Entry]:
+        """The entries of ``source``, in the manifest's order; of one split when ``split`` is given."""
+        return [entry for entry in self.entries if entry.source == source and split in (None, entry.split)]
+
+
+def prepare(
+    metadata: Path, places: dict[str, list[Path]], track: Callable[[Iterable[str]], Iterable[str]] = iter
+) -> Manifest:
+    """Match the files of ``places`` (sources' names to archives or folders) with ``metadata``.
+
+    The first source must hold every image of the metadata. ``track`` may show progress over the files' names.
+    Raises Mismatch for an image without metadata or the reverse, an unknown diagnosis, a lesion or identical files on
+    two sides of the split, two files of one image in one source, and a file that is no image.
+    """
+    subjects = {subject.image_id: subject for subject in read_metadata(metadata)}
+    entries: list[Entry] = []
+    for source, paths in places.items():
+        found = [entry for path in paths for entry in _scan(source, path, subjects, track)]
+        _refuse_repeats("files of one image", (entry.image_id for entry in found))
+        entries += sorted(found, key=lambda entry: entry.image_id)
+    reference = next(iter(places))
+    missing = subjects.keys() - {entry.image_id for entry in entries if entry.source == reference}
+    if missing:
+        raise Mismatch(
+            "no_file", f"{len(missing)} images of the metadata have no file in {reference}: {_some(missing)}."
+        )
+    _refuse_straddling("identical files", ((entry.sha256, entry.split) for entry in entries))
+    return Manifest(tuple(entries), {source: [str(path) for path in paths] for source, paths in places.items()})
+
+
+def read_metadata(path: Path) -> list[Subject]:
+    """Read HAM10000's metadata; a missing ``split`` column is filled with a seeded split by lesion.
+
+    Raises Mismatch for repeated images, unknown diagnoses or splits, and lesions on two sides.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        subjects = [_subject(row) for row in csv.DictReader(file)]
+    _refuse_repeats("rows of one image", (subject.image_id for subject in subjects))
+    strange = {subject.diagnosis for subject in subjects} - set(taxonomy.CODES)
+    if strange:
+        raise Mismatch(
+            "unknown_diagnosis", f"Unknown diagnoses {_some(strange)}; known are {', '.join(taxonomy.CODES)}."
+        )
+    if not any(subject.split for subject in subjects):
+        subjects = split_by_lesion(subjects)
+    strange = {subject.split for subject in subjects} - set(SPLITS)
+    if strange:
+        raise Mismatch("unknown_split", f"Unknown splits {_some(strange)}; known are {', '.join(SPLITS)}.")
+    _refuse_straddling("images of one lesion", ((subject.lesion_id, subject.split) for subject in subjects))
+    return subjects
+
+
+def split_by_lesion(subjects: list[Subject], *, seed: int = 1) -> list[Subject]:
+    """Draw a split by lesion, stratified by diagnosis, the same for the same ``seed`` whatever the rows' order."""
+    chooser = random.Random(seed)
+    chosen: dict[str, str] = {}
+    for code in taxonomy.CODES:
+        lesions = sorted({subject.lesion_id for subject in subjects if subject.diagnosis == code} - chosen.keys())
+        chooser.shuffle(lesions)
+        tests = round(len(lesions) * SPLIT_SHARES["test"])
+        vals = round(len(lesions) * SPLIT_SHARES["val"])
+        for position, lesion in enumerate(lesions):
+            chosen[lesion] = "test" if position < tests else "val" if position < tests + vals else "train"
+    return [replace(subject, split=chosen[subject.lesion_id]) for subject in subjects]
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest`` into ``folder``: the rows and, apart, where the files lie."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).write_text(_text(manifest.entries), encoding="utf-8")
+    (folder / PLACES).write_text(json.dumps(manifest.places, indent=2) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Manifest:
+    """Read the manifest that ``write`` left in ``folder``. Raises Mismatch when there is none."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        places = json.loads((folder / PLACES).read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise Mismatch(
+            "no_manifest", f"{err.filename} does not exist; run `python -m training prepare` first."
+        ) from err
+    return Manifest(tuple(Entry(**row) for row in csv.DictReader(io.StringIO(text))), places)
+
+
+def read_files(paths: Iterable[str | Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of every image file in ZIP archives and folders, sorted by name."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            for file in sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES):
+                yield file.relative_to(path).as_posix(), file.read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                for name in sorted(name for name in archive.namelist() if name.lower().endswith(_SUFFIXES)):
+                    yield name, archive.read(name)
+
+
+def _scan(
+    source: str, path: Path, subjects: dict[str, Subject], track: Callable[[Iterable[str]], Iterable[str]]
+) -> Iterator[Entry]:
+    files = read_files([path])
+    contents: dict[str, bytes] = {}
+
+    def names() -> Iterator[str]:
+        for name, content in files:
+            contents[name] = content
+            yield name
+
+    for name in track(names()):
+        content = contents.pop(name)
+        subject = subjects.get(PurePosixPath(name).stem)
+        if subject is None:
+            raise Mismatch("no_metadata", f"{name} in {path.name} is not in the metadata.")
+        try:
+            imaging.identify(io.BytesIO(content), max_pixels=_MAX_PIXELS)
+        except errors.Rejected as err:
+            raise Mismatch(err.code, f"{name} in {path.name}: {err.detail}") from err
+        yield Entry(**asdict(subject), source=source, member=name, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _subject(row: dict[str, str]) -> Subject:
+    try:
+        return Subject(
+            image_id=row["image_id"],
+            lesion_id=row["lesion_id"],
+            diagnosis=row["dx"],
+            confirmation=row["dx_type"],
+            age=row["age"],
+            sex=row["sex"],
+            site=row["localization"],
+            split=row.get("split") or "",
+        )
+    except KeyError as err:
+        raise Mismatch("no_column", f"The metadata has no column {err}.") from err
+
+
+def _text(entries: Iterable[Entry]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [field.name for field in fields(Entry)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(entry) for entry in entries)
+    return out.getvalue()
+
+
+def _refuse_repeats(what: str, keys: Iterable[str]) -> None:
+    repeated = [key for key, times in Counter(keys).items() if times > 1]
+    if repeated:
+        raise Mismatch("repeated", f"Several {what}: {_some(repeated)}.")
+
+
+def _refuse_straddling(what: str, sides: Iterable[tuple[str, str]]) -> None:
+    """Refuse when one key stands on two sides of the split."""
+    splits: dict[str, set[str]] = {}
+    for key, split in sides:
+        splits.setdefault(key, set()).add(split)
+    torn = [key for key, found in splits.items() if len(found) > 1]
+    if torn:
+        raise Mismatch("leak", f"The {what} stand on two sides of the split: {_some(torn)}.")
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

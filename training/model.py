@@ -1,0 +1,69 @@
+"""The network: a stock EfficientNetB1, global average pooling, seven logits; and its shipped form."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from dermq import taxonomy
+
+ARCHITECTURE = "EfficientNetB1 (stock Keras graph, no top), global average pooling, dense 7, softmax"
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+OOD_SCORE = "ood_score"
+START_WEIGHTS = {
+    "shared": "efficientnetb1_notop.weights.h5: EfficientNetB1 derived from EfficientNet-Lite1's ImageNet weights "
+    "(Apache-2.0), batch-norm statistics re-estimated on 640 HAM10000 training images; not the published ImageNet B1",
+    "imagenet": "keras.applications ImageNet weights of EfficientNetB1",
+    "none": "random initialisation",
+}
+SHARED_WEIGHTS = Path("../shared/weights/efficientnetb1_notop.weights.h5")
+
+
+def backbone(size: int, start: str) -> Any:
+    """EfficientNetB1 without its top, from ``(n, size, size, 3) uint8``; ``start`` is a key of START_WEIGHTS."""
+    if start not in START_WEIGHTS:
+        raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    stock = keras.applications.EfficientNetB1(
+        include_top=False, weights="imagenet" if start == "imagenet" else None, input_tensor=pixels
+    )
+    if start == "shared":
+        stock.load_weights(SHARED_WEIGHTS)
+        # Keras keeps the statistics it was built with until told otherwise.
+        stock.get_layer("normalization").finalize_state()
+    return keras.Model(pixels, stock.output, name="efficientnetb1")
+
+
+def network(size: int, start: str, *, dropout: float = 0.0) -> Any:
+    """The whole network up to its logits: ``(n, size, size, 3) uint8`` to ``(n, 7) float32``."""
+    body = backbone(size, start)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(body.output)
+    dropped = keras.layers.Dropout(dropout, name="pool_dropout")(pooled)
+    logits = keras.layers.Dense(len(taxonomy.CODES), dtype="float32", name=LOGITS)(dropped)
+    return keras.Model(body.input, logits, name="dermq")
+
+
+def features(network: Any) -> Any:
+    """``network`` cut after pooling, its one output named ``features``: ``(n, 1280) float32``."""
+    return keras.Model(network.input, {"features": network.get_layer("pool").output})
+
+
+def logits(network: Any) -> Any:
+    """``network`` with its output named, as the ONNX translation wants it."""
+    return keras.Model(network.input, {LOGITS: network.output})
+
+
+def ship(network: Any, temperature: float) -> Any:
+    """The form that ships: outputs ``probabilities (n, 7)`` and ``ood_score (n,)``, both float32.
+
+    The temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) is divided into the last
+    layer's weights: **changes ``network``**. The score is the energy -logsumexp(logits) (Liu et al., "Energy-based
+    Out-of-distribution Detection", NeurIPS 2020) of the divided logits: higher means less like the training data.
+    Stock layers and operations only, so that the file loads without this package.
+    """
+    head = network.get_layer(LOGITS)
+    head.set_weights([weights / temperature for weights in head.get_weights()])
+    probabilities = keras.layers.Softmax(name=PROBABILITIES)(network.output)
+    score = -keras.ops.logsumexp(network.output, axis=-1)
+    return keras.Model(network.input, {PROBABILITIES: probabilities, OOD_SCORE: score}, name="dermq")

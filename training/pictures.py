@@ -1,0 +1,81 @@
+"""Pictures that show no lesion: golden inputs, and what an out-of-distribution score must tell from lesions.
+
+All are generated or come inside the scikit-image and scikit-learn packages; the golden ones are in the public domain
+or CC0 (each picture's terms stand in the docstring of its function in ``skimage.data``).
+"""
+
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dermq import imaging
+
+GOLDEN_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+PHOTOGRAPHS = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
+    *("gravel.png", "horse.png", "hubble_deep_field.jpg", "motorcycle_left.png", "moon.png", "page.png"),
+    *("rocket.jpg", "text.png"),
+)
+"""Of scikit-image: photographs, textures, drawings, pages. Its medical pictures are left out."""
+SKLEARN_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+CROPS = 8
+"""Random crops of each photograph in ``foreign``."""
+NOISES = 20
+"""Pictures of each kind of noise in ``foreign``."""
+
+Pixels = NDArray[np.uint8]
+
+
+def golden(size: int, *, seed: int = 1) -> Pixels:
+    """Eight pictures ``(8, size, size, 3) uint8``: noise fine and coarse, two gradients, four photographs."""
+    chance = np.random.default_rng(seed)
+    generated = [_noise(chance, size, 1), _noise(chance, size, 24), _ramp(size), _disc(size)]
+    photographs = [imaging.squash(_photograph("skimage.data", name), size) for name in GOLDEN_PHOTOGRAPHS]
+    return np.stack(generated + photographs)
+
+
+def foreign(size: int, *, seed: int = 2) -> dict[str, Pixels]:
+    """Pictures without lesions, ``(n, size, size, 3)`` each: ``photographs`` (whole and cropped) and ``noise``."""
+    chance = np.random.default_rng(seed)
+    whole = [_photograph("skimage.data", name) for name in PHOTOGRAPHS]
+    whole += [_photograph("sklearn.datasets.images", name) for name in SKLEARN_PHOTOGRAPHS]
+    crops = [_crop(chance, image) for image in whole for _ in range(CROPS)]
+    noise = [_noise(chance, size, grain) for grain in (1, 4, 24) for _ in range(NOISES)]
+    return {
+        "photographs": np.stack([imaging.squash(image, size) for image in whole + crops]),
+        "noise": np.stack(noise),
+    }
+
+
+def _photograph(package: str, name: str) -> Image.Image:
+    return imaging.decode(resources.files(package).joinpath(name).read_bytes(), max_pixels=50_000_000)
+
+
+def _crop(chance: np.random.Generator, image: Image.Image) -> Image.Image:
+    width, height = (int(side * chance.uniform(0.3, 0.8)) for side in image.size)
+    left, top = chance.integers(0, image.width - width), chance.integers(0, image.height - height)
+    return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+
+
+def _noise(chance: np.random.Generator, size: int, grain: int) -> Pixels:
+    """Uniform noise in squares of ``grain`` pixels."""
+    side = -(-size // grain)
+    cells = chance.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return cells.repeat(grain, axis=0).repeat(grain, axis=1)[:size, :size]
+
+
+def _ramp(size: int) -> Pixels:
+    """Red grows to the right, green downwards, blue is constant."""
+    line = np.linspace(0, 255, size)
+    planes = [np.tile(line, (size, 1)), np.tile(line[:, None], (1, size)), np.full((size, size), 128.0)]
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def _disc(size: int) -> Pixels:
+    """A dark brown disc that fades into a skin-coloured ground."""
+    line = np.linspace(-1, 1, size)
+    distance = np.clip(np.hypot(line[None, :], line[:, None]), 0, 1)[..., None]
+    blend = np.array([90, 50, 40]) * (1 - distance) + np.array([225, 180, 165]) * distance
+    return np.asarray(blend, np.uint8)

@@ -1,0 +1,56 @@
+"""Decoded images on disk: what ``dermq.imaging.prepare`` makes of a source at one size, as one memory-mapped array.
+
+Decoding costs more than a training step has to spare, so it is done once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermq import imaging
+from training import manifest as manifests
+
+_AHEAD = 256
+
+
+def load(
+    manifest: manifests.Manifest,
+    source: str,
+    size: int,
+    folder: Path,
+    track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> NDArray[np.uint8]:
+    """The pixels of ``manifest.of(source)``, ``(n, size, size, 3) uint8``, made in ``folder`` when first asked for.
+
+    The file's name carries the manifest's hash and the recipe, so a stale one is never read.
+    """
+    path = folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{manifest.sha256[:12]}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _make(manifest, source, size, path, track)
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def _make(
+    manifest: manifests.Manifest, source: str, size: int, path: Path, track: Callable[[Iterable[Any]], Iterable[Any]]
+) -> None:
+    rows = {entry.member: row for row, entry in enumerate(manifest.of(source))}
+    partial = path.with_suffix(".partial")
+    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(rows), size, size, 3))
+    for member, square in track(_decode(manifests.read_files(manifest.places[source]), size)):
+        pixels[rows[member]] = square
+    pixels.flush()
+    partial.rename(path)
+
+
+def _decode(files: Iterator[tuple[str, bytes]], size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Decode in threads (Pillow lets go of the lock), a bounded number of files ahead."""
+    with ThreadPoolExecutor() as threads:
+        while batch := list(islice(files, _AHEAD)):
+            squares = threads.map(lambda file: imaging.prepare(file[1], size), batch)
+            yield from zip((name for name, _ in batch), squares, strict=True)

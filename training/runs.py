@@ -1,0 +1,95 @@
+"""A run's folder: what was trained, on what, for how long, and the table of its epochs."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from training.config import Config
+
+WEIGHTS = "network.weights.h5"
+RECORD = "run.json"
+EPOCHS_CSV = "epochs.csv"
+EPOCHS_MARKDOWN = "epochs.md"
+EPOCH_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "rate", "seconds")
+PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "numpy", "pillow", "onnx", "onnxruntime")
+
+
+def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: float) -> None:
+    """Write down what stands in ``folder``: configuration, data, machine, packages, time, commit."""
+    content = {
+        "config": asdict(config),
+        "manifest_sha256": manifest_sha256,
+        "wall_seconds": round(wall_seconds, 1),
+        "hardware": hardware(),
+        "packages": packages(),
+        "git_commit": git_commit(),
+    }
+    (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``record`` wrote."""
+    content: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return content
+
+
+def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
+    """Write the table of epochs as CSV and as Markdown; columns that no epoch has are left out."""
+    columns = [column for column in EPOCH_COLUMNS if any(column in epoch for epoch in epochs)]
+    rows = [[_cell(epoch.get(column)) for column in columns] for epoch in epochs]
+    with (folder / EPOCHS_CSV).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    lines = [columns, ["---"] * len(columns), *rows]
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    (folder / EPOCHS_MARKDOWN).write_text(text, encoding="utf-8")
+
+
+def hardware() -> str:
+    """The machine in words, by what it can do and not by name."""
+    return f"{os.cpu_count()} CPU cores, {_processor()}, {platform.machine()}, no GPU used"
+
+
+def packages() -> dict[str, str]:
+    """Versions of what took part, and of Python."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str:
+    """The commit of the working tree, with ``+`` when training or dermq differ from it; ``unknown`` outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", "training", "dermq")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else "unknown processor"
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
