@@ -1,0 +1,65 @@
+"""``python -m embedded``, what ``make run`` starts: all of dermq on this machine until Ctrl-C."""
+
+import shutil
+import subprocess
+import sys
+
+from pydantic import ValidationError
+
+from dermq import taxonomy
+from dermq.settings import ROOT, Settings
+from embedded import database, instance, local_lab, programs, supervision, valkey
+
+
+def main() -> int:
+    """Run dermq until Ctrl-C. Returns the exit status."""
+    try:
+        settings = _settings()
+        instance.make_folders(settings)
+        with instance.lock(settings):
+            instance.check_port(settings)
+            print(f"Starting dermq … {taxonomy.NOTICE}", flush=True)
+            _prepare(settings)
+            _run(settings)
+    except instance.Refused as err:
+        print(f"dermq does not start: {err}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _settings() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as err:
+        wrong = "; ".join(f"DERMQ_{str(e['loc'][0]).upper()}: {e['msg']}" for e in err.errors())
+        raise instance.Refused(f"a setting is wrong. {wrong}") from err
+    return settings.model_copy(update={"var_dir": settings.var_dir.resolve()})
+
+
+def _prepare(settings: Settings) -> None:
+    if database.is_current(settings) and local_lab.token_path(settings).is_file():
+        return
+    command = [sys.executable, "-m", "embedded.prepare", str(settings.var_dir)]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        raise instance.Refused("the database could not be prepared; the reason stands above.")
+
+
+def _run(settings: Settings) -> None:
+    environment = {"DERMQ_VAR_DIR": "%(here)s"}
+    socket = folder = None
+    if "redis_url" not in settings.model_fields_set:
+        folder = valkey.socket_folder(instance.run(settings))
+        socket = folder / "valkey.sock"
+        environment["DERMQ_REDIS_URL"] = f"unix://{socket}"
+    configuration = settings.var_dir / "supervisord.conf"
+    configuration.write_text(programs.configuration(programs.all_programs(settings, socket), environment))
+    try:
+        supervision.run(configuration, instance.logs(settings))
+    finally:
+        if folder is not None and folder != instance.run(settings):
+            shutil.rmtree(folder, ignore_errors=True)
+    print("dermq has stopped; its data is kept.", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The lab called "local", its access token in ``var/local-token`` and its sign-in link."""
+
+import os
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from dermq import db, errors, labs
+from dermq.models import AccessToken
+from dermq.settings import Settings
+
+NAME = "local"
+
+
+def token_path(settings: Settings) -> Path:
+    """File that holds the local lab's access token, mode 600, for scripts."""
+    return settings.var_dir / "local-token"
+
+
+def ensure_token(settings: Settings, sessions: db.Sessions) -> None:
+    """See that the local lab exists and that the token in the file is a valid one."""
+    path = token_path(settings)
+    secret = path.read_text().strip() if path.is_file() else ""
+    valid = db.transact(sessions, lambda session: _valid(session, secret))
+    if valid is None:
+        _write(path, db.transact(sessions, _issue))
+
+
+def issue_sign_in_code(settings: Settings, sessions: db.Sessions) -> str:
+    """A one-time code that signs a browser in as the local lab."""
+    secret = token_path(settings).read_text().strip()
+
+    def work(session: Session) -> str:
+        token = labs.authenticate(session, secret)
+        return labs.issue_sign_in_code(session, token.lab, token)
+
+    return db.transact(sessions, work)
+
+
+def _valid(session: Session, secret: str) -> AccessToken | None:
+    try:
+        return labs.authenticate(session, secret)
+    except errors.Unauthorized:
+        return None
+
+
+def _issue(session: Session) -> str:
+    lab = labs.find(session, NAME) or labs.add(session, NAME)
+    return labs.issue_token(session, lab, "make run")
+
+
+def _write(path: Path, secret: str) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+    fresh.replace(path)
