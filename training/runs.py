@@ -67,10 +67,10 @@ def packages() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with ``+`` when training or dermq differ from it; ``unknown`` outside git."""
+    """The commit of the working tree, with ``+`` when what trains differs from it; ``unknown`` outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--", "training", "dermq")
+        changed = _git("status", "--porcelain", "--", "training/*.py", "dermq/imaging.py")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")

@@ -1,0 +1,122 @@
+"""Export: the ONNX graph and the Keras file say the same, and a bundle's card tells the truth."""
+
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dermq import bundles, imaging, taxonomy
+from training import calibrate, manifest, model, onnx_graph, onnx_run, pictures
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import keras
+
+ROOT = Path(__file__).parents[2]
+REAL_IMAGES = 256
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return bundles.current(ROOT / "bundles")
+
+
+@pytest.fixture(scope="module")
+def lesions(shared, shipped):
+    """Real images ``(256, s, s, 3)`` spread over the dataset."""
+    with zipfile.ZipFile(shared / "ham10000" / "full_200x150.zip") as archive:
+        names = sorted(archive.namelist())
+        chosen = names[:: len(names) // REAL_IMAGES][:REAL_IMAGES]
+        return np.stack([imaging.prepare(archive.read(name), shipped.card.input_size) for name in chosen])
+
+
+def test_onnx_and_keras_agree_on_real_images(shipped, lesions):
+    loaded = keras.saving.load_model(shipped.path / bundles.KERAS_MODEL)
+    keras_outputs = loaded.predict(lesions, batch_size=32, verbose=0)
+    onnx_outputs = onnx_run.run(shipped.path / bundles.ONNX_MODEL, lesions)
+    assert set(keras_outputs) == set(onnx_outputs) == {model.PROBABILITIES, model.OOD_SCORE}
+    for name, expected in onnx_outputs.items():
+        assert expected.dtype == np.float32
+        assert np.abs(keras_outputs[name] - expected).max() < TOLERANCE
+    assert np.array_equal(
+        keras_outputs[model.PROBABILITIES].argmax(axis=1), onnx_outputs[model.PROBABILITIES].argmax(axis=1)
+    )
+    assert len(set(onnx_outputs[model.PROBABILITIES].argmax(axis=1))) >= 3
+
+
+def test_probabilities_sum_to_one_in_any_batch(shipped, lesions):
+    path = shipped.path / bundles.ONNX_MODEL
+    whole = onnx_run.run(path, lesions[:5])[model.PROBABILITIES]
+    single = np.concatenate([onnx_run.run(path, lesions[n : n + 1])[model.PROBABILITIES] for n in range(5)])
+    assert whole.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    assert np.abs(whole - single).max() < TOLERANCE
+
+
+def test_the_golden_outputs_are_what_the_onnx_graph_computes(shipped):
+    golden = np.load(shipped.path / bundles.GOLDEN)
+    outputs = onnx_run.run(shipped.path / bundles.ONNX_MODEL, golden["pixels"])
+    for name in (model.PROBABILITIES, model.OOD_SCORE):
+        assert np.abs(outputs[name] - golden[name]).max() < 1e-5
+
+
+def test_the_golden_inputs_are_generated_and_public_domain_pictures(shipped):
+    golden = np.load(shipped.path / bundles.GOLDEN)
+    assert np.array_equal(golden["pixels"], pictures.golden(shipped.card.input_size))
+
+
+def test_the_card_states_its_files_and_figures(shipped):
+    bundles.verify_files(shipped)
+    card = shipped.card
+    assert card.classes == taxonomy.CODES
+    assert card.training_data.images == {"train": 7155, "val": 809, "test": 2051}
+    assert card.metrics["test"].images == 2051
+    assert set(card.metrics["test"].recall) == set(taxonomy.CODES)
+    assert card.training_data.citation == manifest.CITATION
+    assert all((shipped.path / name).stat().st_size < 50e6 for name in bundles.FILES)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network of random weights at 64 px, its batch-norm statistics and biases moved away from their defaults."""
+    keras.utils.set_random_seed(0)
+    network = model.network(64, "none")
+    chance = np.random.default_rng(0)
+    for layer in network.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.set_weights([chance.uniform(0.7, 1.3, weight.shape) for weight in layer.get_weights()])
+    return network
+
+
+def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small):
+    images = pictures.golden(64)
+    graph = onnx_graph.build(model.logits(small))
+    found = onnx_run.run(graph.SerializeToString(), images)[model.LOGITS]
+    assert found == pytest.approx(small.predict(images, verbose=0), abs=1e-4)
+    assert {node.op_type for node in graph.graph.node}.isdisjoint({"BatchNormalization"})
+
+
+def test_the_temperature_is_folded_into_the_shipped_form_once(small):
+    images = pictures.golden(64)
+    logits = small.predict(images, verbose=0)
+    head = small.get_layer(model.LOGITS)
+    before = head.get_weights()
+    outputs = model.ship(small, 2.5).predict(images, verbose=0)
+    head.set_weights(before)
+    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(logits / 2.5), abs=1e-5)
+    assert outputs[model.OOD_SCORE] == pytest.approx(-np.log(np.exp(logits / 2.5).sum(axis=1)), abs=1e-4)
+
+
+def test_a_layer_without_a_translation_is_refused():
+    pixels = keras.Input((8, 8, 3), dtype="uint8", name="pixels")
+    odd = keras.Model(pixels, {"out": keras.layers.MaxPooling2D()(keras.layers.Rescaling(1.0)(pixels))})
+    with pytest.raises(onnx_graph.Untranslatable, match="MaxPooling2D"):
+        onnx_graph.build(odd)
+
+
+def test_foreign_pictures_come_in_two_kinds():
+    kinds = pictures.foreign(32)
+    assert {kind: images.shape[1:] for kind, images in kinds.items()} == dict.fromkeys(kinds, (32, 32, 3))
+    assert len(kinds["photographs"]) == 17 * 9
