@@ -30,7 +30,7 @@ def check_name(name: str) -> str:
         raise errors.Rejected(
             "bad_name", f"The name has {len(name)} characters; at most {models.NAME_LENGTH} are accepted."
         )
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+    if name != printable(name):
         raise errors.Rejected("bad_name", "The name holds control characters; printable characters are accepted.")
     parts = name.split("/")
     if ".." in parts or "." in parts or "" in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
@@ -38,6 +38,11 @@ def check_name(name: str) -> str:
             "bad_name", "The name is not a plain relative path; parts may not be empty, '.', '..' or a drive."
         )
     return name
+
+
+def printable(text: str) -> str:
+    """``text`` with a replacement character for each one that no database or terminal should be given."""
+    return "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
 
 
 @contextlib.contextmanager

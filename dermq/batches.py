@@ -8,7 +8,7 @@ Counts change only in the transaction that moves the images.
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ import uuid_utils.compat as uuid7
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
-from dermq import bundles, errors, models
+from dermq import arrivals, bundles, errors, models
 from dermq.arrivals import Arrival
 from dermq.blobs import Blobs
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
@@ -34,11 +34,18 @@ _RATE_STALE_SECONDS = 120.0
 """After a pause this long the rate is measured afresh."""
 
 
+def new_id() -> uuid.UUID:
+    """A UUIDv7: newer ones sort after older ones."""
+    return uuid.UUID(int=uuid7.uuid7().int)
+
+
 @dataclass(frozen=True)
 class Draft:
     """What a lab says of a batch that it creates."""
 
     name: str
+    id: uuid.UUID = field(default_factory=new_id)
+    """Drawn before the transaction: one that is run again must put files into the same folder."""
     urgent: bool = False
     options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
@@ -76,7 +83,7 @@ def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle) -> 
             return known, False
     now = datetime.now(UTC)
     batch = Batch(
-        id=uuid.UUID(int=uuid7.uuid7().int),
+        id=draft.id,
         lab_id=lab.id,
         bundle=bundle_row(session, bundle),
         name=draft.name,
@@ -429,7 +436,7 @@ def _add_refusal(
     session: Session, batch: Batch, name: str, error: errors.DermqError, archive_id: uuid.UUID | None
 ) -> None:
     """Keep a refusal once: a client that tries the same file again adds nothing."""
-    shown = name[: models.Refusal.name.type.length]
+    shown = arrivals.printable(name)[: models.Refusal.name.type.length]
     same = sa.select(Refusal.id).where(
         Refusal.batch_id == batch.id,
         Refusal.name == shown,
