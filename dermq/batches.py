@@ -17,7 +17,7 @@ import uuid_utils.compat as uuid7
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
-from dermq import arrivals, bundles, errors, models
+from dermq import arrivals, bundles, errors, lifecycle, models
 from dermq.arrivals import Arrival
 from dermq.blobs import Blobs
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
@@ -26,6 +26,8 @@ from dermq.settings import Settings
 
 PAGE_IMAGES = 1_000
 """Images deleted in one transaction."""
+_MOST_PARAMETERS = 10_000
+"""Ids in one statement; databases take some 30,000."""
 _RATE_SECONDS = 1.0
 """Least time between two measurements of a batch's rate."""
 _RATE_MEMORY = 0.8
@@ -164,9 +166,10 @@ def receive(
     blobs: Blobs,
     settings: Settings,
     *,
+    refused: Sequence[tuple[str, errors.DermqError]] = (),
     archive_id: uuid.UUID | None = None,
 ) -> list[Verdict]:
-    """Put checked files into a batch and give a verdict on each, in order.
+    """Put checked files into a batch and give a verdict on each, in order; keep the refusals of the others.
 
     The same name with the same bytes changes nothing; with other bytes, or over a limit, the file is refused and the
     refusal kept. Raises NotFound and Conflict when the batch takes no images at all.
@@ -189,9 +192,9 @@ def receive(
         session.execute(sa.insert(Image), [_image_row(batch_id, arrival, position) for arrival, position in fresh])
         batch.received += len(fresh)
         batch.queued += len(fresh)
-    for verdict in verdicts:
-        if verdict.error is not None:
-            _add_refusal(session, batch, verdict.name, verdict.error, archive_id)
+    conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
+    for name, error in (*refused, *conflicts):
+        _add_refusal(session, batch, name, error, archive_id)
     changed(batch, touched=True)
     return verdicts
 
@@ -201,13 +204,11 @@ def refuse(
     batch_id: uuid.UUID,
     name: str,
     error: errors.DermqError,
-    *,
-    archive_id: uuid.UUID | None = None,
 ) -> None:
     """Keep the refusal of a file that never became an arrival."""
     batch = lock(session, batch_id)
-    check_open(batch, from_archive=archive_id is not None)
-    _add_refusal(session, batch, name, error, archive_id)
+    check_open(batch)
+    _add_refusal(session, batch, name, error, None)
     changed(batch, touched=True)
 
 
@@ -264,11 +265,7 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     for archive in archives:
         archive.state = ArchiveState.CANCELLED
         archive.claim_token = None
-    session.execute(
-        sa.update(Image)
-        .where(Image.id.in_(waiting), Image.state == ImageState.QUEUED)
-        .values(state=ImageState.CANCELLED, suspect=False)
-    )
+    _move(session, waiting, ImageState.QUEUED, ImageState.CANCELLED)
     batch = found[0]
     batch.archives_open -= len(archives)
     batch.queued -= len(waiting)
@@ -286,11 +283,7 @@ def retry(session: Session, batch_id: uuid.UUID) -> int:
         raise errors.Conflict("batch_cancelled", "The batch was cancelled; its images cannot be retried.")
     if not failed:
         raise errors.Conflict("nothing_failed", "No image of this batch has failed; there is nothing to retry.")
-    session.execute(
-        sa.update(Image)
-        .where(Image.id.in_(failed), Image.state == ImageState.FAILED)
-        .values(state=ImageState.QUEUED, suspect=False, solo_losses=0, error_code=None, error_detail=None)
-    )
+    _move(session, failed, ImageState.FAILED, ImageState.QUEUED)
     batch.failed -= len(failed)
     batch.queued += len(failed)
     batch.finished_at = None
@@ -461,6 +454,17 @@ def _add_refusal(
 
 def _lock_images(session: Session, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[int]:
     return list(session.scalars(sa.select(Image.id).where(*where).order_by(Image.id).limit(limit).with_for_update()))
+
+
+def _move(session: Session, ids: list[int], source: ImageState, target: ImageState) -> None:
+    """Move locked images and forget what befell them."""
+    lifecycle.check(source, target)
+    for at in range(0, len(ids), _MOST_PARAMETERS):
+        session.execute(
+            sa.update(Image)
+            .where(Image.id.in_(ids[at : at + _MOST_PARAMETERS]), Image.state == source)
+            .values(state=target, suspect=False, solo_losses=0, error_code=None, error_detail=None)
+        )
 
 
 def _with_bundle() -> sa.Select[Batch]:

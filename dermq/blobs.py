@@ -114,12 +114,14 @@ class Blobs:
         folder = self.root / str(batch)
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
-    def batches(self) -> builtins.list[uuid.UUID]:
-        """The batches that have a folder."""
+    def batches(self, *, older_than_seconds: float) -> builtins.list[uuid.UUID]:
+        """The batches whose folder was last changed longer ago than this."""
         found = []
         for path in self.root.iterdir() if self.root.is_dir() else ():
-            with contextlib.suppress(ValueError):
-                found.append(uuid.UUID(path.name))
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                batch = uuid.UUID(path.name)
+                if path.stat().st_mtime < time.time() - older_than_seconds:
+                    found.append(batch)
         return found
 
     def delete_stale_incoming(self, *, older_than_seconds: float) -> int:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -28,6 +28,7 @@ from sqlalchemy.sql.expression import FunctionElement
 from dermq import errors
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 RERUNS = 3
@@ -117,18 +118,18 @@ class _ReadingSession(Session):
             raise RuntimeError("A reading session cannot write.")
 
 
-def transact(sessions: Sessions, work: Callable[[Session], T]) -> T:
-    """Run ``work`` in one transaction and commit it; rerun it after a deadlock or a serialization failure.
+def transact(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run ``work(session, …)`` in one transaction and commit it; rerun it after a deadlock or a serialization failure.
 
     ``work`` must do nothing that cannot be done twice. Raises what ``work`` raises, Unavailable when the database
     cannot be reached or stays busy, OutOfSpace when its disk is full.
     """
-    return _run(sessions.writing, work)
+    return _run(sessions.writing, lambda session: work(session, *args, **kwargs))
 
 
-def read(sessions: Sessions, work: Callable[[Session], T]) -> T:
-    """Run ``work`` in one reading transaction. Keep it short: no transaction outlives one page."""
-    return _run(sessions.reading, work)
+def read(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run ``work(session, …)`` in one reading transaction. Keep it short: no transaction outlives one page."""
+    return _run(sessions.reading, lambda session: work(session, *args, **kwargs))
 
 
 def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: Callable[[Session], T]) -> T:

@@ -1,0 +1,66 @@
+"""``python -m worker classify``, ``python -m worker intake`` and ``python -m worker reaper``."""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+from celery import signals
+
+from dermq.queue import Queue
+from dermq.settings import Settings
+from worker import celery_app, logs, reaper, shutdown
+from worker.tasks import UNFIT
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run one program until it is told to stop; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Workers of dermq and its reaper.")
+    parser.add_argument("program", choices=[*(queue.value for queue in Queue), "reaper"])
+    program = parser.parse_args().program
+    settings = Settings()
+    logs.configure(settings)
+    if program == "reaper":
+        reaper.run(settings)
+        return 0
+    return _work(settings, Queue(program))
+
+
+def _work(settings: Settings, queue: Queue) -> int:
+    flag = shutdown.flag(settings, os.getpid())
+    note = shutdown.unfit_note(settings, os.getpid())
+    flag.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in (flag, note):
+        leftover.unlink(missing_ok=True)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def stop(**_: Any) -> None:
+        flag.touch()
+
+    app = celery_app.create(settings)
+    worker = app.Worker(
+        hostname=f"{queue}@{socket.gethostname()}",
+        queues=[queue.value],
+        pool="prefork",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel=settings.log_level,
+    )
+    try:
+        worker.start()
+    finally:
+        flag.unlink(missing_ok=True)
+    if note.exists():
+        log.critical("this worker ends: %s", note.read_text())
+        note.unlink()
+        return UNFIT
+    return int(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

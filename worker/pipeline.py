@@ -1,0 +1,233 @@
+"""The heart of a worker: claim, decode, predict, record, over and over for a while.
+
+While the engine predicts one claim, the next is claimed and decoded in threads. No transaction is open meanwhile.
+Here, and in ``web.errors``, the class of an error decides what is done about it.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from dermq import batches, db, errors
+from dermq.queue import Queue
+from worker import claims, model, outcomes
+from worker.claims import Claimant, ClaimedImage, Lease, LeaseLost
+from worker.decoding import Decoder, Pixels
+from worker.engines import Outputs
+from worker.heartbeat import Heartbeat
+from worker.model import Model
+from worker.outcomes import Failed, Outcome, Provenance
+from worker.runtime import Runtime
+from worker.shutdown import Stop
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = (1.0, 30.0)
+"""Least and greatest pause after a fault of the surroundings; it doubles from one fault to the next."""
+
+
+class Poisoned(Exception):
+    """Raised when images, and not the engine, are to blame for a failure of the engine."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim whose images are being decoded."""
+
+    lease: Lease
+    decoding: tuple[tuple[ClaimedImage, Future[Pixels]], ...]
+
+    def steps(self, size: int) -> Iterator[Sequence[tuple[ClaimedImage, Future[Pixels]]]]:
+        for at in range(0, len(self.decoding), size):
+            yield self.decoding[at : at + size]
+
+
+def drain(runtime: Runtime) -> None:
+    """Work for a while on whatever waits; safe to run twice, and safe not to run."""
+    runtime.wakeups.answer(Queue.CLASSIFY)
+    deadline = time.monotonic() + runtime.settings.drain_seconds
+    pause = PAUSE_SECONDS[0]
+    with Stop(runtime.settings) as stop:
+        while not stop.requested:
+            if time.monotonic() > deadline:
+                runtime.wakeups.send(Queue.CLASSIFY)
+                return
+            try:
+                if not _work(runtime, stop, deadline):
+                    return
+                pause = PAUSE_SECONDS[0]
+            except errors.Transient as err:
+                log.warning("pausing %.0f s: %s", pause, err)
+                _sleep(pause, stop)
+                pause = min(2 * pause, PAUSE_SECONDS[1])
+
+
+def _work(runtime: Runtime, stop: Stop, deadline: float) -> bool:
+    """Work with one model until nothing waits for it; says whether anything was done."""
+    waiting = db.read(runtime.sessions, claims.waiting_bundles)
+    found = runtime.models.find(waiting) if waiting else None
+    if found is None:
+        return False
+    with (
+        Decoder(runtime.blobs, runtime.settings) as decoder,
+        Heartbeat(runtime.sessions, runtime.settings.lease_seconds) as heartbeat,
+    ):
+        return _Line(runtime, found, decoder, heartbeat, stop, deadline).run()
+
+
+class _Line:
+    """A production line for one model: at most one claim at the engine and one being decoded ahead."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        loaded: Model,
+        decoder: Decoder,
+        heartbeat: Heartbeat,
+        stop: Stop,
+        deadline: float,
+    ) -> None:
+        self._runtime = runtime
+        self._model = loaded
+        self._decoder = decoder
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._deadline = deadline
+        bundle_id = _bundle_id(runtime, loaded)
+        self._claimant = Claimant(runtime.name, bundle_id, runtime.settings.lease_seconds)
+        self._provenance = Provenance(
+            bundle_id, loaded.engine.name, runtime.name, loaded.bundle.card.out_of_distribution.threshold
+        )
+        self._held: list[Held] = []
+
+    def run(self) -> bool:
+        """Work until nothing waits, time is up or the worker stops. What is held then is given back."""
+        worked = False
+        try:
+            self._claim(alone=True)
+            while self._held and self._going():
+                worked = True
+                if not self._held[0].lease.alone:
+                    self._claim(alone=False)
+                self._finish(self._held[0])
+                if not self._held:
+                    self._claim(alone=True)
+        finally:
+            for held in tuple(self._held):
+                self._return(held)
+        return worked
+
+    def _going(self) -> bool:
+        return not self._stop.requested and time.monotonic() < self._deadline
+
+    def _claim(self, *, alone: bool) -> None:
+        """Claim what is next; a suspect only when nothing else is held."""
+        most = self._runtime.settings.claim_images
+        lease = None
+        if alone:
+            lease = db.transact(self._runtime.sessions, claims.take_suspect, self._claimant)
+        if lease is None:
+            lease = db.transact(self._runtime.sessions, claims.take, self._claimant, most)
+        if lease is None:
+            return
+        self._heartbeat.hold(lease.token)
+        size = self._model.bundle.card.input_size
+        self._held.append(Held(lease, tuple((image, self._decoder.start(image, size)) for image in lease.images)))
+        if len(lease.images) == most:
+            self._runtime.wakeups.send(Queue.CLASSIFY)  # another worker may be idle
+
+    def _finish(self, held: Held) -> None:
+        """Take a claim through the engine, a step at a time, each recorded as soon as it is predicted."""
+        try:
+            for step in held.steps(self._runtime.settings.step_images):
+                if self._stop.requested:
+                    return
+                self._record(held, self._predict(step))
+                self._heartbeat.progress()
+                self._runtime.presence.progress()
+            self._let_go(held)
+        except LeaseLost as err:
+            log.warning("%s", err)
+            self._let_go(held)
+        except (MemoryError, Poisoned) as err:
+            log.error("%d images are to be tried alone: %r", len(held.lease.images), err)
+            self._return(held, lost=True)
+
+    def _predict(self, step: Sequence[tuple[ClaimedImage, Future[Pixels]]]) -> list[Outcome]:
+        ready: list[tuple[ClaimedImage, Pixels]] = []
+        found: list[Outcome] = []
+        for image, future in step:
+            try:
+                ready.append((image, future.result()))
+            except errors.Permanent as err:
+                found.append(Failed(image.id, err.code, err.detail))
+            self._heartbeat.progress()
+        if not ready:
+            return found
+        started = time.perf_counter()
+        outputs = self._engine_outputs(np.stack([pixels for _, pixels in ready]))
+        milliseconds = 1000 * (time.perf_counter() - started) / len(ready)
+        for (image, _), probabilities, score in zip(ready, outputs.probabilities, outputs.ood_scores, strict=True):
+            found.append(outcomes.predicted(image.id, probabilities, float(score), milliseconds, self._provenance))
+        return found
+
+    def _engine_outputs(self, pixels: Pixels) -> Outputs:
+        """Predict; when the engine fails, the golden inputs tell whether the engine or the images are to blame."""
+        try:
+            outputs = self._model.engine.predict(pixels)
+        except MemoryError:
+            raise
+        except Exception as err:  # engines share no narrower base
+            log.exception("the engine failed over %d images", len(pixels))
+            model.verify(self._model.bundle, self._model.engine)
+            raise Poisoned(str(err)) from err
+        if not np.isfinite(outputs.probabilities).all():
+            model.verify(self._model.bundle, self._model.engine)
+            raise Poisoned("the engine gives no numbers for these images")
+        return outputs
+
+    def _record(self, held: Held, found: list[Outcome]) -> None:
+        """Record a step. A database that is away is waited for as long as the lease lasts; no work is done again."""
+        pause = PAUSE_SECONDS[0]
+        until = time.monotonic() + self._runtime.settings.lease_seconds
+        while True:
+            try:
+                db.transact(self._runtime.sessions, claims.record, held.lease.token, found)
+                return
+            except errors.Transient as err:
+                if time.monotonic() > until or self._stop.requested:
+                    raise
+                log.warning("recording again in %.0f s: %s", pause, err)
+                _sleep(pause, self._stop)
+                pause = min(2 * pause, PAUSE_SECONDS[1])
+
+    def _return(self, held: Held, *, lost: bool = False) -> None:
+        for _, future in held.decoding:
+            future.cancel()
+        db.transact(self._runtime.sessions, claims.give_back, held.lease.token, lost=lost)
+        self._let_go(held)
+
+    def _let_go(self, held: Held) -> None:
+        self._heartbeat.drop(held.lease.token)
+        self._held.remove(held)
+
+
+def _bundle_id(runtime: Runtime, loaded: Model) -> int:
+    """The row id of a loaded bundle."""
+    sha256 = loaded.bundle.sha256
+    if sha256 not in runtime.bundle_ids:
+        runtime.bundle_ids[sha256] = db.transact(
+            runtime.sessions, lambda session: batches.bundle_row(session, loaded.bundle).id
+        )
+    return runtime.bundle_ids[sha256]
+
+
+def _sleep(seconds: float, stop: Stop) -> None:
+    """Sleep, but not past a request to stop."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not stop.requested:
+        time.sleep(0.1)
