@@ -33,7 +33,7 @@ bench: .venv/.dev ## images per second, end to end and of the engine alone
 	$(VENV) -m pytest -q -s tests/bench
 
 docs: .venv/.dev ## write docs/settings.md from dermq/settings.py
-	$(VENV) -m embedded.settings_page > docs/settings.md
+	$(VENV) -m docs.settings_page
 
 lock: ## lock every dependency group anew; needs uv, and no other command does
 	$(LOCK) --group dev -o requirements/dev.txt

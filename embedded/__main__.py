@@ -1,5 +1,6 @@
 """``python -m embedded``, what ``make run`` starts: all of dermq on this machine until Ctrl-C."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ def main() -> int:
     """Run dermq until Ctrl-C. Returns the exit status."""
     try:
         settings = _settings()
+        os.umask(0o077)
         instance.make_folders(settings)
         with instance.lock(settings):
             instance.check_port(settings)

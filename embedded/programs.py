@@ -30,7 +30,7 @@ class Program:
     start_seconds: int = 2
     """Dead sooner means that it did not start: tried again with growing pauses, then given up."""
     ends: str = ""
-    """Exit statuses after which it is not started again."""
+    """Exit status after which it is not started again."""
     speaks: bool = False
     """Its output goes to the console instead of a log; it runs once."""
 
@@ -39,7 +39,7 @@ def all_programs(settings: Settings, socket: Path | None) -> list[Program]:
     """Every program; ``socket`` is where Valkey listens, or None where another Redis is given."""
     web = ["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
     found = [
-        Program("classify", _python("worker", "classify"), 20, 7, start_seconds=0, ends=str(CANNOT_VERIFY)),
+        Program("classify", _python("worker", "classify"), 20, 7, ends=str(CANNOT_VERIFY)),
         Program("intake", _python("worker", "intake"), 20, 7),
         Program("reaper", _python("worker", "reaper"), 30, 3),
         Program("web", _python(*web), 40, 5),
@@ -76,7 +76,7 @@ command={command}
 priority={stop_order}
 startsecs={start_seconds}
 startretries=10
-autorestart=unexpected
+autorestart={restarts}
 exitcodes={exitcodes}
 stopsignal=TERM
 stopwaitsecs={stop_seconds}
@@ -108,7 +108,8 @@ def _section(program: Program) -> str:
         stop_order=program.stop_order,
         stop_seconds=program.stop_seconds,
         start_seconds=program.start_seconds,
-        exitcodes=program.ends or "256",  # no program ends with 256: every end is unexpected
+        restarts="unexpected" if program.ends else "true",
+        exitcodes=program.ends or "0",
     )
 
 

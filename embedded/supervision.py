@@ -5,16 +5,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from supervisor import events, supervisord
+from supervisor import events, poller, supervisord
+from supervisor.datatypes import RestartWhenExitUnexpected
 from supervisor.medusa import asyncore_25 as asyncore
-from supervisor.options import ServerOptions
+from supervisor.options import ServerOptions, decode_wait_status
 
 _TAIL_LINES = 15
+_ROUND_SECONDS = 0.1
+"""supervisor looks for ended children once a round, which otherwise lasts a second: at the start and at each stop."""
 
 
 def run(configuration: Path, logs: Path) -> None:
     """Run the programs of ``configuration``; return when all have stopped after SIGINT, SIGTERM or SIGHUP."""
-    options = ServerOptions()
+    options = _Options()
     options.realize(["-c", str(configuration)])
     options.first = True
     options.test = False
@@ -24,6 +27,27 @@ def run(configuration: Path, logs: Path) -> None:
         pass  # how supervisor ends
     finally:
         options.close_logger()
+
+
+class _Poller(poller.Poller):
+    def poll(self, timeout: float) -> Any:
+        return super().poll(min(timeout, _ROUND_SECONDS))
+
+
+class _Options(ServerOptions):
+    """supervisor's surroundings, which here remember how the last child ended."""
+
+    last_exit = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poller = _Poller(self)
+
+    def waitpid(self) -> tuple[int | None, int | None]:
+        pid, status = super().waitpid()
+        if pid:
+            self.last_exit, _ = decode_wait_status(status)
+        return pid, status
 
 
 class _Supervisor(supervisord.Supervisor):
@@ -45,14 +69,21 @@ class _Supervisor(supervisord.Supervisor):
         process = event.process
         if process.config.name == "welcome" and process.exitstatus == 0:
             return
-        if event.expected:
+        if event.expected and process.config.autorestart is RestartWhenExitUnexpected:
             _say(f"{process.config.name} ended with status {process.exitstatus} and is not started again:\n")
             _say(self.tail(process.config.name))
         else:
             _say(f"{process.config.name} died and is started again; see {self.log(process.config.name)}\n")
 
     def tell_of_failed_start(self, event: Any) -> None:
-        _say(f"{event.process.config.name} did not start; it is tried again.\n")
+        process = event.process
+        if (
+            process.config.autorestart is RestartWhenExitUnexpected
+            and self.options.last_exit in process.config.exitcodes
+        ):
+            process.backoff = process.config.startretries + 1  # supervisor asks for the status of late ends only
+        elif process.backoff == 1:
+            _say(f"{process.config.name} did not start and is tried again; see {self.log(process.config.name)}\n")
 
     def tell_of_giving_up(self, event: Any) -> None:
         name = event.process.config.name
