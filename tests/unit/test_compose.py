@@ -1,0 +1,118 @@
+"""What can be checked of the container files without a container engine: they were not run."""
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from dermq.settings import ROOT, Settings
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROGRAMS = {"web", "worker-gpu", "worker-cpu", "intake", "reaper", "migrate"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return found
+
+
+def test_compose_file_follows_the_schema(compose: dict[str, Any]) -> None:
+    schema = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    jsonschema.validate(compose, json.loads(schema.read_text()))
+
+
+def test_every_program_of_dermq_is_there(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == PROGRAMS | {"redis", "postgres"}
+
+
+def test_ports_are_on_this_machine_only(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_no_password_has_a_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    uses = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
+    assert {name for name, _ in uses} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert all(rest.startswith(":?") for _, rest in uses)
+    assert all("${" in line for line in text.splitlines() if re.search(r"PASSWORD: |requirepass", line))
+
+
+def test_a_machine_without_a_gpu_has_a_profile(compose: dict[str, Any]) -> None:
+    assert compose["services"]["worker-cpu"]["profiles"] == ["cpu"]
+    devices = compose["services"]["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices[0]["driver"] == "nvidia" and devices[0]["capabilities"] == ["gpu"]
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_every_program_has_time_to_stop_and_its_own_image(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert service["init"] is True and service["image"] and service["build"]["target"] in _stages()
+    assert name == "migrate" or service["stop_grace_period"] == "20s"
+
+
+def test_services_are_checked_for_health(compose: dict[str, Any]) -> None:
+    for name in ("redis", "postgres"):
+        assert compose["services"][name]["healthcheck"]["test"][0] == "CMD"
+    for target in ("web", "worker-cpu", "worker-gpu"):
+        assert "HEALTHCHECK" in _stages()[target]
+
+
+def test_settings_in_containers_exist(compose: dict[str, Any]) -> None:
+    known = {f"DERMQ_{name.upper()}" for name in Settings.model_fields}
+    named = {name for service in compose["services"].values() for name in service.get("environment", {})}
+    named |= set(re.findall(r"\b(DERMQ_\w+)=", DOCKERFILE))
+    assert {name for name in named if name.startswith("DERMQ_")} <= known
+
+
+def test_volumes_and_services_that_are_named_exist(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= set(services)
+        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(compose["volumes"])
+
+
+def test_images_run_as_nobody_in_particular() -> None:
+    for target in ("web", "worker-cpu", "worker-gpu"):
+        lines = _stages()[target].splitlines()
+        assert lines.index("USER dermq") > max(number for number, line in enumerate(lines) if line.startswith("COPY"))
+
+
+def test_copied_files_exist_and_are_sent_to_the_builder() -> None:
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for source in re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.M):
+        assert (ROOT / source).exists()
+        assert Path(source).parts[0] in sent
+
+
+def test_packages_come_from_hashed_locks_alone() -> None:
+    installs = re.findall(r"pip install (.*)", DOCKERFILE)
+    assert len(installs) == 3
+    assert all(re.fullmatch(r"--require-hashes -r requirements/(web|cpu|gpu)\.txt", install) for install in installs)
+
+
+def test_commands_name_modules_and_files_that_exist(compose: dict[str, Any]) -> None:
+    commands = [service["command"] for service in compose["services"].values() if "command" in service]
+    commands += [json.loads(found) for found in re.findall(r"CMD (\[.*\])", DOCKERFILE)]
+    ours = [command for command in commands if command[:2] == ["python", "-m"]]
+    assert len(ours) == 8
+    for _, _, module, *arguments in ours:
+        assert module in {"gunicorn", "alembic"} or _is_module(module)
+        assert all((ROOT / argument).exists() for argument in arguments if "/" in argument)
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def _stages() -> dict[str, str]:
+    """The text of each stage of the Dockerfile, by name."""
+    parts = re.split(r"^FROM \S+ AS (\S+)\n", DOCKERFILE, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
