@@ -8,6 +8,7 @@ from flask_bootstrap import Bootstrap5
 
 from dermq.settings import Settings
 from web import auth, errors, headers, keys, pages, services
+from web.api import parts
 
 _FORM_BYTES = 1_000_000
 """Most bytes of a form or a JSON body; uploads are streamed and have limits of their own."""
@@ -32,6 +33,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     errors.register(app)
     headers.register(app)
     app.before_request(auth.protect_forms)
+    parts.register(app)
     app.register_blueprint(pages.blueprint)
     return app
 

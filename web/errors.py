@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 import apiflask
+import pydantic
 from flask import Flask, Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
@@ -26,6 +27,19 @@ _STATUS: dict[type[errors.DermqError], HTTPStatus] = {
     errors.Unfit: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Looked up along the class's ancestors, so that the closest wins."""
+
+
+class Invalid(errors.Rejected):
+    """Raised when values of a request are not accepted; lists each."""
+
+    def __init__(self, found: list[dict[str, str]]) -> None:
+        super().__init__("invalid_request", " ".join(f"{one['where']}: {one['detail']}." for one in found))
+        self.found = found
+
+    @classmethod
+    def of(cls, err: pydantic.ValidationError, place: str) -> "Invalid":
+        """The same, from what pydantic found wrong with the ``place`` of a request."""
+        return cls([{"where": ".".join(map(str, (place, *one["loc"]))), "detail": one["msg"]} for one in err.errors()])
 
 
 def register(app: Flask) -> None:
@@ -76,7 +90,8 @@ def _answer_ours(error: errors.DermqError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="dermq"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_SECONDS)
-    return answer(status, error.code, error.detail, headers)
+    more = {"errors": error.found} if isinstance(error, Invalid) else {}
+    return answer(status, error.code, error.detail, headers, **more)
 
 
 def _answer_invalid(error: apiflask.HTTPError) -> Response:
@@ -86,8 +101,9 @@ def _answer_invalid(error: apiflask.HTTPError) -> Response:
         for field, messages in fields.items()
         for message in messages
     ]
-    detail = " ".join(f"{one['where']}: {one['detail']}." for one in found) or str(error.message)
-    return answer(error.status_code, "invalid_request", detail, errors=found)
+    if not found:
+        return answer(error.status_code, "http_error", str(error.message))
+    return _answer_ours(Invalid(found))
 
 
 def _answer_http(error: HTTPException) -> Response | HTTPException:

@@ -1,0 +1,131 @@
+"""Creating a batch: empty, or with files in one request."""
+
+import contextlib
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pydantic
+from flask import request, url_for
+from sqlalchemy.orm import Session
+
+from dermq import batches, db, errors
+from dermq.batches import Draft
+from dermq.models import Batch
+from dermq.queue import Queue
+from web import auth, bodies, listing, services
+from web.api import documents, forms, schemas
+from web.api.batches import accepted_headers
+from web.api.blueprint import blueprint
+from web.api.requests import NewBatch, idempotency_key
+from web.errors import Invalid
+
+part = blueprint("creation", "Creating a batch.")
+_FORM_SCHEMA = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string"},
+        "urgent": {"type": "boolean"},
+        "options": {"type": "string", "contentMediaType": "application/json"},
+        "metadata": {"type": "string", "contentMediaType": "application/json"},
+        "seal": {"type": "boolean", "description": "Whether these files are all there will be."},
+        "files": {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}},
+    },
+}
+_KEY_PARAMETER = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "description": "A repeated request with the same key creates no second batch.",
+    "schema": {"type": "string", "maxLength": 255},
+}
+
+
+@part.post("/batches")
+@part.output(
+    schemas.CreatedBatch,
+    status_code=201,
+    description="The batch, empty.",
+    headers={"Location": {"description": "The batch's status.", "schema": {"type": "string"}}},
+)
+@part.doc(
+    responses=documents.responses(
+        400, 413, 415, 422, 507, also={202: documents.accepted(schemas.CreatedBatch, "The batch, with its files.")}
+    ),
+    extensions={
+        "parameters": [_KEY_PARAMETER],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": NewBatch.model_json_schema()},
+                "multipart/form-data": {"schema": _FORM_SCHEMA},
+            },
+        },
+    },
+)
+def create_batch() -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
+    """Create a batch, empty or with files.
+
+    As JSON the batch is empty. As multipart/form-data it holds the images of the request, whatever their field is
+    called; what cannot be taken is listed in `refusals` and spoils nothing else. The batch stays open for more
+    unless `seal` is true. With an Idempotency-Key, a request that is repeated gets the batch that it created before.
+    """
+    if request.mimetype == "multipart/form-data":
+        return _create_with_files(idempotency_key())
+    if not request.is_json:
+        raise errors.UnsupportedFormat(
+            "unsupported_body", "The body is of no accepted type; application/json and multipart/form-data are."
+        )
+    return _create_empty(idempotency_key())
+
+
+def _create_empty(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
+    try:
+        said = NewBatch.model_validate_json(request.get_data())
+    except pydantic.ValidationError as err:
+        raise Invalid.of(err, "body") from err
+    return _created(_create(_draft(said, key, forms.fingerprint(said.model_dump())), forms.Form(), seal=False))
+
+
+def _create_with_files(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
+    with bodies.receiving(), contextlib.ExitStack() as stack:
+        form = forms.receive(stack)
+        said = form.batch()
+        batch_id = _create(_draft(said, key, form.fingerprint()), form, seal=said.seal)
+        if not form.files:
+            return _created(batch_id)
+    services.current().wakeups.send(Queue.CLASSIFY)
+    shown, _, headers = _created(batch_id)
+    return shown, 202, {**headers, **accepted_headers(headers["Location"])}
+
+
+def _draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
+    draft = Draft(name=said.name, urgent=said.urgent, options=said.options, metadata=said.metadata)
+    return draft if key is None else replace(draft, idempotency_key=key, fingerprint=fingerprint)
+
+
+def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
+    """Create the batch with its files in one transaction, and return its id or that of the one created before."""
+    here, lab, bundle = services.current(), auth.current_lab(), services.current().bundle()
+
+    def work(session: Session) -> uuid.UUID:
+        batch, is_new = batches.create(session, lab, draft, bundle)
+        if is_new and form.files:
+            batches.receive(session, batch.id, form.arrivals, here.blobs, here.settings, refused=form.refused)
+        if is_new and seal:
+            batches.seal(session, batch.id)
+        return batch.id
+
+    return db.transact(here.sessions, work)
+
+
+def _created(batch_id: uuid.UUID) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
+    here, lab = services.current(), auth.current_lab()
+
+    def work(session: Session) -> tuple[Batch, Any]:
+        row = batches.find(session, lab.id, batch_id)
+        return row, listing.refusals(session, batch_id, limit=here.settings.max_files_per_request).rows
+
+    row, refusals = db.read(here.sessions, work)
+    shown = schemas.CreatedBatch.with_refusals(row, refusals)
+    return shown, 201, {"Location": url_for("batches.get_batch", batch_id=batch_id)}

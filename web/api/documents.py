@@ -1,0 +1,121 @@
+"""The OpenAPI document: what APIFlask cannot tell from the code, and the words for errors that many calls share."""
+
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIFlask
+
+from dermq import taxonomy
+from web.errors import PROBLEM_JSON
+
+_PROBLEM = "#/components/schemas/Problem"
+_WORDS = {
+    400: ("bad_request", "The body broke off or is not what its Content-Type says, or a CSRF token is missing."),
+    401: ("bad_token", "The access token is missing, wrong or revoked."),
+    404: ("no_batch", "There is no such thing, or it belongs to another lab."),
+    409: ("batch_sealed", "The state of the batch forbids it now."),
+    413: ("image_too_large", "The body, the image or the batch is over a limit."),
+    415: ("unsupported_format", "The bytes are of no accepted format."),
+    422: ("invalid_request", "A value is not accepted; `detail` says what is."),
+    503: ("busy_receiving", "The service cannot take the request now; Retry-After says when to try again."),
+    507: ("storage_full", "The disk is full; what was accepted before is kept."),
+}
+_DESCRIPTION = f"""\
+**{taxonomy.NOTICE}**
+
+A lab creates a batch, adds images one by one, as an archive or all in one request, seals it, polls its status and
+downloads a report. Send an access token as `Authorization: Bearer …`. A browser that is signed in may use its session
+instead; its unsafe calls then carry the header `X-CSRFToken`.
+
+Errors are problems (RFC 9457) with a stable `code` for programs and a `detail` for people. Lists have a
+`next_cursor`. Times are UTC.
+"""
+CONFIGURATION = {
+    "OPENAPI_VERSION": "3.1.0",
+    "DESCRIPTION": _DESCRIPTION,
+    "LICENSE": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    "SERVERS": [{"url": "/"}],
+    "AUTO_404_RESPONSE": False,
+    "AUTO_VALIDATION_ERROR_RESPONSE": False,
+    "AUTO_AUTH_ERROR_RESPONSE": False,
+    "AUTO_OPERATION_ID": True,
+}
+
+
+def responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
+    """The documented problems of a call that needs a token, and complete responses ``also``."""
+    return {**(also or {}), **{status: _problem(status) for status in sorted({401, 503, *statuses})}}
+
+
+def content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
+    """A complete response."""
+    return {"description": description, "content": {mimetype: {"schema": schema}}, **more}
+
+
+def accepted(schema: type, description: str) -> dict[str, Any]:
+    """The response to work that was accepted and goes on."""
+    headers = {
+        "Location": {"description": "Where to look for what becomes of it.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds until a look is worth it.", "schema": {"type": "integer"}},
+    }
+    reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
+    return content("application/json", reference, description, headers=headers)
+
+
+def body(*mimetypes: str, description: str) -> dict[str, Any]:
+    """The documentation of a raw body."""
+    binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    return {"required": True, "description": description, "content": dict.fromkeys(mimetypes, binary)}
+
+
+def register(app: APIFlask) -> None:
+    """Complete the document that APIFlask makes."""
+    app.config.update(CONFIGURATION)
+    app.security_schemes = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An access token of a lab."},
+        "session": {"type": "apiKey", "in": "cookie", "name": app.config["SESSION_COOKIE_NAME"]},
+    }
+    app.spec_processor(_complete)
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    document["components"].setdefault("schemas", {})["Problem"] = _problem_schema()
+    document["security"] = [{"bearer": []}, {"session": []}]
+    for path, operations in document["paths"].items():
+        if path.startswith("/health"):
+            for operation in operations.values():
+                operation["security"] = []
+    return document
+
+
+def _problem(status: int) -> dict[str, Any]:
+    code, description = _WORDS[status]
+    example = {
+        "type": f"urn:dermq:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": description,
+        "code": code,
+        "instance": "/api/v1/batches",
+    }
+    media = {PROBLEM_JSON: {"schema": {"$ref": _PROBLEM}, "example": example}}
+    return {"description": description, "content": media}
+
+
+def _problem_schema() -> dict[str, Any]:
+    text = {"type": "string"}
+    where = {"type": "object", "properties": {"where": text, "detail": text}, "required": ["where", "detail"]}
+    return {
+        "type": "object",
+        "description": "What went wrong (RFC 9457).",
+        "required": ["type", "title", "status", "detail", "code", "instance"],
+        "properties": {
+            "type": {"type": "string", "format": "uri", "description": "`urn:dermq:problem:` and the code."},
+            "title": text,
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "What was wrong and what is allowed."},
+            "code": {"type": "string", "description": "Stable, for programs."},
+            "instance": {"type": "string", "description": "The address that was asked."},
+            "errors": {"type": "array", "items": where, "description": "Each wrong value of an invalid request."},
+        },
+    }

@@ -1,0 +1,73 @@
+"""The images of a batch: their states, predictions and errors, and their thumbnails."""
+
+import uuid
+
+from flask import Response, request, send_file
+from sqlalchemy.orm import Session
+
+from dermq import batches, db, errors
+from dermq.blobs import THUMBNAIL
+from web import auth, listing, services
+from web.api import documents, schemas
+from web.api.blueprint import blueprint
+from web.api.requests import ImageFilter
+
+part = blueprint("images", "Each image with its prediction or its error.")
+_THUMBNAIL_SECONDS = 86_400
+"""How long a browser may keep a thumbnail: a position's bytes never change."""
+
+
+@part.get("/batches/<uuid:batch_id>/images")
+@part.input(ImageFilter, location="query")
+@part.output(schemas.ImagePage)
+@part.doc(responses=documents.responses(404, 422))
+def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> schemas.ImagePage:
+    """List the images of a batch in the order of their arrival, filtered by state, diagnosis and part of the name."""
+    lab = auth.current_lab()
+    wanted = listing.Filter(query_data.state, query_data.diagnosis, query_data.name)
+
+    def work(session: Session) -> listing.Page[listing.Classified]:
+        batch = batches.find(session, lab.id, batch_id)
+        return listing.images(session, batch, wanted, limit=query_data.limit, cursor=query_data.cursor)
+
+    return schemas.ImagePage.of(db.read(services.current().sessions, work))
+
+
+@part.get("/batches/<uuid:batch_id>/images/<int:position>")
+@part.output(schemas.Image)
+@part.doc(responses=documents.responses(404))
+def get_image(batch_id: uuid.UUID, position: int) -> schemas.Image:
+    """Look at one image."""
+    return schemas.Image.of(*_find(batch_id, position))
+
+
+@part.get("/batches/<uuid:batch_id>/images/<int:position>/thumbnail")
+@part.doc(
+    responses=documents.responses(
+        404,
+        also={
+            200: documents.content("image/jpeg", {"type": "string", "contentMediaType": "image/jpeg"}, "A small JPEG."),
+            304: {"description": "Nothing has changed since If-None-Match."},
+        },
+    )
+)
+def get_thumbnail(batch_id: uuid.UUID, position: int) -> Response:
+    """Get a small picture of an image, without any metadata."""
+    row, _ = _find(batch_id, position)
+    try:
+        picture = services.current().blobs.open(batch_id, row.sha256 + THUMBNAIL)
+    except FileNotFoundError as err:
+        raise errors.NotFound("no_thumbnail", "There is no thumbnail: no worker has decoded the image yet.") from err
+    response = send_file(picture, mimetype="image/jpeg", etag=row.sha256)
+    response.headers["Cache-Control"] = f"private, max-age={_THUMBNAIL_SECONDS}"
+    response.make_conditional(request)
+    return response
+
+
+def _find(batch_id: uuid.UUID, position: int) -> listing.Classified:
+    lab = auth.current_lab()
+
+    def work(session: Session) -> listing.Classified:
+        return listing.image(session, batches.find(session, lab.id, batch_id), position)
+
+    return db.read(services.current().sessions, work)

@@ -1,0 +1,326 @@
+"""What the API answers, as schemas: made from rows here, written into the OpenAPI document by APIFlask."""
+
+import math
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from flask import url_for
+from pydantic import BaseModel, ConfigDict, Field
+
+from dermq import models, taxonomy
+from dermq.arrivals import Arrival
+from dermq.batches import Verdict
+from dermq.lifecycle import ArchiveState, BatchState, ImageState
+from web import listing
+from web.api.requests import DiagnosisCode
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Counts(_Shape):
+    """How many images of a batch are in which state."""
+
+    received: int = Field(description="Images taken: queued + running + done + failed + cancelled.")
+    queued: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    refused: int = Field(description="Files that were not taken; not in `received`.")
+    archives_open: int = Field(description="Archives that are being received or unpacked.")
+
+
+class Seconds(_Shape):
+    """A span in which the images received so far are expected to be through."""
+
+    low: int
+    high: int
+
+
+class BundleName(_Shape):
+    """The model that classifies a batch."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="SHA-256 of the bundle's card, which lists the SHA-256 of every file.")
+
+
+class BatchLinks(_Shape):
+    """Where to go on from a batch."""
+
+    self: str
+    images: str
+    refusals: str
+    archives: str
+    archive: str
+    seal: str
+    cancel: str
+    retry: str
+    report_csv: str
+    report_jsonl: str
+    report_isic_csv: str
+
+
+class Batch(_Shape):
+    """The status of a batch."""
+
+    id: uuid.UUID
+    name: str
+    state: BatchState
+    counts: Counts
+    images_per_second: float | None = Field(description="As last measured; null when it is not known.")
+    eta_seconds: Seconds | None = Field(description="Null when nothing waits or the rate is not known.")
+    bundle: BundleName
+    urgent: bool
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    created_at: datetime
+    sealed_at: datetime | None
+    cancelled_at: datetime | None
+    finished_at: datetime | None
+    links: BatchLinks
+
+    @classmethod
+    def of(cls, row: models.Batch) -> "Batch":
+        """The status of a batch that was loaded with its bundle."""
+        return cls.model_validate(_status(row))
+
+
+class Refusal(_Shape):
+    """A file that was not taken, and why."""
+
+    name: str
+    code: str
+    detail: str
+    archive_id: uuid.UUID | None = Field(description="The archive that held the file; null when it came by itself.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: models.Refusal) -> "Refusal":
+        return cls.model_validate(row, from_attributes=True)
+
+
+class CreatedBatch(Batch):
+    """The status of a new batch and what was refused of the files that came with it."""
+
+    refusals: list[Refusal]
+
+    @classmethod
+    def with_refusals(cls, row: models.Batch, refusals: Sequence[models.Refusal]) -> "CreatedBatch":
+        return cls.model_validate({**_status(row), "refusals": [Refusal.of(refusal) for refusal in refusals]})
+
+
+class BatchPage(_Shape):
+    """Some batches, newest first."""
+
+    batches: list[Batch]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last page.")
+
+
+class RefusalPage(_Shape):
+    """Some refusals, in their order."""
+
+    refusals: list[Refusal]
+    next_cursor: str | None
+
+
+class Failure(_Shape):
+    """What went wrong."""
+
+    code: str
+    detail: str
+
+
+class ArchiveLinks(_Shape):
+    """Where to go on from an archive."""
+
+    self: str
+    batch: str
+
+
+class Archive(_Shape):
+    """A ZIP on its way into a batch, and what became of its entries. Each refused entry is a refusal of the batch."""
+
+    id: uuid.UUID
+    state: ArchiveState
+    sha256: str | None
+    bytes: int
+    entries: int = Field(description="Entries gone through so far.")
+    received: int
+    unchanged: int = Field(description="Entries that the batch had already under the same name with the same bytes.")
+    refused: int
+    skipped: int = Field(description="Folder entries and what operating systems leave in archives.")
+    skipped_names: list[str] = Field(description="The first hundred of them.")
+    error: Failure | None
+    created_at: datetime
+    links: ArchiveLinks
+
+    @classmethod
+    def of(cls, row: models.Archive) -> "Archive":
+        own = ("id", "state", "sha256", "bytes", "entries", "received", "unchanged", "refused", "skipped")
+        ids: dict[str, Any] = {"batch_id": row.batch_id, "archive_id": row.id}
+        return cls(
+            **{name: getattr(row, name) for name in own},
+            skipped_names=row.skipped_names or [],
+            error=_failure(row.error_code, row.error_detail),
+            created_at=row.created_at,
+            links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=batch_url(row.batch_id)),
+        )
+
+
+class ArchivePage(_Shape):
+    """Some archives of a batch, oldest first."""
+
+    archives: list[Archive]
+    next_cursor: str | None
+
+
+class Prediction(_Shape):
+    """What the bundle says of an image. For research only."""
+
+    diagnosis: DiagnosisCode
+    probabilities: dict[str, float] = Field(description="Of each of the seven diagnoses by code; they add up to 1.")
+    confidence: float = Field(description="The greatest of the seven probabilities.")
+    entropy: float = Field(description="In nats: 0 when certain, 1.946 (ln 7) when clueless.")
+    ood_score: float = Field(description="The greater, the less the image looks like the training data.")
+    out_of_distribution: bool = Field(description="Whether the score is above the bundle's threshold.")
+    engine: str
+    predicted_at: datetime
+
+    @classmethod
+    def of(cls, row: models.Prediction) -> "Prediction":
+        own = ("diagnosis", "confidence", "entropy", "ood_score", "out_of_distribution", "engine", "predicted_at")
+        probabilities = {code: getattr(row, f"p_{code}") for code in taxonomy.CODES}
+        return cls(probabilities=probabilities, **{name: getattr(row, name) for name in own})
+
+
+class ImageLinks(_Shape):
+    """Where to go on from an image."""
+
+    self: str
+    thumbnail: str = Field(description="A small JPEG; 404 until a worker has decoded the image.")
+    batch: str
+
+
+class Image(_Shape):
+    """One submitted file, its state, and its prediction or error."""
+
+    position: int = Field(description="Order of arrival in the batch, from 1.")
+    name: str
+    state: ImageState
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    prediction: Prediction | None
+    error: Failure | None
+    links: ImageLinks
+
+    @classmethod
+    def of(cls, row: models.Image, prediction: models.Prediction | None = None) -> "Image":
+        own = ("position", "name", "state", "sha256", "bytes", "width", "height")
+        return cls(
+            **{name: getattr(row, name) for name in own},
+            prediction=None if prediction is None else Prediction.of(prediction),
+            error=_failure(row.error_code, row.error_detail),
+            links=_image_links(row.batch_id, row.position),
+        )
+
+
+class ReceivedImage(_Shape):
+    """An image that a batch took, or had already."""
+
+    position: int
+    name: str = Field(description="In Unicode's composed form, with forward slashes.")
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    unchanged: bool = Field(description="Whether the batch had it already.")
+    links: ImageLinks
+
+    @classmethod
+    def of(cls, batch_id: uuid.UUID, arrival: Arrival, verdict: Verdict) -> "ReceivedImage":
+        return cls(
+            position=verdict.position,
+            name=verdict.name,
+            sha256=arrival.file.sha256,
+            bytes=arrival.file.bytes,
+            width=arrival.header.width,
+            height=arrival.header.height,
+            unchanged=verdict.unchanged,
+            links=_image_links(batch_id, verdict.position),
+        )
+
+
+class ImagePage(_Shape):
+    """Some images of a batch, in the order of their arrival."""
+
+    images: list[Image]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: listing.Page[listing.Classified]) -> "ImagePage":
+        return cls(images=[Image.of(*row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+def batch_url(batch_id: uuid.UUID) -> str:
+    """The address of a batch's status."""
+    return url_for("batches.get_batch", batch_id=batch_id)
+
+
+def _status(row: models.Batch) -> dict[str, Any]:
+    own = ("id", "name", "state", "urgent", "options", "created_at", "sealed_at", "cancelled_at", "finished_at")
+    return {
+        **{name: getattr(row, name) for name in own},
+        "counts": {name: getattr(row, name) for name in Counts.model_fields},
+        "images_per_second": None if row.rate_smoothed is None else round(row.rate_smoothed, 1),
+        "eta_seconds": _eta(row),
+        "bundle": {"name": row.bundle.name, "version": row.bundle.version, "sha256": row.bundle.sha256},
+        "metadata": row.metadata_,
+        "links": _links(row.id),
+    }
+
+
+def _eta(row: models.Batch) -> Seconds | None:
+    """The span between the rate of the last moment and the smoothed one."""
+    waiting = row.queued + row.running
+    rates = [rate for rate in (row.rate_recent, row.rate_smoothed) if rate]
+    if not waiting or not rates:
+        return None
+    return Seconds(low=math.ceil(waiting / max(rates)), high=math.ceil(waiting / min(rates)))
+
+
+def _links(batch_id: uuid.UUID) -> BatchLinks:
+    def to(endpoint: str) -> str:
+        return url_for(endpoint, batch_id=batch_id)
+
+    return BatchLinks(
+        self=to("batches.get_batch"),
+        images=to("images.get_images"),
+        refusals=to("uploads.get_refusals"),
+        archives=to("uploads.get_archives"),
+        archive=to("uploads.put_archive"),
+        seal=to("batches.seal_batch"),
+        cancel=to("batches.cancel_batch"),
+        retry=to("batches.retry_batch"),
+        report_csv=to("reports.report_csv"),
+        report_jsonl=to("reports.report_jsonl"),
+        report_isic_csv=to("reports.report_isic_csv"),
+    )
+
+
+def _image_links(batch_id: uuid.UUID, position: int | None) -> ImageLinks:
+    return ImageLinks(
+        self=url_for("images.get_image", batch_id=batch_id, position=position),
+        thumbnail=url_for("images.get_thumbnail", batch_id=batch_id, position=position),
+        batch=batch_url(batch_id),
+    )
+
+
+def _failure(code: str | None, detail: str | None) -> Failure | None:
+    return None if code is None else Failure(code=code, detail=detail or "")

@@ -1,0 +1,189 @@
+"""Images and archives on their way into a batch, and what was refused of them."""
+
+import contextlib
+import time
+import uuid
+import zipfile
+from collections.abc import Iterator
+
+from sqlalchemy.orm import Session
+
+from dermq import archives, arrivals, batches, db, errors
+from dermq.blobs import Incoming
+from dermq.models import Archive
+from dermq.models import Refusal as RefusalRow
+from dermq.queue import Queue
+from web import auth, bodies, listing, services
+from web.api import documents, schemas
+from web.api.batches import accepted_headers
+from web.api.blueprint import blueprint
+from web.api.requests import ImageName, Paging
+
+part = blueprint("uploads", "Images and archives on their way into a batch.")
+_TOUCH_SECONDS = 3.0
+"""How often an archive that is being received says so; the reaper ends those that fell silent."""
+_IMAGES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp", "application/octet-stream")
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+@part.put("/batches/<uuid:batch_id>/images")
+@part.input(ImageName, location="query")
+@part.output(schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
+@part.doc(
+    responses=documents.responses(
+        400, 404, 409, 413, 415, 422, 507, also={202: documents.accepted(schemas.ReceivedImage, "Queued.")}
+    ),
+    extensions={"requestBody": documents.body(*_IMAGES, description="The image file; its format is read from it.")},
+)
+def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[schemas.ReceivedImage, int, dict[str, str]]:
+    """Add one image.
+
+    Repeat an upload that broke off: the same name with the same bytes changes nothing, with other bytes it is a
+    conflict. The image is classified at once; the batch need not be sealed for that.
+    """
+    here = services.current()
+    check_open(batch_id)
+    with bodies.receiving(), contextlib.ExitStack() as stack:
+        try:
+            bodies.check_length(here.settings.max_image_bytes, arrivals.too_large(here.settings))
+            taking = arrivals.taken(here.blobs, query_data.name, bodies.chunks(), here.settings)
+            arrival = stack.enter_context(taking)
+        except errors.Rejected as err:
+            refusal = err  # a name that ends with its block cannot be used in a function
+            db.transact(here.sessions, lambda session: batches.refuse(session, batch_id, query_data.name, refusal))
+            raise
+        [verdict] = db.transact(
+            here.sessions, lambda session: batches.receive(session, batch_id, [arrival], here.blobs, here.settings)
+        )
+    if verdict.error is not None:
+        raise verdict.error
+    received = schemas.ReceivedImage.of(batch_id, arrival, verdict)
+    if verdict.unchanged:
+        return received, 200, {}
+    here.wakeups.send(Queue.CLASSIFY)
+    return received, 202, accepted_headers(received.links.self)
+
+
+@part.put("/batches/<uuid:batch_id>/archive")
+@part.output(schemas.Archive, description="The batch has this archive already; nothing was done.")
+@part.doc(
+    responses=documents.responses(
+        400, 404, 409, 413, 415, 507, also={202: documents.accepted(schemas.Archive, "Stored; a worker unpacks it.")}
+    ),
+    extensions={"requestBody": documents.body("application/zip", description="The ZIP file.")},
+)
+def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, str]]:
+    """Add a ZIP of images.
+
+    It is unpacked by a worker, with a verdict on every entry. A second one adds to the first; identical bytes are
+    a no-op. The batch cannot be sealed while it is being received.
+    """
+    here = services.current()
+    check_open(batch_id)
+    most = here.settings.max_archive_bytes
+    too_large = errors.TooLarge("archive_too_large", f"The archive has more than {most:,} bytes, the most accepted.")
+    bodies.check_length(most, too_large)
+    with bodies.receiving(), here.blobs.incoming() as file:
+        archive_id = db.transact(here.sessions, lambda session: archives.begin(session, batch_id))
+        with _closing(archive_id):
+            _receive_archive(archive_id, file, too_large, most)
+            archive, is_new = db.transact(
+                here.sessions, lambda session: archives.store(session, archive_id, file, here.blobs)
+            )
+    shown = schemas.Archive.of(archive)
+    if not is_new:
+        return shown, 200, {}
+    here.wakeups.send(Queue.INTAKE)
+    return shown, 202, accepted_headers(shown.links.self)
+
+
+@part.get("/batches/<uuid:batch_id>/archives")
+@part.input(Paging, location="query")
+@part.output(schemas.ArchivePage)
+@part.doc(responses=documents.responses(404, 422))
+def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage:
+    """List the archives of a batch, oldest first, with what became of their entries."""
+    lab = auth.current_lab()
+
+    def work(session: Session) -> listing.Page[Archive]:
+        batches.find(session, lab.id, batch_id)
+        return listing.archives(session, batch_id, limit=query_data.limit, cursor=query_data.cursor)
+
+    page = db.read(services.current().sessions, work)
+    return schemas.ArchivePage(archives=[schemas.Archive.of(row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+@part.get("/batches/<uuid:batch_id>/archives/<uuid:archive_id>")
+@part.output(schemas.Archive)
+@part.doc(responses=documents.responses(404))
+def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
+    """Look at one archive."""
+    lab = auth.current_lab()
+
+    def work(session: Session) -> Archive:
+        batches.find(session, lab.id, batch_id)
+        return listing.archive(session, batch_id, archive_id)
+
+    return schemas.Archive.of(db.read(services.current().sessions, work))
+
+
+@part.get("/batches/<uuid:batch_id>/refusals")
+@part.input(Paging, location="query")
+@part.output(schemas.RefusalPage)
+@part.doc(responses=documents.responses(404, 422))
+def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage:
+    """List what the batch refused and why."""
+    lab = auth.current_lab()
+
+    def work(session: Session) -> listing.Page[RefusalRow]:
+        batches.find(session, lab.id, batch_id)
+        return listing.refusals(session, batch_id, limit=query_data.limit, cursor=query_data.cursor)
+
+    page = db.read(services.current().sessions, work)
+    return schemas.RefusalPage(refusals=[schemas.Refusal.of(row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+def check_open(batch_id: uuid.UUID) -> None:
+    """Say before a body is read that this lab has no such batch or that it takes no more images."""
+    lab = auth.current_lab()
+    row = db.read(services.current().sessions, lambda session: batches.find(session, lab.id, batch_id))
+    batches.check_open(row)
+
+
+def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.TooLarge, most: int) -> None:
+    """Write the body to ``file`` and check that it is a whole ZIP."""
+    here = services.current()
+    touched = time.monotonic()
+    for chunk in bodies.chunks():
+        if file.bytes + len(chunk) > most:
+            raise too_large
+        file.write(chunk)
+        if time.monotonic() - touched > _TOUCH_SECONDS:
+            db.transact(here.sessions, lambda session: archives.touch(session, archive_id, file.bytes))
+            touched = time.monotonic()
+    file.finish()
+    with file.path.open("rb") as content:
+        is_zip = content.read(4) in _ZIP_MAGIC and zipfile.is_zipfile(content)
+    if not is_zip:
+        raise errors.UnsupportedFormat(
+            "not_a_zip", "The content is not a ZIP archive, or its end is missing; ZIP archives are accepted."
+        )
+
+
+@contextlib.contextmanager
+def _closing(archive_id: uuid.UUID) -> Iterator[None]:
+    """Close the archive if its upload does not end well, so that its batch can be sealed."""
+    try:
+        yield
+    except errors.DermqError as err:
+        _abandon(archive_id, err)
+        raise
+    except BaseException:
+        _abandon(archive_id, errors.Transient("upload_ended", "The upload ended early; send the archive again."))
+        raise
+
+
+def _abandon(archive_id: uuid.UUID, error: errors.DermqError) -> None:
+    # Where the database cannot be reached either, the reaper closes the archive later.
+    with contextlib.suppress(errors.Transient):
+        db.transact(services.current().sessions, lambda session: archives.abandon(session, archive_id, error))

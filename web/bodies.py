@@ -1,0 +1,53 @@
+"""Bodies on their way in: how many at one time, how long, and a piece at a time, never whole in memory."""
+
+import contextlib
+from collections.abc import Iterator
+
+from flask import request
+from werkzeug.exceptions import ClientDisconnected
+
+from dermq import errors
+from web import services
+
+CHUNK_BYTES = 64 * 1024
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[None]:
+    """Hold one of the places for receiving a body; the other threads stay free for everything else.
+
+    Raises Unavailable when all are taken.
+    """
+    places = services.current().receiving
+    if not places.acquire(blocking=False):
+        raise errors.Unavailable(
+            "busy_receiving", "As many uploads as the server takes at one time are under way; try again shortly."
+        )
+    try:
+        yield
+    finally:
+        places.release()
+
+
+def check_length(most: int, error: errors.TooLarge) -> None:
+    """Raise ``error`` when the request says beforehand that its body is longer than ``most`` bytes."""
+    if request.content_length is not None and request.content_length > most:
+        raise error
+
+
+def chunks() -> Iterator[bytes]:
+    """The request's body. Raises ClientDisconnected when it ends before its announced length."""
+    request.max_content_length = None  # the general limit is for forms
+    received = 0
+    while True:
+        try:
+            chunk = request.stream.read(CHUNK_BYTES)
+        except OSError as err:  # what gunicorn raises when a chunked body breaks off
+            raise ClientDisconnected from err
+        if not chunk:
+            break
+        received += len(chunk)
+        yield chunk
+    # gunicorn ends the stream without an error when the client goes away.
+    if request.content_length is not None and received < request.content_length:
+        raise ClientDisconnected

@@ -1,0 +1,22 @@
+"""Deleting a batch: hidden at once, then emptied a page at a time, so that no transaction is long."""
+
+import uuid
+
+from sqlalchemy.orm import Session
+
+from dermq import batches, db
+from web.services import Services
+
+
+def delete(services: Services, lab_id: int, batch_id: uuid.UUID) -> None:
+    """Delete a lab's batch with its rows and its files. Raises NotFound. What breaks off is ended by the reaper."""
+
+    def hide(session: Session) -> None:
+        batches.find(session, lab_id, batch_id)
+        batches.mark_deleted(session, batch_id)
+
+    db.transact(services.sessions, hide)
+    db.transact(services.sessions, lambda session: batches.sweep(session, batch_id))
+    while db.transact(services.sessions, lambda session: batches.purge_page(session, batch_id)):
+        pass
+    services.blobs.delete(batch_id)

@@ -1,0 +1,83 @@
+"""multipart/form-data (RFC 7578) a part at a time, so that a thousand images never are in memory together."""
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+
+from dermq import errors
+
+FIELD_BYTES = 100_000
+"""Most bytes of one field that is not a file."""
+_BUFFER_BYTES = 1_000_000
+"""Most bytes held while looking for a part's headers or the next boundary."""
+
+
+@dataclass(frozen=True)
+class FormField:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class FormFile:
+    """A file; its content can be read once, before the next part is asked for."""
+
+    filename: str
+    """As the client sent it: data, never a path of ours."""
+    content: Iterator[bytes]
+
+
+def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFile]:
+    """The parts of a body in their order. Raises Rejected when it is malformed."""
+    decoder = MultipartDecoder(boundary.encode(), max_form_memory_size=_BUFFER_BYTES)
+    events = _events(decoder, chunks)
+    for event in events:
+        if isinstance(event, Field):
+            yield FormField(event.name or "", _text(_content(events), event.name))
+        elif isinstance(event, File):
+            content = _content(events)
+            yield FormFile(event.filename, content)
+            for _ in content:  # what the caller did not want to read
+                pass
+
+
+def _events(decoder: MultipartDecoder, chunks: Iterable[bytes]) -> Iterator[Event]:
+    for chunk in itertools.chain(chunks, [None]):
+        with _translated():
+            decoder.receive_data(chunk)
+        while True:
+            with _translated():
+                event = decoder.next_event()
+            if isinstance(event, NeedData | Epilogue):
+                break
+            yield event
+
+
+def _content(events: Iterator[Event]) -> Iterator[bytes]:
+    for event in events:
+        if isinstance(event, Data):
+            if event.data:
+                yield event.data
+            if not event.more_data:
+                return
+
+
+def _text(content: Iterator[bytes], name: str | None) -> str:
+    value = bytearray()
+    for chunk in content:
+        value += chunk
+        if len(value) > FIELD_BYTES:
+            raise errors.TooLarge("field_too_large", f"The field {name!r} has more than {FIELD_BYTES:,} bytes.")
+    with _translated():
+        return value.decode()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as err:
+        raise errors.Rejected("bad_multipart", f"The body is not well-formed multipart/form-data: {err}.") from err
