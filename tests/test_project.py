@@ -1,0 +1,125 @@
+"""The repository keeps its word: what the documents promise exists, and what must not be tracked is not."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from importlinter import cli
+
+from dermq import bundles, taxonomy
+from dermq.settings import ROOT, Settings
+from docs import settings_page
+
+_MAX_BYTES = 50_000_000
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """Every file that git knows."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_every_setting_is_documented() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+    assert settings_page.PAGE.read_text() == settings_page.text(), "run: make docs"
+
+
+def test_make_commands_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {word for path in DOCUMENTS for word in re.findall(r"(?:^|[`\s])make ([a-z][a-z-]*)`?", _commands(path))}
+    assert {"run", "test", "check"} <= named <= targets
+
+
+def test_make_help_names_every_command() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())  # type: ignore[index]
+    assert phony == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
+
+
+def test_settings_named_in_documents_exist() -> None:
+    named = {name for path in DOCUMENTS for name in re.findall(r"\bDERMQ_[A-Z_]*[A-Z]", path.read_text())}
+    known = {f"DERMQ_{name.upper()}" for name in Settings.model_fields}
+    assert named - known <= {"DERMQ_TEST_POSTGRES_URL"}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#]+)", path.read_text())
+        if "://" not in target and not (path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_imports_are_as_drawn() -> None:
+    assert cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_bundles_know_the_diagnoses_in_our_order() -> None:
+    for bundle in bundles.installed(ROOT / "bundles"):
+        assert bundle.card.classes == taxonomy.CODES
+    assert bundles.current(ROOT / "bundles").path.is_dir()
+
+
+def test_diagnoses_are_in_alphabetical_order() -> None:
+    assert list(taxonomy.CODES) == sorted(taxonomy.CODES) == sorted(taxonomy.ISIC_CODES)
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_locks_have_hashes_and_no_addresses(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    packages = re.findall(r"^[a-z0-9].*?(?=^[a-z0-9]|\Z)", text, re.M | re.S)
+    assert packages and all("==" in package and "--hash=sha256:" in package for package in packages)
+
+
+def test_every_dependency_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
+    for name in {"web", "cpu", "gpu", "local", "training", "dev"}:
+        locked = set(re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements" / f"{name}.txt").read_text(), re.M))
+        wanted = [*project["project"]["dependencies"], *(word for word in groups[name] if isinstance(word, str))]
+        assert {re.match(r"[A-Za-z0-9-]+", word)[0].lower() for word in wanted} <= locked, "run: make lock"  # type: ignore[index]
+
+
+def test_one_version_of_a_package_in_all_locks() -> None:
+    found: dict[str, set[str]] = {}
+    for path in LOCKS:
+        for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.M):
+            found.setdefault(name, set()).add(version)
+    assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
+
+
+def test_no_large_file_is_tracked(tracked: list[Path]) -> None:
+    assert [path for path in tracked if path.stat().st_size > _MAX_BYTES] == []
+
+
+def test_no_dataset_image_and_no_secret_is_tracked(tracked: list[Path]) -> None:
+    forbidden = re.compile(r"ISIC_\d{7}\.\w+$|\.(zip|sqlite3|pem|key)$|^\.env$|^local-token$|^session-key$")
+    assert [path for path in tracked if forbidden.search(path.name)] == []
+
+
+def test_ci_runs_the_commands_of_a_contributor() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert set(re.findall(r"^step make (\S+)", script.read_text(), re.M)) == {"check", "test", "test-training"}
+
+
+def test_research_only_stands_where_people_begin() -> None:
+    assert taxonomy.NOTICE in (ROOT / "README.md").read_text()
+
+
+def _commands(path: Path) -> str:
+    """What stands in code spans and code blocks of a document."""
+    text = path.read_text()
+    blocks = re.findall(r"```.*?```", text, re.S)
+    return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.S))])
