@@ -1,0 +1,55 @@
+// From what was dropped or chosen to a flat list of {name, file}: the name is the path below what was dropped.
+
+const LEFTOVERS = /(^|\/)(\.DS_Store|Thumbs\.db|desktop\.ini|__MACOSX\/.*|\._[^/]*)$/i;
+const order = new Intl.Collator("en", { numeric: true });
+
+export function fromInput(input) {
+  return sorted([...input.files].map((file) => ({ name: file.webkitRelativePath || file.name, file })));
+}
+
+// The entries must be taken before the first await: a drop's items are gone after its event.
+export async function fromDrop(transfer) {
+  const entries = [...transfer.items].filter((one) => one.kind === "file").map((one) => one.webkitGetAsEntry?.() ?? one.getAsFile());
+  const found = [];
+  for (const entry of entries) {
+    if (entry) await collect(entry, found);
+  }
+  return sorted(found);
+}
+
+export function isArchive(name) {
+  return name.toLowerCase().endsWith(".zip");
+}
+
+// A name for a batch of these files: the folder or the archive that they came as, else the moment.
+export function batchName(files) {
+  const folders = new Set(files.map(({ name }) => (name.includes("/") ? name.split("/")[0] : "")));
+  const [folder] = folders;
+  if (folders.size === 1 && folder) return folder;
+  if (files.length === 1 && isArchive(files[0].name)) return files[0].name.slice(0, -4) || "archive";
+  const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" }).format(new Date());
+  return `Images of ${moment}`;
+}
+
+async function collect(entry, found) {
+  if (entry instanceof File) {
+    found.push({ name: entry.name, file: entry });
+  } else if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    found.push({ name: entry.fullPath.replace(/^\//, ""), file });
+  } else {
+    const reader = entry.createReader();
+    for (let page = await read(reader); page.length > 0; page = await read(reader)) {
+      for (const child of page) await collect(child, found);
+    }
+  }
+}
+
+// A reader gives a hundred entries at a time, and none when it is through.
+function read(reader) {
+  return new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+}
+
+function sorted(files) {
+  return files.filter(({ name }) => !LEFTOVERS.test(name)).sort((one, other) => order.compare(one.name, other.name));
+}

@@ -1,0 +1,86 @@
+// Calls of the API from a signed-in page: the CSRF token in its header, problems (RFC 9457) as errors.
+
+const CSRF_HEADER = "X-CSRFToken";
+const TRANSIENT = new Set([0, 408, 429, 500, 502, 503, 504]);
+const STALLED_MS = 120_000; // an upload that moves no byte for so long has lost its connection
+
+export class Problem extends Error {
+  constructor(status, code, detail, retrySeconds = 0) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+    this.retrySeconds = retrySeconds;
+  }
+
+  // Whether the same request may succeed later without any change.
+  get isTransient() {
+    return TRANSIENT.has(this.status);
+  }
+}
+
+export async function call(method, address, { body, headers = {} } = {}) {
+  const sent = { [CSRF_HEADER]: csrfToken(), ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(address, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
+  } catch {
+    throw connectionLost();
+  }
+  const text = await response.text();
+  if (!response.ok) throw problemOf(response.status, text, response.headers.get("Retry-After"));
+  return text ? JSON.parse(text) : null;
+}
+
+// Puts a file and reports the bytes sent so far. Only XMLHttpRequest knows how much of a body has left.
+export function put(address, file, { onProgress, signal }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    let stall;
+    const moved = () => {
+      clearTimeout(stall);
+      stall = setTimeout(() => request.abort(), STALLED_MS);
+    };
+    const stop = () => request.abort();
+    request.open("PUT", address);
+    request.setRequestHeader(CSRF_HEADER, csrfToken());
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.upload.addEventListener("progress", (event) => {
+      moved();
+      onProgress(event.loaded);
+    });
+    request.addEventListener("load", () => {
+      if (request.status >= 200 && request.status < 300) return resolve(request.status);
+      return reject(problemOf(request.status, request.responseText, request.getResponseHeader("Retry-After")));
+    });
+    request.addEventListener("error", () => reject(connectionLost()));
+    request.addEventListener("abort", () => reject(connectionLost()));
+    request.addEventListener("loadend", () => {
+      clearTimeout(stall);
+      signal.removeEventListener("abort", stop);
+    });
+    signal.addEventListener("abort", stop);
+    moved();
+    request.send(file);
+  });
+}
+
+export function csrfToken() {
+  return document.querySelector("meta[name=csrf-token]")?.content ?? "";
+}
+
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+function connectionLost() {
+  return new Problem(0, "connection_lost", "The connection was lost.");
+}
+
+function problemOf(status, text, retryAfter) {
+  const retrySeconds = Number.parseFloat(retryAfter) || 0;
+  try {
+    const body = JSON.parse(text);
+    return new Problem(status, body.code ?? "", body.detail ?? body.title ?? `The server answered ${status}.`, retrySeconds);
+  } catch {
+    return new Problem(status, "", `The server answered ${status}.`, retrySeconds);
+  }
+}

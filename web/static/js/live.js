@@ -1,0 +1,119 @@
+// Keeps a page live: it asks for the page itself with the ETag it has, mostly gets a 304, and changes the parts marked
+// data-live. Each 0.4 s for 5 s when something is about to happen, then each second or two, slower when hidden.
+
+import { morph } from "./morph.js";
+import { localise } from "./times.js";
+
+const HURRY_MS = 5_000;
+const HURRIED_MS = 400;
+const CHANGING_MS = 1_000;
+const QUIET_MS = 2_000;
+const SETTLED_MS = 15_000;
+const HIDDEN_MS = 15_000;
+
+export class Live extends EventTarget {
+  #address = location.href;
+  #etag = null;
+  #hurryUntil = 0;
+  #changedLast = true;
+  #timer = 0;
+  #turn = 0;
+
+  start() {
+    localise(document);
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.refresh();
+    });
+    this.hurry();
+  }
+
+  // Looks often for a few seconds.
+  hurry() {
+    this.#hurryUntil = performance.now() + HURRY_MS;
+    this.#schedule();
+  }
+
+  // Looks now.
+  async refresh() {
+    const turn = ++this.#turn;
+    clearTimeout(this.#timer);
+    try {
+      const headers = this.#etag ? { "If-None-Match": this.#etag } : {};
+      const response = await fetch(this.#address, { headers, cache: "no-store" });
+      if (turn !== this.#turn) return; // overtaken
+      this.#dispatch("reached");
+      this.#changedLast = response.status !== 304;
+      if (this.#changedLast) await this.#take(response);
+    } catch (error) {
+      if (turn !== this.#turn) return;
+      if (!(error instanceof TypeError)) throw error; // what fetch raises when it cannot connect
+      this.#dispatch("lost");
+    }
+    this.#schedule();
+  }
+
+  // Shows the same page at another address: another filter, another page of rows.
+  async turnTo(address) {
+    this.#address = address;
+    this.#etag = null;
+    history.replaceState(null, "", address);
+    await this.refresh();
+  }
+
+  // Goes to another page without leaving this document, so that uploads go on.
+  async visit(address) {
+    const turn = ++this.#turn;
+    clearTimeout(this.#timer);
+    const response = await fetch(address, { cache: "no-store" });
+    const fresh = parse(await response.text());
+    history.pushState(null, "", response.url);
+    this.#address = response.url;
+    this.#etag = response.headers.get("ETag");
+    document.querySelector("main").replaceWith(fresh.querySelector("main"));
+    morph(document.querySelector(".masthead"), fresh.querySelector(".masthead"));
+    document.title = fresh.title;
+    scrollTo(0, 0);
+    if (turn === this.#turn) this.hurry();
+  }
+
+  async #take(response) {
+    const fresh = parse(await response.text());
+    if (!response.ok || !isSamePage(response.url)) {
+      this.#dispatch("gone");
+      return;
+    }
+    this.#etag = response.headers.get("ETag");
+    document.title = fresh.title;
+    for (const part of document.querySelectorAll("[data-live]")) {
+      const wanted = fresh.getElementById(part.id);
+      if (wanted) morph(part, wanted);
+    }
+    this.#dispatch("changed");
+  }
+
+  #schedule() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.refresh(), this.#delay());
+  }
+
+  #delay() {
+    if (document.hidden) return HIDDEN_MS;
+    if (performance.now() < this.#hurryUntil) return HURRIED_MS;
+    if (document.querySelector("[data-settled=yes]")) return SETTLED_MS;
+    return this.#changedLast ? CHANGING_MS : QUIET_MS;
+  }
+
+  #dispatch(name) {
+    this.dispatchEvent(new Event(name));
+  }
+}
+
+function parse(text) {
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  localise(fresh);
+  return fresh;
+}
+
+function isSamePage(address) {
+  return new URL(address).pathname === location.pathname;
+}

@@ -1,0 +1,226 @@
+// The pages that move: drop files, watch them being sent and classified, act on a batch.
+
+import { batchName, fromDrop, fromInput } from "./files.js";
+import { Problem, call, pause } from "./http.js";
+import { Live } from "./live.js";
+import { Uploads } from "./uploads.js";
+import { UploadsPanel } from "./uploads_panel.js";
+
+const CREATE_ATTEMPTS = 4;
+const SEAL_ATTEMPTS = 20;
+const live = new Live();
+let uploads = null;
+let lastState = state();
+
+const page = () => document.querySelector("main").dataset;
+
+function state() {
+  return document.getElementById("status")?.dataset.state;
+}
+
+function announce(text) {
+  const announcer = document.querySelector("[data-announcer]");
+  if (announcer) announcer.textContent = text;
+}
+
+function complain(text) {
+  show(text).dataset.kind = "complaint";
+}
+
+function show(text) {
+  const message = document.createElement("p");
+  message.className = "message error";
+  message.setAttribute("role", "alert");
+  message.textContent = text;
+  document.getElementById("messages").replaceChildren(message);
+  return message;
+}
+
+function forget(kind) {
+  document.querySelector(`#messages [data-kind=${kind}]`)?.remove();
+}
+
+async function take(files) {
+  forget("complaint");
+  if (files.length === 0) return complain("There are no files in what was dropped.");
+  try {
+    if (page().page === "home") await beginBatch(files);
+    else await addToBatch(files);
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    complain(problem.message);
+  }
+}
+
+async function beginBatch(files) {
+  const draft = {
+    name: document.getElementById("batch-name").value.trim() || batchName(files).slice(0, 255),
+    urgent: document.getElementById("urgent").checked,
+  };
+  const keepOpen = document.getElementById("keep-open").checked;
+  document.querySelector("[data-drop]").inert = true;
+  try {
+    const batch = await create(draft);
+    await live.visit(`/batches/${batch.id}`);
+  } finally {
+    const zone = document.querySelector("[data-drop]");
+    if (zone) zone.inert = false;
+  }
+  beginUploads(files, { sealWhenSent: !keepOpen });
+}
+
+// The same key with every attempt: however often it is tried, it makes one batch.
+async function create(draft) {
+  const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await call("POST", page().batches, { body: draft, headers: { "Idempotency-Key": key } });
+    } catch (problem) {
+      if (!problem.isTransient || attempt === CREATE_ATTEMPTS) throw problem;
+      await pause(Math.max(500 * attempt, problem.retrySeconds * 1000));
+    }
+  }
+}
+
+async function addToBatch(files) {
+  if (state() !== "open") return complain("This batch takes no more files; go to the batches and make another one.");
+  if (uploads) uploads.add(files);
+  else beginUploads(files, { sealWhenSent: false });
+}
+
+function beginUploads(files, { sealWhenSent }) {
+  uploads = new Uploads(page().batch);
+  uploads.sealWhenSent = sealWhenSent;
+  new UploadsPanel(uploads, document.querySelector("[data-uploads]"));
+  uploads.addEventListener("refused", () => announce(`Refused: ${uploads.lastRefusal}`));
+  uploads.addEventListener("refused", () => live.hurry());
+  uploads.addEventListener("sent", () => live.hurry(), { once: true });
+  uploads.addEventListener("drained", ended);
+  uploads.add(files);
+  announce(`Uploading ${files.length} files.`);
+}
+
+async function ended() {
+  live.hurry();
+  if (uploads.unsent.length > 0) return announce(`${uploads.unsent.length} files could not be sent.`);
+  announce("All files are sent.");
+  if (uploads.sealWhenSent) await seal();
+  live.refresh();
+}
+
+async function seal() {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await call("POST", `${uploads.batchAddress}/seal`);
+    } catch (problem) {
+      const isEarly = problem.code === "archive_being_received";
+      if (attempt === SEAL_ATTEMPTS || !(problem.isTransient || isEarly)) return complain(problem.message);
+      await pause(Math.max(500, problem.retrySeconds * 1000));
+    }
+  }
+}
+
+async function act(button) {
+  forget("complaint");
+  if ("ends" in button.dataset) uploads?.stop();
+  button.disabled = true;
+  try {
+    await call(button.dataset.call, button.dataset.address);
+    if (button.dataset.call === "DELETE") return location.assign("/");
+    live.hurry();
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    complain(problem.message);
+  } finally {
+    button.disabled = false;
+  }
+  return live.refresh();
+}
+
+function choose(button) {
+  const zone = button.closest("[data-drop]");
+  zone.querySelector(button.dataset.choose === "folder" ? "[data-folder]" : "[data-files]").click();
+}
+
+function mark(isOver) {
+  document.querySelector("[data-drop]")?.classList.toggle("over", isOver);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-choose]");
+  if (button) return choose(button);
+  const action = event.target.closest("[data-call]");
+  if (action) return act(action);
+  const link = event.target.closest("[data-live] a[href]:not([download], [target])");
+  const isPlain = !event.defaultPrevented && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  if (!link || !isPlain || link.pathname !== location.pathname || link.hash) return undefined;
+  event.preventDefault();
+  return live.turnTo(link.href);
+});
+
+document.addEventListener("change", (event) => {
+  const input = event.target;
+  if (input.matches("[data-files], [data-folder]")) {
+    const files = fromInput(input);
+    input.value = "";
+    take(files);
+  } else if (input.closest("[data-filters]")) {
+    input.form.requestSubmit();
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.matches("[data-filters]")) {
+    event.preventDefault();
+    const wanted = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+    live.turnTo(`${location.pathname}?${wanted}`);
+  } else if (uploads?.isBusy) {
+    uploads.stop();
+  }
+});
+
+document.addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  mark(true);
+});
+
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) mark(false);
+});
+
+document.addEventListener("drop", async (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  mark(false);
+  take(await fromDrop(event.dataTransfer));
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") document.querySelector("details.confirm[open]")?.removeAttribute("open");
+});
+
+// A thumbnail may not be there yet, or not any more.
+document.addEventListener("error", (event) => event.target.matches?.(".thumbnail") && event.target.classList.add("missing"), true);
+
+addEventListener("beforeunload", (event) => {
+  if (uploads?.isBusy) event.preventDefault();
+});
+
+addEventListener("popstate", () => location.reload());
+
+live.addEventListener("changed", () => {
+  const status = document.getElementById("status");
+  if (!status) return;
+  if (status.dataset.settled === "no") document.title = `${status.dataset.percent} % · ${document.title}`;
+  if (status.dataset.state !== lastState) announce(`The batch is ${status.dataset.state}: ${status.dataset.outcome}.`);
+  lastState = status.dataset.state;
+});
+live.addEventListener("lost", () => (show("The connection is lost; trying again.").dataset.kind = "connection"));
+live.addEventListener("reached", () => forget("connection"));
+live.addEventListener("gone", () => {
+  if (!uploads?.isBusy) location.reload();
+});
+
+if (page().page) live.start();

@@ -1,0 +1,141 @@
+// Sends files to a batch, a few at a time. The same name and bytes sent twice change nothing on the server, so
+// whatever was interrupted is simply sent again.
+
+import { isArchive } from "./files.js";
+import { Problem, pause, put } from "./http.js";
+
+const PARALLEL = 4;
+const ATTEMPTS = 8;
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 20_000;
+// The batch takes nothing more, or the lab has to do something first: no use in going on with the other files.
+const ENDING_CODES = new Set(["batch_sealed", "batch_cancelled", "storage_full", "database_full", "csrf"]);
+const ENDING_STATUSES = new Set([401, 403, 404]);
+
+export class Uploads extends EventTarget {
+  #waiting = [];
+  #running = 0;
+  #endedBytes = 0;
+  #stop = new AbortController();
+
+  constructor(batchAddress) {
+    super();
+    this.batchAddress = batchAddress;
+    this.total = 0;
+    this.totalBytes = 0;
+    this.sent = 0;
+    this.refused = 0;
+    this.lastRefusal = "";
+    this.active = new Set();
+    this.unsent = [];
+    this.sealWhenSent = false;
+  }
+
+  get isBusy() {
+    return this.#running > 0;
+  }
+
+  get sentBytes() {
+    return [...this.active].reduce((bytes, upload) => bytes + upload.loaded, this.#endedBytes);
+  }
+
+  add(files) {
+    this.total += files.length;
+    this.totalBytes += files.reduce((bytes, { file }) => bytes + file.size, 0);
+    this.#queue(files);
+  }
+
+  // Sends what could not be sent before once more.
+  retry() {
+    const files = this.unsent.map(({ name, file }) => ({ name, file }));
+    this.unsent = [];
+    this.#queue(files);
+  }
+
+  // Stops after the bytes in flight; what was not sent stays listed as such.
+  stop(reason = "Stopped.") {
+    this.sealWhenSent = false;
+    this.#giveUp(new Problem(0, "stopped", reason));
+  }
+
+  #queue(files) {
+    if (this.#stop.signal.aborted) this.#stop = new AbortController();
+    // Taken from the end, so that taking one of ten thousand costs nothing.
+    this.#waiting = [...files.map(({ name, file }) => ({ name, file, loaded: 0 })).reverse(), ...this.#waiting];
+    while (this.#running < PARALLEL && this.#running < this.active.size + this.#waiting.length) this.#work();
+    this.#changed();
+  }
+
+  async #work() {
+    this.#running += 1;
+    while (this.#waiting.length > 0) await this.#send(this.#waiting.pop());
+    this.#running -= 1;
+    this.#changed();
+    if (this.#running === 0) this.dispatchEvent(new Event("drained"));
+  }
+
+  async #send(upload) {
+    const stop = this.#stop;
+    this.active.add(upload);
+    try {
+      await this.#sendPatiently(upload, stop.signal);
+      this.sent += 1;
+      this.#endedBytes += upload.file.size;
+      this.dispatchEvent(new Event("sent"));
+    } catch (problem) {
+      this.#fail(upload, problem, stop);
+    } finally {
+      this.active.delete(upload);
+      this.#changed();
+    }
+  }
+
+  async #sendPatiently(upload, signal) {
+    const onProgress = (loaded) => {
+      upload.loaded = Math.min(loaded, upload.file.size);
+      this.#changed();
+    };
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await put(this.#address(upload.name), upload.file, { onProgress, signal });
+      } catch (problem) {
+        upload.loaded = 0;
+        if (signal.aborted) throw new Problem(0, "stopped", "Stopped.");
+        if (!(problem instanceof Problem) || !problem.isTransient || attempt === ATTEMPTS) throw problem;
+        const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempt - 1)) * (0.75 + Math.random() / 2);
+        await pause(Math.max(backoff, problem.retrySeconds * 1000));
+        if (signal.aborted) throw new Problem(0, "stopped", "Stopped.");
+      }
+    }
+  }
+
+  #fail(upload, problem, stop) {
+    if (ENDING_CODES.has(problem.code) || ENDING_STATUSES.has(problem.status)) {
+      this.unsent.push({ ...upload, reason: problem.message });
+      if (stop === this.#stop) this.#giveUp(problem);
+    } else if (problem.status >= 400 && problem.status < 500 && !problem.isTransient) {
+      this.refused += 1;
+      this.lastRefusal = `${upload.name}: ${problem.message}`;
+      this.#endedBytes += upload.file.size;
+      this.dispatchEvent(new Event("refused"));
+    } else {
+      this.unsent.push({ ...upload, reason: problem.message });
+    }
+  }
+
+  #giveUp(problem) {
+    this.unsent.push(...this.#waiting.reverse().map((upload) => ({ ...upload, reason: problem.message })));
+    this.#waiting = [];
+    this.#stop.abort();
+    this.#changed();
+  }
+
+  #address(name) {
+    if (isArchive(name)) return `${this.batchAddress}/archive`;
+    return `${this.batchAddress}/images?name=${encodeURIComponent(name)}`;
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
