@@ -1,6 +1,7 @@
 """Bodies on their way in: how many at one time, how long, and a piece at a time, never whole in memory."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from flask import request
@@ -37,7 +38,7 @@ def check_length(most: int, error: errors.TooLarge) -> None:
 
 def chunks() -> Iterator[bytes]:
     """The request's body. Raises ClientDisconnected when it ends before its announced length."""
-    request.max_content_length = None  # the general limit is for forms
+    request.max_content_length = sys.maxsize  # the general limit is for forms, and None would mean that one
     received = 0
     while True:
         try:
