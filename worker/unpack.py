@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from dermq import archives, arrivals, batches, db, errors
 from dermq.arrivals import Arrival
 from dermq.lifecycle import ArchiveState
-from dermq.models import Archive, Claim
+from dermq.models import Archive, Batch, Claim
 from dermq.queue import Queue
 from dermq.settings import Settings
 from worker import claims
@@ -95,10 +95,11 @@ def claim(session: Session, runtime: Runtime) -> Task | None:
     """Lease the stored archive that has waited longest."""
     found = session.scalar(
         sa.select(Archive)
-        .where(Archive.state == ArchiveState.STORED)
+        .join(Batch, Batch.id == Archive.batch_id)
+        .where(Archive.state == ArchiveState.STORED, Batch.cancelled_at.is_(None))
         .order_by(Archive.touched_at)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=Archive)
     )
     if found is None or found.sha256 is None:
         return None

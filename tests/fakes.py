@@ -1,0 +1,145 @@
+"""Stand-ins behind the same interfaces, and short ways to a batch with images."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+from dermq import arrivals, batches, bundles, db
+from dermq.blobs import Blobs
+from dermq.models import Batch, Image, Lab, Prediction
+from dermq.queue import Queue
+from dermq.settings import Settings
+from tests import samples
+from worker.engines import Outputs
+from worker.model import Model
+from worker.runtime import Runtime
+
+
+@dataclass
+class Wakeups:
+    """Remembers what was sent."""
+
+    sent: list[Queue] = field(default_factory=list)
+
+    def send(self, queue: Queue) -> bool:
+        self.sent.append(queue)
+        return True
+
+    def answer(self, queue: Queue) -> None:
+        pass
+
+    def reachable(self) -> bool:
+        return True
+
+
+class Engine:
+    """Gives the seven classes in turn by the mean of an image; ``before`` may fail or wait first."""
+
+    name = "fake"
+    files: tuple[str, ...] = ()
+    tolerance = 1.0
+
+    def __init__(self, before: Callable[[NDArray[np.uint8]], None] = lambda pixels: None) -> None:
+        self.before = before
+        self.steps: list[int] = []
+
+    def load(self, bundle: bundles.Bundle) -> None:
+        pass
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
+        self.before(pixels)
+        self.steps.append(len(pixels))
+        classes = pixels.reshape(len(pixels), -1).mean(axis=1).astype(int) % 7
+        probabilities = np.full((len(pixels), 7), 0.05, np.float32)
+        probabilities[np.arange(len(pixels)), classes] = 0.7
+        return Outputs(probabilities, np.zeros(len(pixels), np.float32))
+
+
+@dataclass
+class Models:
+    """Holds one model and never changes it."""
+
+    held: Model
+
+    def find(self, waiting: set[str]) -> Model | None:
+        return self.held if self.held.bundle.sha256 in waiting else None
+
+
+class Presence:
+    def progress(self) -> None:
+        pass
+
+
+def runtime(
+    settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"
+) -> Runtime:
+    """A worker's runtime with a fake engine and no processes."""
+    services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "presence": Presence(), "wakeups": Wakeups()}
+    return Runtime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
+
+
+def create(
+    sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, *, name: str = "batch", urgent: bool = False
+) -> Batch:
+    batch, _ = db.transact(sessions, batches.create, lab, batches.Draft(name, urgent=urgent), bundle)
+    return batch
+
+
+def add(
+    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, files: dict[str, bytes]
+) -> list[batches.Verdict]:
+    """Put files into a batch as the web does."""
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(arrivals.taken(blobs, name, [data], settings)) for name, data in files.items()]
+        return db.transact(sessions, batches.receive, batch.id, taken, blobs, settings)
+
+
+def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
+    """Queue rows without blobs, for tests that never decode."""
+
+    def work(session: Session) -> None:
+        locked = batches.lock(session, batch.id)
+        rows = [
+            {
+                "batch_id": batch.id,
+                "position": locked.received + at + 1,
+                "name": f"{locked.received + at + 1}.jpg",
+                "sha256": "0" * 64,
+                "bytes": 1,
+                "width": 1,
+                "height": 1,
+            }
+            for at in range(images)
+        ]
+        session.execute(sa.insert(Image), rows)
+        locked.received += images
+        locked.queued += images
+
+    db.transact(sessions, work)
+
+
+def pictures(count: int) -> dict[str, bytes]:
+    return {f"{seed:04}.jpg": samples.jpeg(seed) for seed in range(count)}
+
+
+def get(sessions: db.Sessions, batch: Batch) -> Batch:
+    found = db.read(sessions, lambda session: session.get(Batch, batch.id))
+    assert found is not None
+    return found
+
+
+def images(sessions: db.Sessions, batch: Batch) -> Sequence[Image]:
+    wanted = sa.select(Image).where(Image.batch_id == batch.id).order_by(Image.position)
+    return db.read(sessions, lambda session: session.scalars(wanted).all())
+
+
+def predictions(sessions: db.Sessions, batch_id: uuid.UUID) -> int:
+    counted = sa.select(sa.func.count()).select_from(Prediction).join(Image).where(Image.batch_id == batch_id)
+    return db.read(sessions, lambda session: session.scalar(counted)) or 0

@@ -1,0 +1,191 @@
+"""Claims on both databases: exact counts, fair order, fencing, suspects."""
+
+import threading
+import uuid
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from dermq import batches, bundles, db, errors, labs
+from dermq.models import Batch, Claim, Lab
+from tests import fakes
+from worker import claims
+from worker.claims import Claimant, Lease
+from worker.outcomes import Failed, Outcome, Provenance, predicted
+
+
+@pytest.fixture
+def claimant(sessions: db.Sessions, bundle: bundles.Bundle) -> Claimant:
+    return Claimant("w", db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=60)
+
+
+@pytest.fixture
+def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
+    return fakes.create(sessions, lab, bundle)
+
+
+def take(sessions: db.Sessions, claimant: Claimant, most: int = 64) -> Lease:
+    lease = db.transact(sessions, claims.take, claimant, most)
+    assert lease is not None
+    return lease
+
+
+def done(lease: Lease, bundle_id: int) -> list[Outcome]:
+    provenance = Provenance(bundle_id, "fake", "w", 0.0)
+    uniform = np.full(7, 1 / 7, np.float32)
+    return [predicted(image.id, uniform, -1.0, 1.0, provenance) for image in lease.images]
+
+
+def counts(batch: Batch) -> tuple[int, ...]:
+    return batch.received, batch.queued, batch.running, batch.done, batch.failed, batch.cancelled
+
+
+def lose(sessions: db.Sessions, lease: Lease) -> None:
+    """Let a lease run out and have it reaped."""
+    past = sa.update(Claim).where(Claim.token == lease.token).values(expires_at=db.now(-1))
+    db.transact(sessions, lambda session: session.execute(past))
+    assert lease.token in db.read(sessions, claims.expired, 10)
+    assert db.transact(sessions, claims.expire, lease.token)
+
+
+def test_images_are_claimed_in_order_of_position(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 10)
+    lease = take(sessions, claimant, 8)
+    assert [image.id for image in lease.images] == [image.id for image in fakes.images(sessions, batch)[:8]]
+    assert counts(fakes.get(sessions, batch)) == (10, 2, 8, 0, 0, 0)
+
+
+def test_recording_moves_images_once(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 3)
+    db.transact(sessions, batches.seal, batch.id)
+    lease = take(sessions, claimant)
+    first, *rest = done(lease, claimant.bundle_id)
+    db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "undecodable", "damaged"), *rest])
+    with pytest.raises(claims.LeaseLost):
+        db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (3, 0, 0, 2, 1, 0) and found.finished_at is not None
+    assert fakes.predictions(sessions, batch.id) == 2
+    assert fakes.images(sessions, batch)[0].error_code == "undecodable"
+
+
+def test_a_lost_lease_writes_nothing(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 4)
+    lease = take(sessions, claimant)
+    lose(sessions, lease)
+    with pytest.raises(claims.LeaseLost):
+        db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
+    assert counts(fakes.get(sessions, batch)) == (4, 4, 0, 0, 0, 0)
+    assert fakes.predictions(sessions, batch.id) == 0
+    assert not db.transact(sessions, claims.renew, lease.token, 60)
+
+
+def test_a_renewed_lease_does_not_expire(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 1)
+    lease = take(sessions, Claimant("w", claimant.bundle_id, lease_seconds=-1))
+    assert db.transact(sessions, claims.renew, lease.token, 60)
+    assert not db.transact(sessions, claims.expire, lease.token)
+
+
+def test_suspects_are_claimed_alone_and_fail_after_three_losses(
+    sessions: db.Sessions, batch: Batch, claimant: Claimant
+) -> None:
+    fakes.fill(sessions, batch, 2)
+    db.transact(sessions, batches.seal, batch.id)
+    lose(sessions, take(sessions, claimant))
+    assert db.transact(sessions, claims.take, claimant, 64) is None, "suspects are left out of ordinary claims"
+    poison = fakes.images(sessions, batch)[0].id
+    for _ in range(4):
+        lease = db.transact(sessions, claims.take_suspect, claimant)
+        assert lease is not None and lease.alone and len(lease.images) == 1
+        if lease.images[0].id == poison:
+            lose(sessions, lease)
+        else:
+            db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (2, 0, 0, 1, 1, 0) and found.finished_at is not None
+    assert fakes.images(sessions, batch)[0].error_code == "worker_lost"
+
+
+def test_giving_back_charges_nothing(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 2)
+    lease = take(sessions, claimant)
+    db.transact(sessions, claims.give_back, lease.token)
+    db.transact(sessions, claims.give_back, lease.token)
+    assert counts(fakes.get(sessions, batch)) == (2, 2, 0, 0, 0, 0)
+    assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
+def test_cancel_lets_what_runs_be_recorded(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 5)
+    lease = take(sessions, claimant, 4)
+    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.sweep, batch.id)
+    assert db.transact(sessions, claims.take, claimant, 4) is None
+    db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id)[:3])
+    db.transact(sessions, claims.give_back, lease.token)
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (5, 0, 0, 3, 0, 2) and found.finished_at is not None
+
+
+def test_retry_queues_failed_images_only(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 3)
+    db.transact(sessions, batches.seal, batch.id)
+    lease = take(sessions, claimant)
+    first, *rest = done(lease, claimant.bundle_id)
+    db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "x", "y"), *rest])
+    assert db.transact(sessions, batches.retry, batch.id) == 1
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (3, 1, 0, 2, 0, 0) and found.finished_at is None
+    with pytest.raises(errors.Conflict, match="nothing to retry"):
+        db.transact(sessions, batches.retry, batch.id)
+
+
+def test_two_labs_share_a_claim(
+    sessions: db.Sessions, batch: Batch, claimant: Claimant, bundle: bundles.Bundle
+) -> None:
+    fakes.fill(sessions, batch, 1000)
+    for _ in range(5):
+        take(sessions, claimant)
+    other = fakes.create(sessions, db.transact(sessions, labs.add, "other"), bundle)
+    fakes.fill(sessions, other, 10)
+    lease = take(sessions, claimant)
+    assert sum(image.batch_id == other.id for image in lease.images) == 10
+    assert len(lease.images) == 64
+
+
+def test_four_workers_claim_every_image_once(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
+    fakes.fill(sessions, batch, 200)
+    taken: list[int] = []
+
+    def work() -> None:
+        while (lease := db.transact(sessions, claims.take, claimant, 16)) is not None:
+            taken.extend(image.id for image in lease.images)
+            db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 200
+    assert counts(fakes.get(sessions, batch)) == (200, 0, 0, 200, 0, 0)
+    left = db.read(sessions, lambda session: session.scalar(sa.select(sa.func.count()).select_from(Claim)))
+    assert left == 0
+
+
+def test_the_claim_uses_the_partial_index(sessions: db.Sessions, batch: Batch) -> None:
+    """EXPLAIN names ``ix_image_queued`` for the query that every claim makes."""
+    query = (
+        f"SELECT id FROM image WHERE batch_id = '{batch.id.hex}' AND state = 'queued' AND position > 0 "
+        "ORDER BY position LIMIT 16"
+    )
+    prefix = "EXPLAIN QUERY PLAN " if sessions.engine.dialect.name == "sqlite" else "EXPLAIN "
+    plan = db.read(sessions, lambda session: session.execute(sa.text(prefix + query)).all())
+    assert "ix_image_queued" in str(plan)
+
+
+def test_an_unknown_claim_is_given_back_in_peace(sessions: db.Sessions) -> None:
+    db.transact(sessions, claims.give_back, uuid.uuid4())
+    assert not db.transact(sessions, claims.expire, uuid.uuid4())

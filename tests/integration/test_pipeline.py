@@ -1,0 +1,164 @@
+"""The pipeline with a fake engine: every image ends once, whatever the engine and the files do."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dermq import batches, bundles, db, errors
+from dermq.blobs import THUMBNAIL, Blobs
+from dermq.models import Batch, Lab
+from dermq.queue import Queue
+from dermq.settings import Settings
+from tests import fakes, samples
+from worker import pipeline
+
+
+@pytest.fixture
+def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
+    return fakes.create(sessions, lab, bundle)
+
+
+@pytest.fixture
+def small(settings: Settings) -> Settings:
+    """Claims of eight images in steps of four."""
+    return settings.model_copy(update={"claim_images": 8, "step_images": 4})
+
+
+def counts(batch: Batch) -> tuple[int, ...]:
+    return batch.received, batch.queued, batch.running, batch.done, batch.failed
+
+
+def test_a_drain_classifies_everything_that_waits(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(20))
+    db.transact(sessions, batches.seal, batch.id)
+    runtime = fakes.runtime(small, sessions, blobs, bundle, engine := fakes.Engine())
+    pipeline.drain(runtime)
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (20, 0, 0, 20, 0) and found.finished_at is not None
+    assert engine.steps == [4, 4, 4, 4, 4] and fakes.predictions(sessions, batch.id) == 20
+    assert blobs.exists(batch.id, fakes.images(sessions, batch)[0].sha256 + THUMBNAIL)
+
+
+def test_a_full_claim_wakes_another_worker(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(9))
+    runtime = fakes.runtime(small, sessions, blobs, bundle, fakes.Engine())
+    pipeline.drain(runtime)
+    assert runtime.wakeups.sent == [Queue.CLASSIFY]  # type: ignore[attr-defined]
+
+
+def test_a_damaged_image_fails_alone(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    files = {**fakes.pictures(3), "bad.jpg": samples.truncated_jpeg()}
+    fakes.add(sessions, blobs, small, batch, files)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert counts(fakes.get(sessions, batch)) == (4, 0, 0, 3, 1)
+    bad = fakes.images(sessions, batch)[3]
+    assert bad.error_code == "undecodable" and "damaged" in str(bad.error_detail)
+
+
+def test_an_image_that_exhausts_memory_fails_alone(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
+    fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
+    db.transact(sessions, batches.seal, batch.id)
+
+    def exhaust(pixels: NDArray[np.uint8]) -> None:
+        if (pixels.reshape(len(pixels), -1).max(axis=1) == 0).any():
+            raise MemoryError
+
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(exhaust)))
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (7, 0, 0, 6, 1) and found.finished_at is not None
+    assert [image.error_code for image in fakes.images(sessions, batch)] == [None] * 6 + ["worker_lost"]
+
+
+def test_a_fault_of_the_storage_charges_no_image(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.1, 0.1))
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
+    folder = blobs.root / str(batch.id)
+    away = folder.rename(blobs.root / "away")
+    runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 1.0}), sessions, blobs, bundle, fakes.Engine())
+    pipeline.drain(runtime)
+    assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)
+    away.rename(folder)
+    pipeline.drain(runtime)
+    assert counts(fakes.get(sessions, batch)) == (5, 0, 0, 5, 0)
+    assert not any(image.solo_losses for image in fakes.images(sessions, batch))
+
+
+def test_an_engine_that_breaks_ends_the_worker_and_charges_no_image(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
+
+    def broken(pixels: NDArray[np.uint8]) -> None:
+        raise RuntimeError("device lost")
+
+    with pytest.raises(RuntimeError, match="device lost"):
+        pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(broken)))
+    assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)
+    assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
+def test_a_batch_cancelled_midway_keeps_what_was_done(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(30))
+    engine = fakes.Engine()
+
+    def cancel(pixels: NDArray[np.uint8]) -> None:
+        if len(engine.steps) == 1:
+            db.transact(sessions, batches.cancel, batch.id)
+            db.transact(sessions, batches.sweep, batch.id)
+
+    engine.before = cancel
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, engine))
+    found = fakes.get(sessions, batch)
+    assert found.done == 16 and found.cancelled == 14 and found.running == 0 and found.finished_at is not None
+
+
+def test_a_batch_deleted_midway_is_gone(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(10))
+
+    def delete(pixels: NDArray[np.uint8]) -> None:
+        db.transact(sessions, batches.mark_deleted, batch.id)
+        db.transact(sessions, batches.sweep, batch.id)
+        while db.transact(sessions, batches.purge_page, batch.id):
+            pass
+        blobs.delete(batch.id)
+
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(delete)))
+    assert db.read(sessions, lambda session: session.get(Batch, batch.id)) is None
+    assert blobs.list(batch.id) == []
+
+
+def test_only_images_of_the_loaded_bundle_are_claimed(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, lab: Lab
+) -> None:
+    other = bundles.Bundle(bundle.path, bundle.card, "f" * 64)
+    batch = fakes.create(sessions, lab, other)
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(2))
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert counts(fakes.get(sessions, batch)) == (2, 2, 0, 0, 0)
+
+
+def test_an_unverified_bundle_is_unfit(bundle: bundles.Bundle) -> None:
+    from worker import model
+
+    with pytest.raises(errors.Unfit, match="golden inputs"):
+        model.verify(bundle, fakes.Engine())

@@ -1,0 +1,201 @@
+"""Unpacking archives: every entry once and with a verdict, bad ones refused with a reason."""
+
+import zipfile
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from dermq import archives, batches, bundles, db, errors
+from dermq.blobs import Blobs
+from dermq.lifecycle import ArchiveState
+from dermq.models import Archive, Batch, Lab, Refusal
+from dermq.queue import Queue
+from dermq.settings import Settings
+from tests import fakes, samples
+from worker import unpack
+from worker.runtime import Runtime
+
+
+@pytest.fixture
+def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
+    return fakes.create(sessions, lab, bundle)
+
+
+@pytest.fixture
+def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> Runtime:
+    return fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine())
+
+
+def store(runtime: Runtime, batch: Batch, data: bytes) -> Archive:
+    archive_id = db.transact(runtime.sessions, archives.begin, batch.id)
+    with runtime.blobs.incoming() as file:
+        file.write(data)
+        file.finish()
+        archive, _ = db.transact(runtime.sessions, archives.store, archive_id, file, runtime.blobs)
+    return archive
+
+
+def get(runtime: Runtime, archive: Archive) -> Archive:
+    found = db.read(runtime.sessions, lambda session: session.get(Archive, archive.id))
+    assert found is not None
+    return found
+
+
+def refusals(runtime: Runtime, batch: Batch) -> dict[str, str]:
+    wanted = sa.select(Refusal.name, Refusal.code).where(Refusal.batch_id == batch.id)
+    return {name: code for name, code in db.read(runtime.sessions, lambda session: session.execute(wanted).all())}
+
+
+def test_every_entry_gets_a_verdict(runtime: Runtime, batch: Batch) -> None:
+    entries = {
+        "visit 1/": b"",
+        "visit 1/a.jpg": samples.jpeg(1),
+        "visit 2/a.jpg": samples.jpeg(2),
+        "ünï/😀.png": samples.encoded(samples.picture(), "PNG"),
+        "__MACOSX/visit 1/._a.jpg": b"junk",
+        ".DS_Store": b"junk",
+        "visit 2/Thumbs.db": b"junk",
+        "empty.jpg": b"",
+        "notes.jpg": b"this is text",
+        "inner.zip": samples.archive({"b.jpg": samples.jpeg(3)}),
+        "../escape.jpg": samples.jpeg(4),
+        "x" * 300 + ".jpg": samples.jpeg(5),
+        "huge.png": samples.huge_png_header(),
+    }
+    archive = store(runtime, batch, samples.archive(entries))
+    db.transact(runtime.sessions, batches.seal, batch.id)
+    unpack.drain(runtime)
+    found = get(runtime, archive)
+    assert found.state is ArchiveState.DONE
+    assert (found.entries, found.received, found.refused, found.skipped) == (13, 3, 6, 4)
+    assert found.skipped_names == ["visit 1/", "__MACOSX/visit 1/._a.jpg", ".DS_Store", "visit 2/Thumbs.db"]
+    assert [image.name for image in fakes.images(runtime.sessions, batch)] == [
+        "visit 1/a.jpg",
+        "visit 2/a.jpg",
+        "ünï/😀.png",
+    ]
+    assert refusals(runtime, batch) == {
+        "empty.jpg": "empty_file",
+        "notes.jpg": "unsupported_format",
+        "inner.zip": "archive",
+        "../escape.jpg": "bad_name",
+        "x" * 300 + ".jpg": "bad_name",
+        "huge.png": "too_many_pixels",
+    }
+    status = fakes.get(runtime.sessions, batch)
+    assert (status.received, status.refused, status.archives_open) == (3, 6, 0)
+    assert Queue.CLASSIFY in runtime.wakeups.sent  # type: ignore[attr-defined]
+
+
+def test_names_already_in_the_batch_are_unchanged_or_refused(runtime: Runtime, batch: Batch) -> None:
+    fakes.add(runtime.sessions, runtime.blobs, runtime.settings, batch, {"a.jpg": samples.jpeg(1)})
+    fakes.add(runtime.sessions, runtime.blobs, runtime.settings, batch, {"b.jpg": samples.jpeg(2)})
+    archive = store(runtime, batch, samples.archive({"a.jpg": samples.jpeg(1), "b.jpg": samples.jpeg(9)}))
+    unpack.drain(runtime)
+    found = get(runtime, archive)
+    assert (found.unchanged, found.refused, found.received) == (1, 1, 0)
+    assert refusals(runtime, batch) == {"b.jpg": "name_taken"}
+
+
+def test_a_bomb_is_refused_entry_by_entry(runtime: Runtime, batch: Batch) -> None:
+    small = replace(runtime, settings=runtime.settings.model_copy(update={"max_image_bytes": 100_000}))
+    archive = store(small, batch, samples.archive({"bomb.bmp": b"BM" + bytes(50_000_000), "ok.jpg": samples.jpeg()}))
+    unpack.drain(small)
+    assert get(small, archive).received == 1
+    assert refusals(small, batch) == {"bomb.bmp": "image_too_large"}
+
+
+def test_an_entry_that_lies_about_its_size_is_refused(runtime: Runtime, batch: Batch) -> None:
+    data = bytearray(samples.archive({"lie.bmp": b"BM" + bytes(300_000)}))
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = data.index(signature) + offset
+        data[at : at + 4] = (1000).to_bytes(4, "little")
+    archive = store(runtime, batch, bytes(data))
+    unpack.drain(runtime)
+    assert get(runtime, archive).state is ArchiveState.DONE
+    assert set(refusals(runtime, batch)) == {"lie.bmp"}
+
+
+def test_all_entries_together_are_bounded(runtime: Runtime, batch: Batch) -> None:
+    small = replace(runtime, settings=runtime.settings.model_copy(update={"max_archive_unpacked_bytes": 5_000}))
+    entries = {f"{n}.bmp": samples.encoded(samples.picture(32, 32, n), "BMP") for n in range(4)}  # 3,126 bytes each
+    store(small, batch, samples.archive(entries))
+    unpack.drain(small)
+    assert refusals(small, batch) == {"1.bmp": "archive_bomb", "2.bmp": "archive_bomb", "3.bmp": "archive_bomb"}
+
+
+def test_more_images_than_a_batch_holds_are_refused(runtime: Runtime, batch: Batch) -> None:
+    small = replace(runtime, settings=runtime.settings.model_copy(update={"max_images_per_batch": 2}))
+    store(small, batch, samples.archive(fakes.pictures(4)))
+    unpack.drain(small)
+    assert refusals(small, batch) == {"0002.jpg": "batch_full", "0003.jpg": "batch_full"}
+
+
+def test_an_encrypted_or_damaged_entry_is_refused(runtime: Runtime, batch: Batch) -> None:
+    plain = bytearray(samples.archive({"a.jpg": samples.jpeg(1)}, zipfile.ZIP_STORED))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        plain[plain.index(signature) + offset] |= 1
+    store(runtime, batch, bytes(plain))
+    damaged = bytearray(samples.archive({"b.jpg": samples.jpeg(2)}, zipfile.ZIP_STORED))
+    damaged[200] ^= 0xFF
+    store(runtime, batch, bytes(damaged))
+    unpack.drain(runtime)
+    assert refusals(runtime, batch) == {"a.jpg": "encrypted", "b.jpg": "damaged_entry"}
+
+
+def test_what_is_no_zip_fails_the_archive(runtime: Runtime, batch: Batch) -> None:
+    archive = store(runtime, batch, b"PK\x03\x04 but nothing else")
+    db.transact(runtime.sessions, batches.seal, batch.id)
+    unpack.drain(runtime)
+    found = get(runtime, archive)
+    assert found.state is ArchiveState.FAILED and found.error_code == "bad_archive"
+    assert fakes.get(runtime.sessions, batch).finished_at is not None
+
+
+def test_an_endless_list_of_entries_fails_the_archive(
+    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "MAX_DIRECTORY_BYTES", 100)
+    archive = store(runtime, batch, samples.archive(fakes.pictures(5)))
+    unpack.drain(runtime)
+    assert get(runtime, archive).error_code == "too_many_entries"
+
+
+def test_unpacking_goes_on_where_it_was_stopped(
+    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "PAGE_ENTRIES", 3)
+    archive = store(runtime, batch, samples.archive(fakes.pictures(10)))
+    receive, calls = batches.receive, []
+
+    def dies(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise errors.Transient("storage_failed", "gone")
+        return receive(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batches, "receive", dies)
+    monkeypatch.setattr(unpack, "_PAUSE_SECONDS", 0.0)
+    unpack.drain(runtime)
+    found = get(runtime, archive)
+    assert found.state is ArchiveState.DONE and (found.entries, found.received) == (10, 10)
+    assert len(fakes.images(runtime.sessions, batch)) == 10
+
+
+def test_a_cancelled_batch_stops_its_unpacking(runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = store(runtime, batch, samples.archive(fakes.pictures(4)))
+    db.transact(runtime.sessions, batches.cancel, batch.id)
+    unpack.drain(runtime)
+    db.transact(runtime.sessions, batches.sweep, batch.id)
+    assert get(runtime, archive).state is ArchiveState.CANCELLED
+    found = fakes.get(runtime.sessions, batch)
+    assert found.received == 0 and found.finished_at is not None
+
+
+def test_identical_archives_are_unpacked_once(runtime: Runtime, batch: Batch) -> None:
+    data = samples.archive(fakes.pictures(2))
+    first = store(runtime, batch, data)
+    unpack.drain(runtime)
+    assert store(runtime, batch, data).id == first.id
+    assert fakes.get(runtime.sessions, batch).archives_open == 0

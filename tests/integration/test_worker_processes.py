@@ -1,0 +1,178 @@
+"""Real worker processes on a real Valkey with the bundle that ships: kills, stops, a bundle that lies."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from dermq import batches, bundles, db, labs
+from dermq.blobs import Blobs
+from dermq.models import Batch, Claim, Worker
+from dermq.queue import Queue, Wakeups
+from dermq.settings import ROOT, Settings
+from tests import fakes
+from tests.conftest import migrate
+
+IMAGES = 160
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, sqlite_url: str, valkey: str) -> Settings:
+    """Settings with short leases, a migrated SQLite database and a Valkey of its own."""
+    migrate(sqlite_url)
+    return Settings(
+        var_dir=tmp_path / "var",
+        database_url=sqlite_url,
+        redis_url=valkey,
+        lease_seconds=3,
+        reaper_seconds=1,
+        worker_seen_seconds=1,
+        step_images=4,
+    )
+
+
+@pytest.fixture
+def stored(deployed: Settings) -> Iterator[db.Sessions]:
+    found = db.Sessions(deployed.database)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def start(deployed: Settings) -> Iterator[Callable[[str], psutil.Popen]]:
+    """Starts a program of ``python -m worker``; all are killed after the test."""
+    started: list[psutil.Popen] = []
+
+    def run(program: str, **changes: object) -> psutil.Popen:
+        environment = {f"DERMQ_{k.upper()}": str(v) for k, v in deployed.model_dump(exclude_defaults=True).items()}
+        environment |= {f"DERMQ_{k.upper()}": str(v) for k, v in changes.items()}
+        process = psutil.Popen(
+            [sys.executable, "-m", "worker", program],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.is_running():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def submit(settings: Settings, sessions: db.Sessions, bundle: bundles.Bundle) -> Batch:
+    lab = db.transact(sessions, labs.add, "lab")
+    batch = fakes.create(sessions, lab, bundle)
+    fakes.add(sessions, Blobs(settings.blobs), settings, batch, fakes.pictures(IMAGES))
+    db.transact(sessions, batches.seal, batch.id)
+    Wakeups(settings).send(Queue.CLASSIFY)
+    return batch
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> float:
+    """Wait for a condition and say how long it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, "waited in vain"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def is_alive(sessions: db.Sessions, queue: Queue) -> bool:
+    wanted = sa.select(Worker.name).where(Worker.queue == queue)
+    return db.read(sessions, lambda session: session.scalar(wanted)) is not None
+
+
+def test_a_worker_killed_midway_loses_and_doubles_nothing(
+    deployed: Settings, stored: db.Sessions, start: Callable[[str], psutil.Popen], bundle: bundles.Bundle
+) -> None:
+    start("reaper")
+    worker = start("classify")
+    until(lambda: is_alive(stored, Queue.CLASSIFY))
+    batch = submit(deployed, stored, bundle)
+    until(lambda: fakes.get(stored, batch).done >= 8)
+    os.killpg(worker.pid, signal.SIGKILL)
+    assert fakes.get(stored, batch).done < IMAGES
+    start("classify")
+    until(lambda: fakes.get(stored, batch).finished_at is not None)
+    found = fakes.get(stored, batch)
+    assert (found.received, found.done, found.failed) == (IMAGES, IMAGES, 0)
+    assert fakes.predictions(stored, batch.id) == IMAGES
+
+
+def test_a_killed_pool_process_is_replaced(
+    deployed: Settings, stored: db.Sessions, start: Callable[[str], psutil.Popen], bundle: bundles.Bundle
+) -> None:
+    start("reaper")
+    worker = start("classify")
+    until(lambda: is_alive(stored, Queue.CLASSIFY))
+    batch = submit(deployed, stored, bundle)
+    until(lambda: fakes.get(stored, batch).done >= 8)
+    pool = [child for child in worker.children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(pool) == 1
+    pool[0].kill()
+    until(lambda: fakes.get(stored, batch).finished_at is not None)
+    assert fakes.get(stored, batch).done == IMAGES and fakes.predictions(stored, batch.id) == IMAGES
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["worker", "process group"])
+def test_a_stopped_worker_gives_everything_back_at_once(
+    deployed: Settings, stored: db.Sessions, start: Callable[[str], psutil.Popen], bundle: bundles.Bundle, group: bool
+) -> None:
+    worker = start("classify")
+    until(lambda: is_alive(stored, Queue.CLASSIFY))
+    batch = submit(deployed, stored, bundle)
+    until(lambda: fakes.get(stored, batch).done >= 8)
+    stop = os.killpg if group else os.kill
+    stop(worker.pid, signal.SIGTERM)
+    assert until(lambda: fakes.get(stored, batch).running == 0) < 4
+    assert worker.wait(timeout=20) == 0
+    claims = db.read(stored, lambda session: session.scalar(sa.select(sa.func.count()).select_from(Claim)))
+    found = fakes.get(stored, batch)
+    assert claims == 0 and found.queued + found.done == IMAGES and found.queued > 0
+    assert not any(image.suspect for image in fakes.images(stored, batch))
+    assert not is_alive(stored, Queue.CLASSIFY)
+
+
+def test_a_worker_with_a_lying_bundle_does_not_start(
+    tmp_path: Path, stored: db.Sessions, start: Callable[..., psutil.Popen], bundle: bundles.Bundle
+) -> None:
+    """The golden probabilities are changed, and the card's hash with them, as a careless export would."""
+    lying = tmp_path / "bundles" / "lying"
+    shutil.copytree(bundle.path, lying)
+    (tmp_path / "bundles" / "current").write_text("lying")
+    with np.load(lying / "golden.npz") as golden:
+        arrays = dict(golden)
+    np.savez(lying / "golden.npz", **{**arrays, "probabilities": arrays["probabilities"][:, ::-1]})
+    card = json.loads((lying / "card.json").read_text())
+    card["files"]["golden.npz"] = hashlib.sha256((lying / "golden.npz").read_bytes()).hexdigest()
+    (lying / "card.json").write_text(json.dumps(card))
+    worker = start("classify", bundles_dir=tmp_path / "bundles")
+    assert worker.wait(timeout=60) == 78
+    assert not is_alive(stored, Queue.CLASSIFY)
+
+
+def test_a_worker_with_a_damaged_model_does_not_start(
+    tmp_path: Path, start: Callable[..., psutil.Popen], bundle: bundles.Bundle
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundles" / "damaged")
+    (tmp_path / "bundles" / "current").write_text("damaged")
+    with (tmp_path / "bundles" / "damaged" / "model.onnx").open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\0\0\0\0")
+    assert start("classify", bundles_dir=tmp_path / "bundles").wait(timeout=60) == 78
