@@ -35,6 +35,11 @@ def find(session: Session, name: str) -> Lab | None:
     return session.scalar(sa.select(Lab).where(Lab.name == name))
 
 
+def every(session: Session) -> list[Lab]:
+    """Every lab, by name."""
+    return list(session.scalars(sa.select(Lab).order_by(Lab.name)))
+
+
 def issue_token(session: Session, lab: Lab, name: str) -> str:
     """Issue an access token and return its secret, which is shown once and kept nowhere."""
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)

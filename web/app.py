@@ -4,10 +4,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from apiflask import APIFlask
+from flask.json.provider import DefaultJSONProvider
 from flask_bootstrap import Bootstrap5
 
 from dermq.settings import Settings
-from web import auth, errors, headers, keys, pages, services
+from web import auth, cli, errors, headers, keys, pages, services
 from web.api import parts
 
 _FORM_BYTES = 1_000_000
@@ -27,12 +28,15 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
         root_path=str(Path(__file__).parent),
     )
     app.config.update(_configuration(settings))
+    if isinstance(app.json, DefaultJSONProvider):
+        app.json.sort_keys = False  # people read answers in the order in which they are documented
     services.attach(app, services.build(settings, wakeups))
     auth.csrf.init_app(app)
     Bootstrap5(app)
     errors.register(app)
     headers.register(app)
     app.before_request(auth.protect_forms)
+    cli.register(app)
     parts.register(app)
     app.register_blueprint(pages.blueprint)
     return app

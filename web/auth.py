@@ -25,7 +25,7 @@ def authenticate() -> None:
     """Find out who calls the API; for use before a request. Raises Unauthorized."""
     secret = _bearer()
     if secret is not None:
-        g.access_token = db.read(services.current().sessions, lambda session: labs.authenticate(session, secret))
+        g.access_token = db.read(services.current().sessions, labs.authenticate, secret)
     else:
         current_token()
         _protect_call()
@@ -40,8 +40,7 @@ def current_token() -> AccessToken:
             raise errors.Unauthorized(
                 "no_token", "Nobody is signed in. Send an access token as `Authorization: Bearer …`, or sign in."
             )
-        sessions = services.current().sessions
-        g.access_token = db.read(sessions, lambda reading: labs.session_token(reading, token_id))
+        g.access_token = db.read(services.current().sessions, labs.session_token, token_id)
         _note_use(g.access_token)
     token: AccessToken = g.access_token
     return token
@@ -62,14 +61,12 @@ def is_signed_in() -> bool:
 
 def sign_in(secret: str) -> Lab:
     """Sign this browser in with an access token. Raises Unauthorized."""
-    sessions = services.current().sessions
-    return _begin_session(db.read(sessions, lambda reading: labs.authenticate(reading, secret.strip())))
+    return _begin_session(db.read(services.current().sessions, labs.authenticate, secret.strip()))
 
 
 def sign_in_with_code(code: str) -> Lab:
     """Sign this browser in with a one-time code, which is used up. Raises Unauthorized."""
-    sessions = services.current().sessions
-    return _begin_session(db.transact(sessions, lambda writing: labs.redeem_sign_in_code(writing, code)))
+    return _begin_session(db.transact(services.current().sessions, labs.redeem_sign_in_code, code))
 
 
 def sign_out() -> None:
@@ -117,4 +114,4 @@ def _note_use(token: AccessToken) -> None:
     if labs.is_due(token):
         # A full disk must not keep a lab from reading its reports.
         with contextlib.suppress(errors.Transient):
-            db.transact(services.current().sessions, lambda writing: labs.mark_used(writing, token.id))
+            db.transact(services.current().sessions, labs.mark_used, token.id)

@@ -16,7 +16,7 @@ def delete(services: Services, lab_id: int, batch_id: uuid.UUID) -> None:
         batches.mark_deleted(session, batch_id)
 
     db.transact(services.sessions, hide)
-    db.transact(services.sessions, lambda session: batches.sweep(session, batch_id))
-    while db.transact(services.sessions, lambda session: batches.purge_page(session, batch_id)):
+    db.transact(services.sessions, batches.sweep, batch_id)
+    while db.transact(services.sessions, batches.purge_page, batch_id):
         pass
     services.blobs.delete(batch_id)

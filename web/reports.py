@@ -49,7 +49,7 @@ class Source:
 
     def batch(self) -> Batch:
         """The batch as it is now. Raises NotFound."""
-        return db.read(self.sessions, lambda session: batches.find(session, self.lab_id, self.batch_id))
+        return db.read(self.sessions, batches.find, self.lab_id, self.batch_id)
 
     def pages(self) -> Iterator[tuple[Batch, Sequence[listing.Classified]]]:
         """Every image by position. Raises NotFound when the batch is deleted meanwhile."""

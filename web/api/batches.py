@@ -7,7 +7,6 @@ from flask import Response, jsonify, request, url_for
 from sqlalchemy.orm import Session
 
 from dermq import batches, db
-from dermq.models import Batch
 from dermq.queue import Queue
 from web import auth, deletion, listing, services
 from web.api import documents, schemas
@@ -25,12 +24,8 @@ RETRY_SECONDS = 1
 @part.doc(responses=documents.responses(422))
 def get_batches(query_data: Paging) -> schemas.BatchPage:
     """List your batches, newest first."""
-    lab = auth.current_lab()
-
-    def work(session: Session) -> listing.Page[Batch]:
-        return listing.batches(session, lab.id, limit=query_data.limit, cursor=query_data.cursor)
-
-    page = db.read(services.current().sessions, work)
+    sessions, lab = services.current().sessions, auth.current_lab()
+    page = db.read(sessions, listing.batches, lab.id, limit=query_data.limit, cursor=query_data.cursor)
     return schemas.BatchPage(batches=[schemas.Batch.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
@@ -46,7 +41,7 @@ def get_batch(batch_id: uuid.UUID) -> Response:
     Send the ETag of the last answer as If-None-Match; 304 says that nothing has changed.
     """
     lab = auth.current_lab()
-    row = db.read(services.current().sessions, lambda session: batches.find(session, lab.id, batch_id))
+    row = db.read(services.current().sessions, batches.find, lab.id, batch_id)
     response = jsonify(schemas.Batch.of(row).model_dump(mode="json"))
     response.set_etag(f"{row.id}-{row.version}")
     response.make_conditional(request)
@@ -112,5 +107,5 @@ def _act(batch_id: uuid.UUID, act: Any) -> None:
 
 def _status(batch_id: uuid.UUID) -> schemas.Batch:
     lab = auth.current_lab()
-    row = db.read(services.current().sessions, lambda session: batches.find(session, lab.id, batch_id))
+    row = db.read(services.current().sessions, batches.find, lab.id, batch_id)
     return schemas.Batch.of(row)

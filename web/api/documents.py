@@ -1,5 +1,7 @@
 """The OpenAPI document: what APIFlask cannot tell from the code, and the words for errors that many calls share."""
 
+import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -79,12 +81,21 @@ def register(app: APIFlask) -> None:
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    document["components"].setdefault("schemas", {})["Problem"] = _problem_schema()
+    document = _with_each_schema_once(document)
+    document["components"]["schemas"]["Problem"] = _problem_schema()
     document["security"] = [{"bearer": []}, {"session": []}]
     for path, operations in document["paths"].items():
         if path.startswith("/health"):
             for operation in operations.values():
                 operation["security"] = []
+    return document
+
+
+def _with_each_schema_once(document: dict[str, Any]) -> dict[str, Any]:
+    """APIFlask writes a schema that others use once for each of them, as `User.Used`; name it `Used` alone."""
+    document = json.loads(re.sub(r'"#/components/schemas/\w+\.', '"#/components/schemas/', json.dumps(document)))
+    components = document["components"]
+    components["schemas"] = {name.rpartition(".")[2]: schema for name, schema in components["schemas"].items()}
     return document
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic
+import pydantic_core
 from flask import request
 
 from dermq import arrivals, errors
@@ -76,8 +77,8 @@ def _take_field(form: Form, part: multipart.FormField) -> None:
     value: Any = part.value
     if part.name in _IN_JSON:
         try:
-            value = json.loads(part.value)
-        except (ValueError, RecursionError) as err:
+            value = pydantic_core.from_json(part.value, allow_inf_nan=False)
+        except ValueError as err:
             raise errors.Rejected("bad_field", f"The field {part.name!r} is not JSON.") from err
     form.fields[part.name] = value
 

@@ -4,14 +4,14 @@ import contextlib
 import time
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, batches, db, errors
 from dermq.blobs import Incoming
 from dermq.models import Archive
-from dermq.models import Refusal as RefusalRow
 from dermq.queue import Queue
 from web import auth, bodies, listing, services
 from web.api import documents, schemas
@@ -19,6 +19,7 @@ from web.api.batches import accepted_headers
 from web.api.blueprint import blueprint
 from web.api.requests import ImageName, Paging
 
+Row = TypeVar("Row")
 part = blueprint("uploads", "Images and archives on their way into a batch.")
 _TOUCH_SECONDS = 3.0
 """How often an archive that is being received says so; the reaper ends those that fell silent."""
@@ -49,12 +50,9 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[schemas.Recei
             taking = arrivals.taken(here.blobs, query_data.name, bodies.chunks(), here.settings)
             arrival = stack.enter_context(taking)
         except errors.Rejected as err:
-            refusal = err  # a name that ends with its block cannot be used in a function
-            db.transact(here.sessions, lambda session: batches.refuse(session, batch_id, query_data.name, refusal))
+            db.transact(here.sessions, batches.refuse, batch_id, query_data.name, err)
             raise
-        [verdict] = db.transact(
-            here.sessions, lambda session: batches.receive(session, batch_id, [arrival], here.blobs, here.settings)
-        )
+        [verdict] = db.transact(here.sessions, batches.receive, batch_id, [arrival], here.blobs, here.settings)
     if verdict.error is not None:
         raise verdict.error
     received = schemas.ReceivedImage.of(batch_id, arrival, verdict)
@@ -84,12 +82,10 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
     too_large = errors.TooLarge("archive_too_large", f"The archive has more than {most:,} bytes, the most accepted.")
     bodies.check_length(most, too_large)
     with bodies.receiving(), here.blobs.incoming() as file:
-        archive_id = db.transact(here.sessions, lambda session: archives.begin(session, batch_id))
+        archive_id = db.transact(here.sessions, archives.begin, batch_id)
         with _closing(archive_id):
             _receive_archive(archive_id, file, too_large, most)
-            archive, is_new = db.transact(
-                here.sessions, lambda session: archives.store(session, archive_id, file, here.blobs)
-            )
+            archive, is_new = db.transact(here.sessions, archives.store, archive_id, file, here.blobs)
     shown = schemas.Archive.of(archive)
     if not is_new:
         return shown, 200, {}
@@ -103,13 +99,7 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
 @part.doc(responses=documents.responses(404, 422))
 def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage:
     """List the archives of a batch, oldest first, with what became of their entries."""
-    lab = auth.current_lab()
-
-    def work(session: Session) -> listing.Page[Archive]:
-        batches.find(session, lab.id, batch_id)
-        return listing.archives(session, batch_id, limit=query_data.limit, cursor=query_data.cursor)
-
-    page = db.read(services.current().sessions, work)
+    page = _page_of(batch_id, listing.archives, query_data)
     return schemas.ArchivePage(archives=[schemas.Archive.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
@@ -133,21 +123,26 @@ def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
 @part.doc(responses=documents.responses(404, 422))
 def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage:
     """List what the batch refused and why."""
-    lab = auth.current_lab()
-
-    def work(session: Session) -> listing.Page[RefusalRow]:
-        batches.find(session, lab.id, batch_id)
-        return listing.refusals(session, batch_id, limit=query_data.limit, cursor=query_data.cursor)
-
-    page = db.read(services.current().sessions, work)
+    page = _page_of(batch_id, listing.refusals, query_data)
     return schemas.RefusalPage(refusals=[schemas.Refusal.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
 def check_open(batch_id: uuid.UUID) -> None:
     """Say before a body is read that this lab has no such batch or that it takes no more images."""
     lab = auth.current_lab()
-    row = db.read(services.current().sessions, lambda session: batches.find(session, lab.id, batch_id))
+    row = db.read(services.current().sessions, batches.find, lab.id, batch_id)
     batches.check_open(row)
+
+
+def _page_of(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], paging: Paging) -> listing.Page[Row]:
+    """A page of what belongs to a batch of this lab."""
+    lab = auth.current_lab()
+
+    def work(session: Session) -> listing.Page[Row]:
+        batches.find(session, lab.id, batch_id)
+        return rows(session, batch_id, limit=paging.limit, cursor=paging.cursor)
+
+    return db.read(services.current().sessions, work)
 
 
 def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.TooLarge, most: int) -> None:
@@ -159,7 +154,7 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
             raise too_large
         file.write(chunk)
         if time.monotonic() - touched > _TOUCH_SECONDS:
-            db.transact(here.sessions, lambda session: archives.touch(session, archive_id, file.bytes))
+            db.transact(here.sessions, archives.touch, archive_id, file.bytes)
             touched = time.monotonic()
     file.finish()
     with file.path.open("rb") as content:
@@ -186,4 +181,4 @@ def _closing(archive_id: uuid.UUID) -> Iterator[None]:
 def _abandon(archive_id: uuid.UUID, error: errors.DermqError) -> None:
     # Where the database cannot be reached either, the reaper closes the archive later.
     with contextlib.suppress(errors.Transient):
-        db.transact(services.current().sessions, lambda session: archives.abandon(session, archive_id, error))
+        db.transact(services.current().sessions, archives.abandon, archive_id, error)

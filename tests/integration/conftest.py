@@ -1,0 +1,66 @@
+"""The web application on each database, and clients of two labs."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+
+from dermq import db, labs
+from dermq.models import Lab
+from dermq.settings import Settings
+from tests import fakes
+from web import services
+from web.app import create_app
+
+
+@pytest.fixture
+def wakeups() -> fakes.Wakeups:
+    return fakes.Wakeups()
+
+
+@pytest.fixture
+def make_app(
+    settings: Settings, database_url: str, sessions: db.Sessions, wakeups: fakes.Wakeups
+) -> Iterator[Callable[..., APIFlask]]:
+    """Make the application with other limits than usual."""
+    made = []
+
+    def make(**limits: Any) -> APIFlask:
+        app = create_app(settings.model_copy(update={"database_url": database_url, **limits}), wakeups=wakeups)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        app.extensions[services.EXTENSION].sessions.close()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., APIFlask]) -> APIFlask:
+    return make_app()
+
+
+@pytest.fixture
+def token(sessions: db.Sessions, lab: Lab) -> str:
+    return db.transact(sessions, labs.issue_token, lab, "test")
+
+
+@pytest.fixture
+def client(app: APIFlask, token: str) -> FlaskClient:
+    """A client with the lab's token."""
+    return with_token(app, token)
+
+
+@pytest.fixture
+def stranger(app: APIFlask, sessions: db.Sessions) -> FlaskClient:
+    """A client with another lab's token."""
+    other = db.transact(sessions, labs.add, "other lab")
+    return with_token(app, db.transact(sessions, labs.issue_token, other, "test"))
+
+
+def with_token(app: APIFlask, token: str) -> FlaskClient:
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    return client
