@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
-    except (errors.DermqError, configs.UnknownConfig) as err:
+    except (errors.DermqError, configs.UnknownConfig, runs.Taken) as err:
         print(f"training: {err}", file=sys.stderr)
         return 1
 
@@ -47,19 +47,26 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a configuration into a run's folder."""
-    from training import head, model
+    """Train a configuration into a run's folder; with --resume, go on where it stopped."""
+    from training import checkpoint, finetune, head, model
 
     config = configs.load(options.config)
     manifest = manifests.read(_data(options))
     folder = options.runs / config.name
+    pixels = _data(options) / "pixels"
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    network = model.network(config.size, config.start)
-    epochs = head.train(network, config, manifest, _data(options) / "pixels", folder, _track("features"))
-    network.save_weights(folder / runs.WEIGHTS)
-    runs.write_epochs(folder, epochs)
-    runs.record(folder, config, manifest.sha256, time.monotonic() - started)
+    if isinstance(config.plan, configs.Finetune):
+        if checkpoint.load(folder) and not options.resume:
+            raise runs.Taken(f"{folder} holds a checkpoint; continue it with --resume, or remove the folder.")
+        finetune.train(config, manifest, pixels, folder, processes=options.processes)
+    else:
+        started = time.monotonic()
+        network = model.network(config.size, config.start)
+        epochs = head.train(network, config, config.plan, manifest, pixels, folder, _track("features"))
+        network.save_weights(folder / runs.WEIGHTS)
+        runs.write_epochs(folder, epochs)
+        seconds = time.monotonic() - started
+        runs.record(folder, config, manifest.sha256, seconds, size=config.size, epochs=len(epochs))
     print((folder / runs.EPOCHS_MARKDOWN).read_text())
 
 
@@ -70,7 +77,7 @@ def export(options: argparse.Namespace) -> None:
 
     folder = options.runs / options.run
     record = runs.read_record(folder)
-    network = model.network(record["config"]["size"], "none")
+    network = model.network(record["size"], "none")
     network.load_weights(folder / runs.WEIGHTS)
     target = options.bundles / f"{options.name}-{options.version}"
     bundle = exports.export(
@@ -112,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
     command = _command(commands, train)
     command.add_argument("config", help=f"one of {', '.join(configs.names())}")
+    command.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    command.add_argument("--processes", type=int, default=0, help="processes that make batches; 0: one thread")
     command = _command(commands, export)
     command.add_argument("run", help="the name of a finished run")
     command.add_argument("--name", default="ham10000-b1")

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from training import configs
 
@@ -23,19 +23,50 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Some epochs at one input size."""
+
+    size: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Training of the whole network, small images first."""
+
+    phases: tuple[Phase, ...]
+    batch: int = 32
+    rate: float = 1e-3
+    """Peak, reached after ``warmup_epochs``; falls along a cosine over all phases to ``final_rate``."""
+    final_rate: float = 1e-5
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    dropout: float = 0.3
+    class_balance: float = 0.5
+    """How far sampling goes from the classes' frequencies (0) to all alike (1)."""
+    average_decay: float = 0.998
+    """Per step, of the moving average of all weights, which is what is evaluated and shipped."""
+    sharp_share: float = 0.3
+    """How often an image is drawn from a sharper source, where it has one; alike for every class."""
+    epoch_images: int | None = None
+    """Images an epoch; as many as there are for training when None."""
+
+
+@dataclass(frozen=True)
 class Config:
-    """One training run, from start weights to logits."""
+    """One training run, from start weights to logits: of the head alone, or of the whole network."""
 
     name: str
     size: int
-    """Side of the square input, in pixels."""
+    """Side of the square input of the finished network, in pixels."""
     start: str
     """A key of ``training.model.START_WEIGHTS``."""
-    head: Head
+    plan: Head | Finetune
     seed: int = 1
     augmentation: str = "none"
     """For the card, in words."""
-    description: str = field(default="", kw_only=True)
+    description: str = ""
     """For the card: what a reader of it should know about the recipe."""
 
 

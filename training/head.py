@@ -20,9 +20,15 @@ Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def train(
-    network: Any, config: Config, manifest: manifests.Manifest, data: Path, folder: Path, track: Track = iter
+    network: Any,
+    config: Config,
+    plan: Head,
+    manifest: manifests.Manifest,
+    data: Path,
+    folder: Path,
+    track: Track = iter,
 ) -> list[dict[str, float]]:
-    """Fit the last layer of ``network`` in place and return the table of epochs.
+    """Fit the last layer of ``network`` in place by ``plan`` and return the table of epochs.
 
     Pixels are cached under ``data``, features in ``folder``. Weights of the epoch with the lowest val loss are kept.
     """
@@ -34,7 +40,7 @@ def train(
     scaled = (features - mean) / deviation
     keras.utils.set_random_seed(config.seed)
     parts = {split: (scaled[splits == split], truth[splits == split]) for split in ("train", "val")}
-    kernel, bias, epochs = fit(parts["train"], parts["val"], config.head)
+    kernel, bias, epochs = fit(parts["train"], parts["val"], plan)
     kernel = kernel / deviation[:, None]
     network.get_layer(model.LOGITS).set_weights([kernel, bias - mean @ kernel])
     return epochs

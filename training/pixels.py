@@ -29,23 +29,28 @@ def load(
 
     The file's name carries the manifest's hash and the recipe, so a stale one is never read.
     """
-    path = folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{manifest.sha256[:12]}.npy"
-    if not path.exists():
+    file = path(manifest, source, size, folder)
+    if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _make(manifest, source, size, path, track)
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        _make(manifest, source, size, file, track)
+    return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def path(manifest: manifests.Manifest, source: str, size: int, folder: Path) -> Path:
+    """Where ``load`` keeps the pixels of ``source``."""
+    return folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{manifest.sha256[:12]}.npy"
 
 
 def _make(
-    manifest: manifests.Manifest, source: str, size: int, path: Path, track: Callable[[Iterable[Any]], Iterable[Any]]
+    manifest: manifests.Manifest, source: str, size: int, file: Path, track: Callable[[Iterable[Any]], Iterable[Any]]
 ) -> None:
     rows = {entry.member: row for row, entry in enumerate(manifest.of(source))}
-    partial = path.with_suffix(".partial")
+    partial = file.with_suffix(".partial")
     pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(rows), size, size, 3))
     for member, square in track(_decode(manifests.read_files(manifest.places[source]), size)):
         pixels[rows[member]] = square
     pixels.flush()
-    partial.rename(path)
+    partial.rename(file)
 
 
 def _decode(files: Iterator[tuple[str, bytes]], size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:

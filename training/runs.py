@@ -16,14 +16,27 @@ WEIGHTS = "network.weights.h5"
 RECORD = "run.json"
 EPOCHS_CSV = "epochs.csv"
 EPOCHS_MARKDOWN = "epochs.md"
-EPOCH_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "rate", "seconds")
+EPOCH_COLUMNS = (
+    *("epoch", "size", "loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "rate"),
+    *("seconds", "waiting"),
+)
+"""``waiting``: the share of the time spent waiting for batches."""
 PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "numpy", "pillow", "onnx", "onnxruntime")
 
 
-def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: float) -> None:
-    """Write down what stands in ``folder``: configuration, data, machine, packages, time, commit."""
+class Taken(Exception):
+    """Raised when a run would overwrite another's checkpoint."""
+
+
+def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: float, *, size: int, epochs: int) -> None:
+    """Write down what stands in ``folder``: configuration, data, machine, packages, time, commit.
+
+    ``size`` and ``epochs`` are those that the weights there have reached, which may not be the last yet.
+    """
     content = {
         "config": asdict(config),
+        "size": size,
+        "epochs": epochs,
         "manifest_sha256": manifest_sha256,
         "wall_seconds": round(wall_seconds, 1),
         "hardware": hardware(),

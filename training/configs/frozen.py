@@ -13,6 +13,6 @@ CONFIG = Config(
     name="frozen",
     size=240,
     start="shared",
-    head=Head(),
+    plan=Head(),
     description="Only the last layer was trained, on features of a frozen backbone.",
 )

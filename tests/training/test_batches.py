@@ -1,0 +1,109 @@
+"""The stream of batches: complete, repeatable, balanced; and augmentation within its bounds."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dermq import taxonomy
+from tests.training import samples
+from training import augment, batches
+
+
+@pytest.fixture
+def stream(tmp_path):
+    made = samples.prepare(tmp_path)
+    return batches.stream(
+        made, 16, tmp_path / "pixels", batch=4, images=None, class_balance=0.5, sharp_share=0.3, seed=1
+    )
+
+
+def test_every_step_of_an_epoch_is_run_once_and_in_order(stream):
+    with batches.executor(0) as executor:
+        for first in (0, 3):
+            ran = list(stream.run(2, first, executor))
+            made = [stream.make(2, step) for step in range(first, stream.steps)]
+            assert len(ran) == stream.steps - first
+            assert all(np.array_equal(a[0], b[0]) for a, b in zip(ran, made, strict=True))
+
+
+def test_other_processes_make_the_same_batches(stream):
+    with batches.executor(1) as executor:
+        (images, truth), *_ = stream.run(0, stream.steps - 1, executor)
+    expected = stream.make(0, stream.steps - 1)
+    assert np.array_equal(images, expected[0])
+    assert np.array_equal(truth, expected[1])
+
+
+def test_only_training_images_are_drawn_and_all_of_them_in_turn(stream):
+    drawn = np.concatenate([stream.order(epoch) for epoch in range(3)])
+    counts = np.bincount(drawn, minlength=28)
+    assert len(counts) == len(stream.rows) == 28
+    assert counts.min() == counts.max() == 3
+
+
+def test_batches_show_the_class_that_they_name(stream):
+    images, truth = stream.make(0, 0)
+    assert images.shape == (4, 16, 16, 3)
+    assert images.dtype == np.uint8
+    assert len(truth) == 4
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(0.0, [90, 10]), (0.5, [75, 25]), (1.0, [50, 50])])
+def test_balance_moves_the_classes_shares_towards_equality(balance, expected):
+    truth = np.array([0] * 90 + [1] * 10)
+    assert batches.shares(truth, 100, balance) == expected + [0] * (len(taxonomy.CODES) - 2)
+
+
+def test_the_sources_are_drawn_alike_for_every_class():
+    chance = np.random.default_rng(0)
+    paths = [np.full((70, 2, 2, 3), shade, np.uint8) for shade in (0, 255)]
+    drawn = batches.Stream((), np.array([[0, 0]]), np.array([0]), 1, 1, 0.5, 0.3, 1)
+    sharp = np.mean([drawn._draw(paths, np.array([0, 0]), chance).max() == 255 for _ in range(2000)])
+    none = [drawn._draw(paths, np.array([0, -1]), chance).max() for _ in range(50)]
+    assert 0.26 < sharp < 0.34
+    assert max(none) == 0
+
+
+def test_an_image_is_augmented_alike_for_the_same_seed():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    first, again, other = (augment.augment(pixels, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert first.shape == pixels.shape
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_affine_map_stays_within_its_bounds():
+    chance = np.random.default_rng(0)
+    limits = augment.BOUNDS
+    for _ in range(500):
+        drawn = augment.matrix(chance)
+        area = np.sqrt(abs(np.linalg.det(drawn[:, :2])))
+        assert 1 / limits.zoom[1] - 1e-9 <= area <= 1 / limits.zoom[0] + 1e-9
+        assert np.abs(drawn[:, 2]).max() <= limits.shift
+
+
+def test_a_map_that_does_nothing_changes_nothing():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    same = augment.warp(Image.fromarray(pixels), np.array([[1.0, 0, 0], [0, 1, 0]]))
+    assert np.array_equal(np.asarray(same), pixels)
+
+
+def test_a_quarter_turn_keeps_the_true_shape_of_a_squashed_disc():
+    size = 120
+    y, x = np.mgrid[:size, :size]
+    inside = ((x - 59.5) * augment.ASPECT) ** 2 + (y - 59.5) ** 2 < 30**2
+    disc = Image.fromarray((inside[..., None] * np.full(3, 255)).astype(np.uint8))
+    squash = np.diag([augment.ASPECT, 1.0])
+    turn = np.linalg.inv(squash) @ np.array([[0.0, -1.0], [1.0, 0.0]]) @ squash
+    turned = np.asarray(augment.warp(disc, np.column_stack([turn, [0, 0]])))
+    assert (turned[..., 0] > 127).sum() == pytest.approx(inside.sum(), rel=0.01)
+    assert np.mean((turned[..., 0] > 127) == inside) > 0.99
+
+
+def test_colours_change_within_their_bounds():
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    chance = np.random.default_rng(0)
+    means = np.array([augment.colour(grey, chance).mean(axis=(0, 1)) for _ in range(300)])
+    assert 100 * 0.8 * 0.92 - 1 <= means.min() < 85
+    assert 115 < means.max() <= 100 * 1.2 * 1.08 + 1

@@ -1,0 +1,96 @@
+"""Training of the whole network: it learns, stops, goes on exactly, and refuses to go on from nonsense."""
+
+import csv
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.training import samples
+from training import checkpoint, finetune, runs
+from training.config import Config, Finetune, Phase
+
+PLAN = Finetune(
+    phases=(Phase(16, 2), Phase(24, 1)), batch=4, rate=0.02, warmup_epochs=0.5, average_decay=0.9, epoch_images=40
+)
+CONFIG = Config(name="tiny", size=24, start="none", plan=PLAN)
+
+
+def run(folder, config=CONFIG, stop=lambda place: False):
+    data = folder.parent / "data"
+    data.mkdir(exist_ok=True)
+    made = samples.prepare(data)
+    folder.mkdir(exist_ok=True)
+    return finetune.train(config, made, data / "pixels", folder, stop=stop, build=samples.network)
+
+
+def test_an_epoch_is_a_row_of_the_table(tmp_path):
+    assert run(tmp_path / "run")
+    with (tmp_path / "run" / runs.EPOCHS_CSV).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["size"]) for row in rows] == [("0", "16"), ("1", "16"), ("2", "24")]
+    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+    assert all(float(row["seconds"]) > 0 <= float(row["waiting"]) < 1 for row in rows)
+    record = runs.read_record(tmp_path / "run")
+    assert (record["size"], record["epochs"]) == (24, 3)
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 3), (1, 10), (2, 5)])
+def test_a_stopped_run_goes_on_exactly(tmp_path, epoch, step):
+    assert run(tmp_path / "whole")
+    assert not run(tmp_path / "broken", stop=lambda place: (place.epoch, place.step) == (epoch, step))
+    assert run(tmp_path / "broken")
+    whole, broken = checkpoint.load(tmp_path / "whole"), checkpoint.load(tmp_path / "broken")
+    for kind in ("weights", "average", "optimizer", "seeds"):
+        for expected, found in zip(getattr(whole, kind), getattr(broken, kind), strict=True):
+            assert np.array_equal(expected, found), kind
+    same = ("epoch", "size", "loss", "accuracy", "val_loss", "rate")
+    assert [[row[name] for name in same] for row in whole.epochs] == [
+        [row[name] for name in same] for row in broken.epochs
+    ]
+
+
+def test_the_dropout_goes_on_where_it_stopped(tmp_path):
+    run(tmp_path / "run", stop=lambda place: place.step == 2)
+    state = checkpoint.load(tmp_path / "run")
+    fresh = finetune.compiled(samples.network(16, "none", dropout=0.3), PLAN)
+    assert state.seeds
+    before = finetune.capture(fresh, [], checkpoint.Place(), []).seeds
+    finetune.restore(fresh, state)
+    after = finetune.capture(fresh, [], checkpoint.Place(), []).seeds
+    assert all(np.array_equal(a, b) for a, b in zip(after, state.seeds, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    wild = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, rate=float("nan")))
+    with pytest.raises(finetune.Diverged, match="nan"):
+        run(tmp_path / "run", wild)
+
+
+def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+    state = checkpoint.Checkpoint(checkpoint.Place(epoch=1), [], [np.ones(3)], [np.ones(3)], [], [])
+    checkpoint.save(tmp_path, state)
+
+    def torn(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", torn)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, state)
+    assert checkpoint.load(tmp_path).place.epoch == 1
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine():
+    plan = Finetune(phases=(Phase(16, 5), Phase(32, 6)), rate=1.0, final_rate=0.1, warmup_epochs=1)
+    rates = [finetune.learning_rate(plan, epochs / 4) for epochs in range(45)]
+    assert rates[0] < rates[2] < rates[4] == 1.0
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates[4:]))
+    assert finetune.learning_rate(plan, 6) == pytest.approx(0.55)
+    assert rates[44] == pytest.approx(0.1)
+
+
+def test_the_size_follows_the_phases():
+    assert [finetune.phase_size(PLAN, epoch) for epoch in range(5)] == [16, 16, 24, 24, 24]

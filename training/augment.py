@@ -1,0 +1,141 @@
+"""Random changes of a training image, drawn alike for every class and source.
+
+Sharpness, resolution and JPEG quality are drawn on purpose: in HAM10000's archives they tell the source, and the source
+tells the class (there is no vascular lesion among the sharp ones), so a network must not be able to read them.
+Draws depend on the generator alone, so an image drawn again with the same seed comes out the same.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Pixels = NDArray[np.uint8]
+
+DESCRIPTION = (
+    "Flips; rotation by any angle, zoom 0.87 to 1.35, stretch 0.9 to 1.11, shear up to 8 degrees, shift up to 8 % with "
+    "mirrored edges; brightness, contrast and saturation up to 20 %, colour cast up to 8 %; lower resolution, blur or "
+    "sharpening, and JPEG quality 40 to 95, each drawn alike for every class; a grey patch on a quarter of the images"
+)
+ASPECT = 4 / 3
+"""Width to height of HAM10000's frames, before they are squashed to a square."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far each change may go."""
+
+    angle_degrees: float = 180.0
+    zoom: tuple[float, float] = (0.87, 1.35)
+    stretch: float = 1.11
+    shear_degrees: float = 8.0
+    shift: float = 0.08
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    cast: float = 0.08
+    lowest_resolution: float = 0.5
+    blur_pixels: tuple[float, float] = (0.3, 1.2)
+    sharpen_percent: tuple[int, int] = (40, 150)
+    jpeg_quality: tuple[int, int] = (40, 95)
+    patch_area: tuple[float, float] = (0.02, 0.12)
+
+
+BOUNDS = Bounds()
+
+
+def augment(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
+    """A random variant of ``pixels (s, s, 3)``, of the same shape."""
+    image = Image.fromarray(pixels)
+    if chance.random() < 0.85:
+        image = warp(image, matrix(chance, bounds))
+    image = flip(image, chance)
+    image = Image.fromarray(colour(np.asarray(image), chance, bounds))
+    image = degrade(image, chance, bounds)
+    return patch(np.array(image), chance, bounds)
+
+
+def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.float64]:
+    """A random affine map ``(2, 3)`` from output to input, in fractions of the side, around the centre.
+
+    It turns and shears in the true proportions of the frame, so that a squashed lesion keeps its shape.
+    """
+    angle, shear = (
+        math.radians(chance.uniform(-1, 1) * limit) for limit in (bounds.angle_degrees, bounds.shear_degrees)
+    )
+    zoom = math.exp(chance.uniform(*np.log(bounds.zoom)))
+    stretch = math.exp(chance.uniform(-1, 1) * math.log(bounds.stretch) / 2)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    lean = np.array([[1.0, math.tan(shear)], [0.0, 1.0]])
+    squash = np.diag([ASPECT, 1.0])
+    linear = np.linalg.inv(squash) @ turn @ lean @ np.diag([stretch, 1 / stretch]) @ squash / zoom
+    shift = chance.uniform(-bounds.shift, bounds.shift, 2)
+    return np.column_stack([linear, shift])
+
+
+def warp(image: Image.Image, affine: NDArray[np.float64]) -> Image.Image:
+    """Apply the map of ``matrix``; what lies outside the image is its mirror."""
+    size = image.width
+    margin = size * 3 // 4
+    wide = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), "symmetric"))
+    linear, shift = affine[:, :2], affine[:, 2] * size
+    centre = np.array([size / 2, size / 2])
+    offset = centre + margin + shift - linear @ centre
+    coefficients = (*linear[0], offset[0], *linear[1], offset[1])
+    return wide.transform(
+        (size, size), Image.Transform.AFFINE, tuple(map(float, coefficients)), Image.Resampling.BICUBIC
+    )
+
+
+def flip(image: Image.Image, chance: np.random.Generator) -> Image.Image:
+    """Mirror left and right, and top and bottom, each half the time."""
+    for way in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM):
+        if chance.random() < 0.5:
+            image = image.transpose(way)
+    return image
+
+
+def colour(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
+    """Change brightness, contrast, saturation and the balance of the channels."""
+    gain = 1 + chance.uniform(-bounds.brightness, bounds.brightness)
+    contrast = 1 + chance.uniform(-bounds.contrast, bounds.contrast)
+    saturation = 1 + chance.uniform(-bounds.saturation, bounds.saturation)
+    cast = 1 + chance.uniform(-bounds.cast, bounds.cast, 3)
+    grey = np.array([0.299, 0.587, 0.114])
+    mixing = (saturation * np.eye(3) + (1 - saturation) * grey[:, None]) * gain * contrast * cast
+    mean = pixels.mean(axis=(0, 1))
+    offset = (mean @ mixing) * (1 / contrast - 1)
+    changed = pixels.astype(np.float32) @ mixing.astype(np.float32) + offset.astype(np.float32)
+    return np.asarray(np.clip(changed + 0.5, 0, 255), np.uint8)
+
+
+def degrade(image: Image.Image, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Image.Image:
+    """Hide where an image came from: lower resolution, blur or sharpening for six in ten, then JPEG for half."""
+    kind = chance.random()
+    if kind < 0.2:
+        side = round(image.width * chance.uniform(bounds.lowest_resolution, 1))
+        image = image.resize((side, side), Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
+    elif kind < 0.4:
+        image = image.filter(ImageFilter.GaussianBlur(chance.uniform(*bounds.blur_pixels)))
+    elif kind < 0.6:
+        image = image.filter(ImageFilter.UnsharpMask(1, int(chance.integers(*bounds.sharpen_percent)), 0))
+    if chance.random() < 0.5:
+        stored = io.BytesIO()
+        image.save(stored, "JPEG", quality=int(chance.integers(*bounds.jpeg_quality, endpoint=True)))
+        image = Image.open(stored).convert("RGB")
+    return image
+
+
+def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
+    """Paint a rectangle in the image's mean colour, on one image of four (Zhong et al., "Random Erasing", 2020)."""
+    if chance.random() < 0.25:
+        size = pixels.shape[0]
+        area = chance.uniform(*bounds.patch_area)
+        ratio = math.exp(chance.uniform(-0.7, 0.7))
+        height, width = (max(1, round(size * math.sqrt(area * r))) for r in (ratio, 1 / ratio))
+        top, left = chance.integers(0, size - height + 1), chance.integers(0, size - width + 1)
+        pixels[top : top + height, left : left + width] = pixels.mean(axis=(0, 1)).astype(np.uint8)
+    return pixels

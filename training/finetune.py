@@ -1,0 +1,257 @@
+"""Training the whole network: small images first, a moving average of the weights, exact resume.
+
+Read ``train`` from top to bottom. What is evaluated after each epoch, and shipped in the end, is the moving average of
+the weights (batch-norm statistics included), run as the ONNX graph that a worker would run.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dermq import taxonomy
+from training import batches, calibrate, evaluate, metrics, model, onnx_graph, runs
+from training import checkpoint as checkpoints
+from training import manifest as manifests
+from training.checkpoint import Checkpoint, Place
+from training.config import Config, Finetune
+
+CHECKPOINT_SECONDS = 300.0
+AVERAGE_EVERY = 4
+"""Steps between updates of the moving average, which copies every weight."""
+_NO_DECAY = ("gamma", "beta", "bias")
+
+Weights = list[NDArray[Any]]
+
+
+class Diverged(Exception):
+    """Raised when the loss is no longer a number; the last checkpoint stands from before."""
+
+
+def train(
+    config: Config,
+    manifest: manifests.Manifest,
+    data: Path,
+    folder: Path,
+    *,
+    processes: int = 0,
+    stop: Callable[[Place], bool] = lambda place: False,
+    build: Callable[..., Any] = model.network,
+) -> bool:
+    """Train ``config`` in ``folder`` to its end, or until ``stop`` says so after a step; True at the end.
+
+    Goes on from the checkpoint in ``folder``, if there is one. After each epoch the folder holds the averaged weights,
+    so a bundle can be made of any epoch. ``build`` makes the network. Raises Diverged when the loss is not finite.
+    """
+    plan = _plan(config)
+    keras.utils.set_random_seed(config.seed)
+    state = checkpoints.load(folder)
+    place, epochs = (state.place, state.epochs) if state else (Place(), [])
+    with batches.executor(processes) as executor:
+        while place.epoch < sum(phase.epochs for phase in plan.phases):
+            size = phase_size(plan, place.epoch)
+            stream = _stream(config, plan, manifest, size, data)
+            network = compiled(build(size, config.start, dropout=plan.dropout), plan)
+            average = restore(network, state)
+            end = place.epoch + _epochs_left(plan, place.epoch)
+            while place.epoch < end:
+                done = _train_epoch(network, average, stream, plan, place, executor, folder, epochs, stop)
+                if not done:
+                    return False
+                epochs.append(_close_epoch(config, network, average, stream, plan, place, manifest, data, folder))
+                place = Place(epoch=place.epoch + 1)
+                state = capture(network, average, place, epochs)
+                checkpoints.save(folder, state)
+                runs.write_epochs(folder, epochs)
+                _record(config, manifest, size, epochs, folder)
+    return True
+
+
+def _train_epoch(
+    network: Any,
+    average: Weights,
+    stream: batches.Stream,
+    plan: Finetune,
+    place: Place,
+    executor: Any,
+    folder: Path,
+    epochs: list[dict[str, float]],
+    stop: Callable[[Place], bool],
+) -> bool:
+    """Run the rest of the epoch that ``place`` stands in; False when ``stop`` ended it."""
+    saved = asked = time.monotonic()
+    bar = tqdm(total=stream.steps, initial=place.step, desc=f"epoch {place.epoch}", mininterval=1.0, disable=None)
+    for images, truth in stream.run(place.epoch, place.step, executor):
+        place.waiting_seconds += time.monotonic() - asked
+        rate = learning_rate(plan, place.epoch + place.step / stream.steps)
+        network.optimizer.learning_rate = rate
+        network.reset_metrics()
+        loss, accuracy = map(float, network.train_on_batch(images, np.eye(len(taxonomy.CODES))[truth]))
+        if not math.isfinite(loss):
+            raise Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
+        place.step += 1
+        place.loss_sum += loss
+        place.accuracy_sum += accuracy
+        if place.step % AVERAGE_EVERY == 0:
+            _average(average, network, plan, place.epoch * stream.steps + place.step)
+        bar.update()
+        bar.set_postfix(loss=f"{place.loss_sum / place.step:.4f}", rate=f"{rate:.2e}")
+        place.seconds += time.monotonic() - asked
+        asked = time.monotonic()
+        stopped = stop(place)
+        if stopped or asked - saved > CHECKPOINT_SECONDS:
+            checkpoints.save(folder, capture(network, average, place, epochs))
+            _log(f"epoch {place.epoch} step {place.step}/{stream.steps} loss {place.loss_sum / place.step:.4f}")
+            saved = time.monotonic()
+        if stopped:
+            return False
+    bar.close()
+    return True
+
+
+def learning_rate(plan: Finetune, epochs_done: float) -> float:
+    """The rate after ``epochs_done`` epochs: a linear warm-up, then half a cosine over all phases."""
+    if epochs_done < plan.warmup_epochs:
+        return plan.rate * max(epochs_done, 0.01) / plan.warmup_epochs
+    total = sum(phase.epochs for phase in plan.phases)
+    progress = (epochs_done - plan.warmup_epochs) / (total - plan.warmup_epochs)
+    return plan.final_rate + (plan.rate - plan.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def phase_size(plan: Finetune, epoch: int) -> int:
+    """The input size in ``epoch``; after the last epoch, the last size."""
+    for phase in plan.phases:
+        if epoch < phase.epochs:
+            return phase.size
+        epoch -= phase.epochs
+    return plan.phases[-1].size
+
+
+def compiled(network: Any, plan: Finetune) -> Any:
+    """``network`` with its optimizer and its loss."""
+    optimizer = keras.optimizers.AdamW(plan.rate, weight_decay=plan.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
+    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    return network
+
+
+def capture(network: Any, average: Weights, place: Place, epochs: list[dict[str, float]]) -> Checkpoint:
+    """All that ``restore`` needs, copied out of ``network``."""
+    return Checkpoint(
+        place=place,
+        epochs=epochs,
+        average=average,
+        weights=network.get_weights(),
+        optimizer=[keras.ops.convert_to_numpy(variable) for variable in network.optimizer.variables],
+        seeds=[keras.ops.convert_to_numpy(variable) for variable in _seeds(network)],
+    )
+
+
+def restore(network: Any, state: Checkpoint | None) -> Weights:
+    """Put ``state`` into ``network``, of any input size, and return the moving average; a fresh one without a state."""
+    network.optimizer.build(network.trainable_variables)
+    if state is None:
+        return [np.array(weight) for weight in network.get_weights()]
+    network.set_weights(state.weights)
+    for variable, value in zip(network.optimizer.variables, state.optimizer, strict=True):
+        variable.assign(value)
+    for variable, value in zip(_seeds(network), state.seeds, strict=True):
+        variable.assign(value)
+    return state.average
+
+
+def _average(average: Weights, network: Any, plan: Finetune, steps_done: int) -> None:
+    """Move ``average`` towards the weights; faster at the start, when it holds nothing but the start weights."""
+    decay = min(plan.average_decay, (1 + steps_done) / (10 + steps_done)) ** AVERAGE_EVERY
+    for kept, weight in zip(average, network.get_weights(), strict=True):
+        kept += (1 - decay) * (weight - kept)
+
+
+def _close_epoch(
+    config: Config,
+    network: Any,
+    average: Weights,
+    stream: batches.Stream,
+    plan: Finetune,
+    place: Place,
+    manifest: manifests.Manifest,
+    data: Path,
+    folder: Path,
+) -> dict[str, float]:
+    """Score the moving average on ``val``, save it, and return the epoch's row of the table."""
+    current = network.get_weights()
+    network.set_weights(average)
+    size = int(network.input.shape[1])
+    graph = onnx_graph.build(model.logits(network)).SerializeToString()
+    network.save_weights(folder / runs.WEIGHTS)
+    network.set_weights(current)
+    probabilities = calibrate.softmax(evaluate.predict(graph, size, manifest, "val", data)[model.LOGITS])
+    truth = evaluate.truth(manifest, "val")
+    scored = metrics.score(probabilities, truth)
+    row = {
+        "epoch": place.epoch,
+        "size": size,
+        "loss": place.loss_sum / stream.steps,
+        "accuracy": place.accuracy_sum / stream.steps,
+        "val_loss": metrics.log_loss(probabilities, truth),
+        "val_accuracy": scored.accuracy,
+        "val_balanced_accuracy": scored.balanced_accuracy,
+        "rate": learning_rate(plan, place.epoch + 1),
+        "seconds": place.seconds,
+        "waiting": place.waiting_seconds / place.seconds,
+    }
+    _log(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    return row
+
+
+def _record(
+    config: Config, manifest: manifests.Manifest, size: int, epochs: list[dict[str, float]], folder: Path
+) -> None:
+    seconds = sum(epoch["seconds"] for epoch in epochs)
+    runs.record(folder, config, manifest.sha256, seconds, size=size, epochs=len(epochs))
+
+
+def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: int, data: Path) -> batches.Stream:
+    return batches.stream(
+        manifest,
+        size,
+        data,
+        batch=plan.batch,
+        images=plan.epoch_images,
+        class_balance=plan.class_balance,
+        sharp_share=plan.sharp_share,
+        seed=config.seed,
+    )
+
+
+def _plan(config: Config) -> Finetune:
+    if not isinstance(config.plan, Finetune):
+        raise TypeError(f"{config.name} trains a head, not the whole network.")
+    return config.plan
+
+
+def _epochs_left(plan: Finetune, epoch: int) -> int:
+    """Epochs left at the size of ``epoch``, itself included."""
+    end = 0
+    for phase in plan.phases:
+        end += phase.epochs
+        if epoch < end:
+            break
+    return end - epoch
+
+
+def _seeds(network: Any) -> list[Any]:
+    """The state of the network's random layers, which is no weight."""
+    weights = {id(variable) for variable in network.weights}
+    return [v for v in network.non_trainable_variables if id(v) not in weights]
+
+
+def _log(text: str) -> None:
+    tqdm.write(f"{time.strftime('%H:%M:%S')} {text}")
