@@ -29,8 +29,8 @@ check: .venv/.dev ## format, lint, types, imports and unit tests, in under a min
 	$(VENV) .venv/bin/lint-imports
 	$(VENV) -m pytest -q tests/unit
 
-bench: .venv/.dev ## images per second, end to end and of the engine alone
-	$(VENV) -m pytest -q -s tests/bench
+bench: .venv/.dev ## images per second, end to end and of the engine alone (BENCH="--images 10015": all)
+	$(VENV) -m tests.bench $(BENCH)
 
 docs: .venv/.dev ## write docs/settings.md from dermq/settings.py
 	$(VENV) -m docs.settings_page
