@@ -24,7 +24,6 @@ from dermq import bundles, db, labs
 from dermq.blobs import Blobs
 from dermq.models import Lab
 from dermq.settings import ROOT, Settings
-from embedded import valkey as valkey_server
 
 SHARED = ROOT.parent / "shared"
 
@@ -187,6 +186,8 @@ class running_valkey:  # noqa: N801 - used as a context
         return self
 
     def start(self) -> None:
+        from embedded import valkey as valkey_server  # not installed where training is tested
+
         self.process = subprocess.Popen(
             [*valkey_server.arguments(self.path)],
             stdout=subprocess.DEVNULL,
