@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dermq import taxonomy
 from dermq.settings import ROOT, Settings
-from embedded import database, instance, local_lab, programs, supervision, valkey
+from embedded import database, instance, programs, supervision, valkey
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def _settings() -> Settings:
 
 
 def _prepare(settings: Settings) -> None:
-    if database.is_current(settings) and local_lab.token_path(settings).is_file():
+    if database.is_current(settings) and instance.token_path(settings).is_file():
         return
     command = [sys.executable, "-m", "embedded.prepare", str(settings.var_dir)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
@@ -54,9 +54,11 @@ def _run(settings: Settings) -> None:
         socket = folder / "valkey.sock"
         environment["DERMQ_REDIS_URL"] = f"unix://{socket}"
     configuration = settings.var_dir / "supervisord.conf"
-    configuration.write_text(programs.configuration(programs.all_programs(settings, socket), environment))
+    wanted = programs.all_programs(socket)
+    configuration.write_text(programs.configuration(wanted, environment))
+    later = {program.name: program.later_seconds for program in wanted if program.later_seconds}
     try:
-        supervision.run(configuration, instance.logs(settings))
+        supervision.run(configuration, instance.logs(settings), later)
     finally:
         if folder is not None and folder != instance.run(settings):
             shutil.rmtree(folder, ignore_errors=True)

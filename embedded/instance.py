@@ -36,6 +36,11 @@ def run(settings: Settings) -> Path:
     return settings.var_dir / "run"
 
 
+def token_path(settings: Settings) -> Path:
+    """File that holds the local lab's access token, mode 600, for scripts."""
+    return settings.var_dir / "local-token"
+
+
 def lock(settings: Settings) -> TextIO:
     """Hold this ``var/`` until the returned file is closed. Raises Refused when another dermq holds it."""
     file = (run(settings) / "lock").open("a+")

@@ -8,18 +8,14 @@ from sqlalchemy.orm import Session
 from dermq import db, errors, labs
 from dermq.models import AccessToken
 from dermq.settings import Settings
+from embedded import instance
 
 NAME = "local"
 
 
-def token_path(settings: Settings) -> Path:
-    """File that holds the local lab's access token, mode 600, for scripts."""
-    return settings.var_dir / "local-token"
-
-
 def ensure_token(settings: Settings, sessions: db.Sessions) -> None:
     """See that the local lab exists and that the token in the file is a valid one."""
-    path = token_path(settings)
+    path = instance.token_path(settings)
     secret = path.read_text().strip() if path.is_file() else ""
     valid = db.transact(sessions, lambda session: _valid(session, secret))
     if valid is None:
@@ -28,7 +24,7 @@ def ensure_token(settings: Settings, sessions: db.Sessions) -> None:
 
 def issue_sign_in_code(settings: Settings, sessions: db.Sessions) -> str:
     """A one-time code that signs a browser in as the local lab."""
-    secret = token_path(settings).read_text().strip()
+    secret = instance.token_path(settings).read_text().strip()
 
     def work(session: Session) -> str:
         token = labs.authenticate(session, secret)

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermq.settings import ROOT, Settings
+from dermq.settings import ROOT
 from embedded import valkey
 
 CANNOT_VERIFY = 78
@@ -31,19 +31,21 @@ class Program:
     """Dead sooner means that it did not start: tried again with growing pauses, then given up."""
     ends: str = ""
     """Exit status after which it is not started again."""
+    later_seconds: int = 0
+    """Starts this long after the others, which are in a hurry to be ready."""
     speaks: bool = False
     """Its output goes to the console instead of a log; it runs once."""
 
 
-def all_programs(settings: Settings, socket: Path | None) -> list[Program]:
+def all_programs(socket: Path | None) -> list[Program]:
     """Every program; ``socket`` is where Valkey listens, or None where another Redis is given."""
     web = ["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
     found = [
         Program("classify", _python("worker", "classify"), 20, 7, ends=str(CANNOT_VERIFY)),
         Program("intake", _python("worker", "intake"), 20, 7),
-        Program("reaper", _python("worker", "reaper"), 30, 3),
+        Program("reaper", _python("worker", "reaper"), 30, 3, later_seconds=5),
         Program("web", _python(*web), 40, 5),
-        Program("welcome", _python("embedded.welcome"), 50, 1, start_seconds=0, ends="0", speaks=True),
+        Program("welcome", _python("embedded.welcome"), 50, 1, start_seconds=0, ends="0", speaks=True, later_seconds=2),
     ]
     if socket is not None:
         found.insert(0, Program("valkey", [_relative(valkey.server()), *valkey.arguments(socket)[1:]], 10, 2))

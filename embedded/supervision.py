@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,24 @@ from supervisor import events, poller, supervisord
 from supervisor.datatypes import RestartWhenExitUnexpected
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.options import ServerOptions, decode_wait_status
+from supervisor.states import ProcessStates
 
 _TAIL_LINES = 15
 _ROUND_SECONDS = 0.1
 """supervisor looks for ended children once a round, which otherwise lasts a second: at the start and at each stop."""
 
 
-def run(configuration: Path, logs: Path) -> None:
-    """Run the programs of ``configuration``; return when all have stopped after SIGINT, SIGTERM or SIGHUP."""
+def run(configuration: Path, logs: Path, later: dict[str, int]) -> None:
+    """Run the programs of ``configuration``; return when all have stopped after SIGINT, SIGTERM or SIGHUP.
+
+    ``later`` holds by how many seconds a program starts after the others.
+    """
     options = _Options()
     options.realize(["-c", str(configuration)])
     options.first = True
     options.test = False
     try:
-        _Supervisor(options, logs).main()
+        _Supervisor(options, logs, later).main()
     except asyncore.ExitNow:
         pass  # how supervisor ends
     finally:
@@ -51,9 +56,11 @@ class _Options(ServerOptions):
 
 
 class _Supervisor(supervisord.Supervisor):
-    def __init__(self, options: Any, logs: Path) -> None:
+    def __init__(self, options: Any, logs: Path, later: dict[str, int]) -> None:
         super().__init__(options)
         self.logs = logs
+        self.later = later
+        self.told: set[str] = set()
 
     def runforever(self) -> None:
         events.subscribe(events.ProcessStateExitedEvent, self.tell_of_exit)
@@ -63,6 +70,10 @@ class _Supervisor(supervisord.Supervisor):
         events.subscribe(events.SupervisorStoppingEvent, lambda event: _say("\nStopping …\n"))
         # A closed terminal means the end, not a restart as supervisor takes it.
         signal.signal(signal.SIGHUP, lambda *_: self.options.signal_receiver.receive(signal.SIGTERM, None))
+        for name, seconds in self.later.items():
+            process = self.process_groups[name].processes[name]
+            # As if it had failed to start so often that the next attempt is due in so many seconds.
+            process.state, process.backoff, process.delay = ProcessStates.BACKOFF, seconds, time.time() + seconds
         super().runforever()
 
     def tell_of_exit(self, event: Any) -> None:
@@ -82,7 +93,8 @@ class _Supervisor(supervisord.Supervisor):
             and self.options.last_exit in process.config.exitcodes
         ):
             process.backoff = process.config.startretries + 1  # supervisor asks for the status of late ends only
-        elif process.backoff == 1:
+        elif process.config.name not in self.told:
+            self.told.add(process.config.name)
             _say(f"{process.config.name} did not start and is tried again; see {self.log(process.config.name)}\n")
 
     def tell_of_giving_up(self, event: Any) -> None:

@@ -55,7 +55,7 @@ def _text(settings: Settings, code: str) -> str:
   dermq is ready:  {address}
   Sign in:         {address}/sign-in?code={code}
                    (works once, for ten minutes; a new link with every start)
-  Access token:    {settings.var_dir / "local-token"}
+  Access token:    {instance.token_path(settings)}
   Logs:            {instance.logs(settings)}
   Stop:            Ctrl-C; everything is kept for the next start.
 

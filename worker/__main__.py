@@ -11,7 +11,7 @@ from celery import signals
 
 from dermq.queue import Queue
 from dermq.settings import Settings
-from worker import celery_app, logs, reaper, shutdown
+from worker import celery_app, logs, shutdown
 from worker.tasks import UNFIT
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ def main() -> int:
     settings = Settings()
     logs.configure(settings)
     if program == "reaper":
+        from worker import reaper  # here, as half a second of every other program's start
+
         reaper.run(settings)
         return 0
     return _work(settings, Queue(program))

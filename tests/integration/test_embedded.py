@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,20 +29,22 @@ class Running:
 
     def __init__(self, var_dir: Path, port: int) -> None:
         self.var_dir = var_dir
+        self.console = var_dir.with_name("console")
         self.address = f"http://127.0.0.1:{port}"
         self.environment = _environment(var_dir, port)
 
-    def start(self) -> None:
-        self.console = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the module
-        self.process = psutil.Popen(
-            [sys.executable, "-m", "embedded"],
-            cwd=ROOT,
-            env=self.environment,
-            stdout=self.console,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        wait(lambda: self.answer("/health/ready") == 200, _READY_SECONDS)
+    def start(self, until: Callable[[], bool] | None = None) -> None:
+        """Start it and wait until it is ready, or until something else has happened."""
+        with self.console.open("w") as console:
+            self.process = psutil.Popen(
+                [sys.executable, "-m", "embedded"],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait(until or (lambda: self.answer("/health/ready") == 200), _READY_SECONDS)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Stop it as a terminal does, by a signal to the whole group; returns the exit status."""
@@ -51,8 +54,7 @@ class Running:
 
     def said(self) -> str:
         """What stands on the console so far."""
-        self.console.seek(0)
-        return self.console.read()
+        return self.console.read_text()
 
     def answer(self, path: str) -> int:
         """The status of an HTTP answer; 0 when nobody answers."""
@@ -99,7 +101,6 @@ def running() -> Iterator[Running]:
             found.stop()
         for left in found.processes():
             left.kill()
-        found.console.close()
 
 
 def test_it_says_where_it_is_and_how_to_sign_in(running: Running) -> None:
@@ -164,6 +165,22 @@ def test_a_closed_terminal_or_a_polite_kill_stops_everything_too(running: Runnin
     running.process.send_signal(number)
     assert running.process.wait(_STOP_SECONDS) == 0
     assert running.processes() == []
+
+
+def test_a_worker_that_cannot_verify_its_bundle_is_not_started_again(tmp_path: Path) -> None:
+    bundles_dir = tmp_path / "bundles"
+    shutil.copytree(ROOT / "bundles", bundles_dir)
+    for model in bundles_dir.glob("*/model.*"):
+        model.write_bytes(model.read_bytes()[:-1])
+    found = Running(tmp_path / "var", free_port())
+    found.environment["DERMQ_BUNDLES_DIR"] = str(bundles_dir)
+    found.start(until=lambda: "not started again" in found.said() or "is given up" in found.said())
+    told = found.said()
+    assert found.stop() == 0
+    assert "classify" in told and "SHA-256" in told
+    log = (found.var_dir / "log" / "supervisord.log").read_text()
+    assert log.count("spawned: 'classify'") == 1
+    assert log.count("spawned: 'web'") == 1
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
