@@ -1,7 +1,6 @@
 """Short ways to say what a client of the API does, and what it checks of an answer."""
 
-import io
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from flask.testing import FlaskClient
@@ -10,6 +9,7 @@ from werkzeug.test import TestResponse
 from tests import samples
 
 BATCHES = "/api/v1/batches"
+BOUNDARY = "dermq-test-boundary"
 
 
 def create(client: FlaskClient, **said: Any) -> dict[str, Any]:
@@ -28,11 +28,30 @@ def put(client: FlaskClient, batch: dict[str, Any], name: str, data: bytes | Non
     return client.put(url(batch, f"/images?name={quote(name, safe='')}"), data=samples.jpeg() if data is None else data)
 
 
-def send(client: FlaskClient, files: list[tuple[str, bytes]], **fields: str) -> TestResponse:
+def send(
+    client: FlaskClient, files: list[tuple[str, bytes]], headers: dict[str, str] | None = None, **fields: str
+) -> TestResponse:
     """Create a batch with files in one multipart request."""
-    form: dict[str, Any] = {"name": "batch", **fields}
-    form["files"] = [(io.BytesIO(data), name) for name, data in files]
-    return client.post(BATCHES, data=form, content_type="multipart/form-data", headers={})
+    body = multipart(files, {"name": "batch", **fields})
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    return client.post(BATCHES, data=body, content_type=kind, headers=headers)
+
+
+def multipart(files: list[tuple[str, bytes]], fields: dict[str, str]) -> bytes:
+    """The body as a browser writes it: names in UTF-8, not escaped but for the quote."""
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    parts += [(f'name="files"; filename="{name.replace(chr(34), "%22")}"', data) for name, data in files]
+    whole = b"".join(
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n"
+        for head, data in parts
+    )
+    return whole + f"--{BOUNDARY}--\r\n".encode()
+
+
+def streamed(body: BinaryIO, length: int | None = None) -> dict[str, Any]:
+    """What makes a test client hand over ``body`` as gunicorn does: announced with ``length``, or else chunked."""
+    announced = {} if length is None else {"CONTENT_LENGTH": str(length)}
+    return {"wsgi.input": body, "wsgi.input_terminated": True, **announced}
 
 
 def status(client: FlaskClient, batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Bodies on their way in: how many at one time, how long, and a piece at a time, never whole in memory."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 from flask import request
 from werkzeug.exceptions import ClientDisconnected
+from werkzeug.wsgi import get_input_stream
 
 from dermq import errors
 from web import services
@@ -38,11 +38,11 @@ def check_length(most: int, error: errors.TooLarge) -> None:
 
 def chunks() -> Iterator[bytes]:
     """The request's body. Raises ClientDisconnected when it ends before its announced length."""
-    request.max_content_length = sys.maxsize  # the general limit is for forms, and None would mean that one
+    stream = get_input_stream(request.environ)  # request.stream keeps to the limit for forms
     received = 0
     while True:
         try:
-            chunk = request.stream.read(CHUNK_BYTES)
+            chunk = stream.read(CHUNK_BYTES)
         except OSError as err:  # what gunicorn raises when a chunked body breaks off
             raise ClientDisconnected from err
         if not chunk:

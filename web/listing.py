@@ -63,7 +63,7 @@ def images(
         query = query.where(Image.name.icontains(wanted.name, autoescape=True))
     if cursor is not None:
         query = query.where(Image.position > _decoded(cursor, int))
-    rows = [row._tuple() for row in session.execute(query.limit(limit + 1))]
+    rows: Sequence[Classified] = session.execute(query.limit(limit + 1)).all()
     return _page(rows, limit, lambda row: row[0].position)
 
 
@@ -73,7 +73,7 @@ def image(session: Session, batch: Batch, position: int) -> Classified:
     found = session.execute(classified(batch).where(Image.position == position)).one_or_none() if known else None
     if found is None:
         raise errors.NotFound("no_image", f"The batch has no image {position}.")
-    return found._tuple()
+    return found
 
 
 def classified(batch: Batch) -> sa.Select[Image, Prediction | None]:

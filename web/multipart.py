@@ -1,10 +1,15 @@
-"""multipart/form-data (RFC 7578) a part at a time, so that a thousand images never are in memory together."""
+"""multipart/form-data (RFC 7578) a part at a time, so that a thousand images never are in memory together.
+
+What is wrong with the body as a whole is an HTTP exception and none of ours, so that nobody takes it for the refusal
+of the file that was being read.
+"""
 
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from werkzeug.exceptions import BadRequest
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from dermq import errors
@@ -31,7 +36,7 @@ class FormFile:
 
 
 def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFile]:
-    """The parts of a body in their order. Raises Rejected when it is malformed."""
+    """The parts of a body in their order. Raises BadRequest when it is malformed."""
     decoder = MultipartDecoder(boundary.encode(), max_form_memory_size=_BUFFER_BYTES)
     events = _events(decoder, chunks)
     for event in events:
@@ -80,4 +85,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ValueError as err:
-        raise errors.Rejected("bad_multipart", f"The body is not well-formed multipart/form-data: {err}.") from err
+        raise BadRequest(f"The body is not well-formed multipart/form-data: {err}.") from err

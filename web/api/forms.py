@@ -10,6 +10,7 @@ from typing import Any
 import pydantic
 import pydantic_core
 from flask import request
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from dermq import arrivals, errors
 from dermq.arrivals import Arrival
@@ -54,16 +55,14 @@ def fingerprint(said: Any) -> str:
 def receive(stack: contextlib.ExitStack) -> Form:
     """Read the request's body; ``stack`` removes the files that were not put.
 
-    Raises TooLarge for too many files, Rejected for a malformed body and OutOfSpace.
+    Raises BadRequest for a malformed body, RequestEntityTooLarge for one over the limit of an archive, TooLarge for
+    too many files, and OutOfSpace.
     """
     boundary = request.mimetype_params.get("boundary")
     if not boundary:
-        raise errors.Rejected("bad_multipart", "The Content-Type names no boundary.")
-    most = services.current().settings.max_archive_bytes
-    too_large = errors.TooLarge("form_too_large", f"The request has more than {most:,} bytes, the most accepted.")
-    bodies.check_length(most, too_large)
+        raise BadRequest("The Content-Type names no boundary.")
     form = Form()
-    for part in multipart.parts(_limited(bodies.chunks(), most, too_large), boundary):
+    for part in multipart.parts(_limited(bodies.chunks()), boundary):
         if isinstance(part, multipart.FormField):
             _take_field(form, part)
         else:
@@ -100,10 +99,12 @@ def _take_file(form: Form, part: multipart.FormFile, stack: contextlib.ExitStack
         form.refused.append((part.filename, err))
 
 
-def _limited(chunks: Iterator[bytes], most: int, error: errors.TooLarge) -> Iterator[bytes]:
+def _limited(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, but no more than an archive may have."""
+    most = services.current().settings.max_archive_bytes
     received = 0
     for chunk in chunks:
         received += len(chunk)
-        if received > most:
-            raise error
+        if max(received, request.content_length or 0) > most:
+            raise RequestEntityTooLarge(f"The request has more than {most:,} bytes, the most that is accepted.")
         yield chunk
