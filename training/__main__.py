@@ -19,6 +19,7 @@ from training import manifest as manifests
 from training import runs
 
 DATA = Path("../shared/ham10000")
+_MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Taken, runs.Unfinished, FileNotFoundError)
 SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped")
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
-    except (errors.DermqError, configs.UnknownConfig, runs.Taken) as err:
+    except _MENDABLE as err:
         print(f"training: {err}", file=sys.stderr)
         return 1
 

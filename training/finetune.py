@@ -119,8 +119,8 @@ def learning_rate(plan: Finetune, epochs_done: float) -> float:
     """The rate after ``epochs_done`` epochs: a linear warm-up, then half a cosine over all phases."""
     if epochs_done < plan.warmup_epochs:
         return plan.rate * max(epochs_done, 0.01) / plan.warmup_epochs
-    total = sum(phase.epochs for phase in plan.phases)
-    progress = (epochs_done - plan.warmup_epochs) / (total - plan.warmup_epochs)
+    cosine_epochs = sum(phase.epochs for phase in plan.phases) - plan.warmup_epochs
+    progress = (epochs_done - plan.warmup_epochs) / cosine_epochs if cosine_epochs > 0 else 1.0
     return plan.final_rate + (plan.rate - plan.final_rate) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -171,7 +171,8 @@ def _average(average: Weights, network: Any, plan: Finetune, steps_done: int) ->
     """Move ``average`` towards the weights; faster at the start, when it holds nothing but the start weights."""
     decay = min(plan.average_decay, (1 + steps_done) / (10 + steps_done)) ** AVERAGE_EVERY
     for kept, weight in zip(average, network.get_weights(), strict=True):
-        kept += (1 - decay) * (weight - kept)
+        if np.issubdtype(kept.dtype, np.floating):  # the normalisation counts its images in an integer
+            kept += (1 - decay) * (weight - kept)
 
 
 def _close_epoch(

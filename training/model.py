@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from dermq import taxonomy
 
@@ -25,14 +26,26 @@ def backbone(size: int, start: str) -> Any:
     if start not in START_WEIGHTS:
         raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    stock = keras.applications.EfficientNetB1(
-        include_top=False, weights="imagenet" if start == "imagenet" else None, input_tensor=pixels
-    )
+    stock = keras.applications.EfficientNetB1(include_top=False, weights=None, input_tensor=pixels)
     if start == "shared":
         stock.load_weights(SHARED_WEIGHTS)
-        # Keras keeps the statistics it was built with until told otherwise.
-        stock.get_layer("normalization").finalize_state()
+    elif start == "imagenet":
+        stock.set_weights(imagenet_weights(keras.applications.EfficientNetB1(include_top=False, weights="imagenet")))
+    # Keras keeps the statistics it was built with until told otherwise.
+    (normalization,) = [layer for layer in stock.layers if isinstance(layer, keras.layers.Normalization)]
+    normalization.finalize_state()
     return keras.Model(pixels, stock.output, name="efficientnetb1")
+
+
+def imagenet_weights(published: Any) -> list[Any]:
+    """The weights of Keras's ImageNet network, for the same graph without its second rescaling.
+
+    Keras divides by the square root of ImageNet's deviations after normalising; here that division goes into the
+    variance, so that networks of every start have one graph.
+    """
+    (rescaling,) = [layer for layer in published.layers[2:] if type(layer).__name__ == "Rescaling"]
+    mean, variance, *rest = published.get_weights()
+    return [mean, variance / np.square(np.asarray(rescaling.scale, np.float32)), *rest]
 
 
 def network(size: int, start: str, *, dropout: float = 0.0) -> Any:

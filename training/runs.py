@@ -28,6 +28,10 @@ class Taken(Exception):
     """Raised when a run would overwrite another's checkpoint."""
 
 
+class Unfinished(Exception):
+    """Raised when a run has nothing to make a bundle of."""
+
+
 def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: float, *, size: int, epochs: int) -> None:
     """Write down what stands in ``folder``: configuration, data, machine, packages, time, commit.
 
@@ -47,8 +51,12 @@ def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: flo
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``record`` wrote."""
-    content: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    """What ``record`` wrote. Raises Unfinished when nothing is there yet."""
+    try:
+        text = (folder / RECORD).read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise Unfinished(f"{folder} holds no finished epoch; run `python -m training train {folder.name}`.") from err
+    content: dict[str, Any] = json.loads(text)
     return content
 
 

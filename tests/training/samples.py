@@ -13,6 +13,7 @@ from PIL import Image
 from dermq import taxonomy
 from training import manifest
 
+ROOT = Path(__file__).parents[2]
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (200, 40, 200), (40, 200, 200), (120, 120, 120))
 SPLITS = ("train", "train", "train", "train", "val", "test")
 
@@ -43,7 +44,7 @@ def prepare(folder: Path) -> manifest.Manifest:
 def network(size: int, start: str, *, dropout: float = 0.0) -> Any:
     """A few layers of the kinds that the real network has, dropout included; ``start`` is ignored."""
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    scaled = keras.layers.Rescaling(1 / 255)(pixels)
+    scaled = keras.layers.Normalization(axis=-1)(keras.layers.Rescaling(1 / 255)(pixels))
     convolved = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(scaled)
     active = keras.layers.Activation("swish")(keras.layers.BatchNormalization()(convolved))
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(active)

@@ -120,3 +120,19 @@ def test_foreign_pictures_come_in_two_kinds():
     kinds = pictures.foreign(32)
     assert {kind: images.shape[1:] for kind, images in kinds.items()} == dict.fromkeys(kinds, (32, 32, 3))
     assert len(kinds["photographs"]) == 17 * 9
+
+
+def test_imagenet_weights_mean_the_same_without_the_second_rescaling():
+    factors = [1.4, 1.6, 1.8]
+    pixels = keras.Input((4, 4, 3))
+    normalised = keras.layers.Normalization(mean=None, axis=-1)
+    scaled = keras.layers.Rescaling(1 / 255)(pixels)
+    published = keras.Model(pixels, keras.layers.Rescaling(factors)(normalised(scaled)))
+    normalised.set_weights([np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.4]), np.array(0)])
+    normalised.finalize_state()
+    plain = keras.layers.Normalization(axis=-1)
+    ours = keras.Model(pixels, plain(scaled))
+    ours.set_weights(model.imagenet_weights(published))
+    plain.finalize_state()
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3))
+    assert ours.predict(images, verbose=0) == pytest.approx(published.predict(images, verbose=0), abs=1e-5)

@@ -1,0 +1,59 @@
+"""The commands, from archives to a bundle that says the same as its card."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dermq import bundles
+from tests.training import samples
+from training import __main__ as commands
+from training import manifest, runs
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch):
+    """Runs a command on the tiny dataset, in an empty folder; returns its exit status."""
+    samples.prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: commands.main([*arguments])
+
+
+def test_from_archives_to_a_bundle(training, tmp_path, capsys):
+    assert training("prepare", "--metadata", "metadata.csv", "tiny.zip") == 0
+    assert training("train", "smoke") == 0
+    assert training("train", "smoke") == 1
+    assert "--resume" in capsys.readouterr().err
+    assert training("export", "smoke", "--name", "tiny", "--version", "1", "--current") == 0
+    bundle = bundles.current(Path("bundles"))
+    bundles.verify_files(bundle)
+    card = bundle.card
+    assert (card.name, card.version, card.input_size) == ("tiny", "1", 32)
+    assert card.training_data.images == {"train": 28, "val": 7, "test": 7}
+    assert card.training_data.sha256 == manifest.read(Path("runs/data")).sha256
+    assert card.config["plan"]["batch"] == 8
+    assert card.wall_seconds == runs.read_record(Path("runs/smoke"))["wall_seconds"] > 0
+    assert training("evaluate") == 0
+    assert np.load(bundle.path / bundles.GOLDEN)["probabilities"].shape == (8, 7)
+
+
+def test_a_card_that_states_other_figures_is_told(training, capsys):
+    training("prepare", "--metadata", "metadata.csv", "tiny.zip")
+    shipped = bundles.current(samples.ROOT / "bundles")
+    wrong = shipped.path.as_posix()
+    assert training("evaluate", wrong) == 1
+    assert "something else" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("train", "unheard-of"), "No configuration 'unheard-of'"),
+        (("train", "smoke"), "run `python -m training prepare` first"),
+        (("export", "smoke", "--version", "1"), "holds no finished epoch"),
+        (("prepare", "--metadata", "metadata.csv", "absent.zip"), "absent.zip"),
+    ],
+)
+def test_a_mistake_is_answered_in_a_line(training, capsys, arguments, text):
+    assert training(*arguments) == 1
+    assert text in capsys.readouterr().err
