@@ -11,6 +11,7 @@ from uuid import UUID
 
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as Redirect
 
 import dermq
@@ -105,7 +106,7 @@ def sign_out() -> Redirect:
 def home() -> Response:
     """A place to drop images, and the lab's batches, newest first."""
     lab, cursor = auth.current_lab(), request.args.get("cursor")
-    page = _read(lambda session: listing.batches(session, lab.id, limit=BATCHES_SHOWN, cursor=cursor))
+    page = db.read(services.current().sessions, listing.batches, lab.id, limit=BATCHES_SHOWN, cursor=cursor)
     return _live(
         [(batch.id, batch.version) for batch in page.rows],
         lambda: render_template(
@@ -121,7 +122,7 @@ def home() -> Response:
 def batch(batch_id: UUID) -> Response:
     """A batch as it moves: its status, its reports, what it refused, its archives and its images."""
     lab, wanted = auth.current_lab(), _filter()
-    found = _read(lambda session: batches.find(session, lab.id, batch_id))
+    found = db.read(services.current().sessions, batches.find, lab.id, batch_id)
     return _live([(found.id, found.version)], lambda: _batch_page(found, wanted))
 
 
@@ -150,14 +151,16 @@ def api() -> str:
 
 def _batch_page(found: models.Batch, wanted: requests.ImageFilter) -> str:
     images = listing.Filter(wanted.state, wanted.diagnosis, wanted.name)
-    refused_after = request.args.get("refused_after")
-    shown, refused, archives = _read(
-        lambda session: (
+
+    def rows(session: Session) -> tuple[listing.Page[Any], listing.Page[models.Refusal], listing.Page[models.Archive]]:
+        refused_after = request.args.get("refused_after")
+        return (
             listing.images(session, found, images, limit=IMAGES_SHOWN, cursor=wanted.cursor),
             listing.refusals(session, found.id, limit=REFUSALS_SHOWN, cursor=refused_after),
             listing.archives(session, found.id, limit=ARCHIVES_SHOWN),
         )
-    )
+
+    shown, refused, archives = db.read(services.current().sessions, rows)
     status = schemas.Batch.of(found)
     return render_template(
         "batch.html",
@@ -199,10 +202,6 @@ def _live(versions: list[tuple[UUID, int]], render: Callable[[], str]) -> Respon
     response.set_etag(etag)
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _read(work: Callable[[Any], Any]) -> Any:
-    return db.read(services.current().sessions, work)
 
 
 def _table(page: listing.Page[Any], parameter: str) -> Table:

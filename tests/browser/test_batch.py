@@ -12,6 +12,7 @@ from tests.browser.conftest import ARTEFACTS, System, Watched
 
 PROMISED_SECONDS = 2.0
 """One image dropped on an idle system shows its result within this time."""
+FULL = {"code": "storage_full", "detail": "The storage is full."}
 
 
 def test_a_zip_of_originals_is_dropped_and_finishes(signed_in: Page, shared: Path) -> None:
@@ -144,10 +145,40 @@ def test_an_upload_goes_on_when_the_server_was_busy(signed_in_alone: Page, watch
     expect(signed_in_alone.locator("#images .name")).to_contain_text("patient.jpg", timeout=15_000)
 
 
+def test_what_could_not_be_sent_is_listed_and_sent_again(
+    signed_in_alone: Page, watched: Watched, tmp_path: Path
+) -> None:
+    (tmp_path / "first.jpg").write_bytes(samples.jpeg(1))
+    (tmp_path / "second.jpg").write_bytes(samples.jpeg(2))
+    watched.expected.append("507")
+    signed_in_alone.route(re.compile(r"/images\?name="), lambda route: route.fulfill(status=507, json=FULL))
+    _choose(signed_in_alone, [tmp_path / "first.jpg", tmp_path / "second.jpg"])
+    expect(signed_in_alone.get_by_role("heading", name="2 of 2 files could not be sent")).to_be_visible()
+    expect(signed_in_alone.locator("[data-uploads]")).to_contain_text("The storage is full.")
+    expect(_status(signed_in_alone)).to_have_attribute("data-state", "open")
+    signed_in_alone.unroute_all()
+    signed_in_alone.get_by_role("button", name="Try again").click()
+    expect(signed_in_alone.locator("#images tbody tr")).to_have_count(2)
+    expect(_status(signed_in_alone)).to_have_attribute("data-state", "queued")
+
+
+def test_sealing_waits_for_the_uploads_under_way(signed_in_alone: Page, tmp_path: Path) -> None:
+    (tmp_path / "slow.jpg").write_bytes(samples.jpeg())
+    held = []
+    signed_in_alone.route(re.compile(r"/images\?name="), lambda route: held.append(route))
+    signed_in_alone.get_by_label("Keep open to add more").check()
+    _choose(signed_in_alone, [tmp_path / "slow.jpg"])
+    expect(signed_in_alone.locator("[data-uploads]")).to_contain_text("the batch stays open")
+    signed_in_alone.get_by_role("button", name="Seal").click()
+    expect(signed_in_alone.locator("[data-uploads]")).to_contain_text("the batch is sealed when all is sent")
+    held[0].continue_()
+    expect(_status(signed_in_alone)).to_have_attribute("data-state", "queued")
+
+
 def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_path: Path) -> None:
     (tmp_path / "slow.jpg").write_bytes(samples.jpeg())
     held = []
-    signed_in_alone.route(re.compile(r"/images\?name="), held.append)  # not answered for now
+    signed_in_alone.route(re.compile(r"/images\?name="), lambda route: held.append(route))  # not answered for now
     _choose(signed_in_alone, [tmp_path / "slow.jpg"])
     expect(signed_in_alone.get_by_role("heading", name="Uploading 0 of 1 file")).to_be_visible()
     asked = []

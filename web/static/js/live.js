@@ -18,6 +18,7 @@ export class Live extends EventTarget {
   #changedLast = true;
   #timer = 0;
   #turn = 0;
+  #isStopped = false;
 
   start() {
     localise(document);
@@ -33,8 +34,21 @@ export class Live extends EventTarget {
     this.#schedule();
   }
 
+  // Looks no more until it may again.
+  stop() {
+    this.#isStopped = true;
+    this.#turn += 1;
+    clearTimeout(this.#timer);
+  }
+
+  resume() {
+    this.#isStopped = false;
+    this.hurry();
+  }
+
   // Looks now.
   async refresh() {
+    if (this.#isStopped) return;
     const turn = ++this.#turn;
     clearTimeout(this.#timer);
     try {
@@ -93,6 +107,7 @@ export class Live extends EventTarget {
 
   #schedule() {
     clearTimeout(this.#timer);
+    if (this.#isStopped) return;
     this.#timer = setTimeout(() => this.refresh(), this.#delay());
   }
 

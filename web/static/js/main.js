@@ -122,18 +122,21 @@ async function seal() {
 
 async function act(button) {
   forget("complaint");
-  if ("ends" in button.dataset) uploads?.stop();
+  if ("waits" in button.dataset && uploads?.isBusy) return uploads.sealLater();
+  if ("ends" in button.dataset) uploads?.abandon();
   button.disabled = true;
+  const isDeletion = button.dataset.call === "DELETE";
+  if (isDeletion) live.stop(); // it would find the batch gone and say so
   try {
     await call(button.dataset.call, button.dataset.address);
-    if (button.dataset.call === "DELETE") return location.assign("/");
-    live.hurry();
+    if (isDeletion) return location.assign("/");
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     complain(problem.message);
   } finally {
     button.disabled = false;
   }
+  live.resume();
   return live.refresh();
 }
 

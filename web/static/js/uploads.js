@@ -17,6 +17,7 @@ export class Uploads extends EventTarget {
   #running = 0;
   #endedBytes = 0;
   #stop = new AbortController();
+  #isAbandoned = false;
 
   constructor(batchAddress) {
     super();
@@ -45,6 +46,11 @@ export class Uploads extends EventTarget {
     this.#queue(files);
   }
 
+  sealLater() {
+    this.sealWhenSent = true;
+    this.#changed();
+  }
+
   // Sends what could not be sent before once more.
   retry() {
     const files = this.unsent.map(({ name, file }) => ({ name, file }));
@@ -52,10 +58,18 @@ export class Uploads extends EventTarget {
     this.#queue(files);
   }
 
-  // Stops after the bytes in flight; what was not sent stays listed as such.
-  stop(reason = "Stopped.") {
+  // Stops at once; what was not sent stays listed as such.
+  stop() {
     this.sealWhenSent = false;
-    this.#giveUp(new Problem(0, "stopped", reason));
+    this.#giveUp(stopped());
+  }
+
+  // Stops at once, for good.
+  abandon() {
+    this.stop();
+    this.#isAbandoned = true;
+    this.unsent = [];
+    this.#changed();
   }
 
   #queue(files) {
@@ -100,11 +114,11 @@ export class Uploads extends EventTarget {
         return await put(this.#address(upload.name), upload.file, { onProgress, signal });
       } catch (problem) {
         upload.loaded = 0;
-        if (signal.aborted) throw new Problem(0, "stopped", "Stopped.");
+        if (signal.aborted) throw stopped();
         if (!(problem instanceof Problem) || !problem.isTransient || attempt === ATTEMPTS) throw problem;
         const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempt - 1)) * (0.75 + Math.random() / 2);
         await pause(Math.max(backoff, problem.retrySeconds * 1000));
-        if (signal.aborted) throw new Problem(0, "stopped", "Stopped.");
+        if (signal.aborted) throw stopped();
       }
     }
   }
@@ -118,7 +132,7 @@ export class Uploads extends EventTarget {
       this.lastRefusal = `${upload.name}: ${problem.message}`;
       this.#endedBytes += upload.file.size;
       this.dispatchEvent(new Event("refused"));
-    } else {
+    } else if (!this.#isAbandoned) {
       this.unsent.push({ ...upload, reason: problem.message });
     }
   }
@@ -138,4 +152,8 @@ export class Uploads extends EventTarget {
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+function stopped() {
+  return new Problem(0, "stopped", "Stopped.");
 }

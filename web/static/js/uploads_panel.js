@@ -1,6 +1,8 @@
 // Shows how uploads stand: one bar for all, a line for each file in flight, and what could not be sent. The number of
 // rows does not depend on the number of files.
 
+import { morph } from "./morph.js";
+
 const UNSENT_SHOWN = 50;
 const number = new Intl.NumberFormat("en");
 
@@ -8,12 +10,17 @@ export class UploadsPanel {
   #uploads;
   #root;
   #isDue = false;
-  #startedAt = performance.now();
+  #begun = null; // when this run of uploads began and how many bytes had been sent by then
 
   constructor(uploads, root) {
     this.#uploads = uploads;
     this.#root = root;
     uploads.addEventListener("change", () => this.#soon());
+    root.addEventListener("click", (event) => {
+      const action = event.target.dataset.press;
+      if (action === "stop") uploads.stop();
+      if (action === "retry") uploads.retry();
+    });
     this.#draw();
   }
 
@@ -29,15 +36,15 @@ export class UploadsPanel {
 
   #draw() {
     const uploads = this.#uploads;
+    if (!uploads.isBusy) this.#begun = null;
+    else this.#begun ??= { at: performance.now(), bytes: uploads.sentBytes };
     this.#root.hidden = !uploads.isBusy && uploads.unsent.length === 0;
     if (this.#root.hidden) return;
-    const nodes = [this.#heading()];
-    if (uploads.isBusy) nodes.push(...this.#progress());
-    if (uploads.unsent.length > 0) nodes.push(...this.#unsent());
-    // The buttons are drawn once and kept, so that none is replaced under a finger or loses the focus.
-    const focused = document.activeElement?.dataset?.uploadsAction;
-    this.#root.replaceChildren(...nodes);
-    if (focused) this.#root.querySelector(`[data-uploads-action="${focused}"]`)?.focus();
+    const wanted = this.#root.cloneNode(false);
+    wanted.append(this.#heading());
+    if (uploads.isBusy) wanted.append(...this.#progress());
+    if (uploads.unsent.length > 0) wanted.append(...this.#unsent());
+    morph(this.#root, wanted);
   }
 
   #heading() {
@@ -46,22 +53,22 @@ export class UploadsPanel {
       ? `Uploading ${number.format(sent + refused)} of ${number.format(total)} ${total === 1 ? "file" : "files"}`
       : `${number.format(unsent.length)} of ${number.format(total)} files could not be sent`;
     const head = element("div", "head", element("h2", "", title));
-    if (isBusy) head.append(this.#button("stop", "Stop", "btn btn-sm btn-quiet push", () => this.#uploads.stop()));
+    if (isBusy) head.append(button("stop", "Stop", "btn btn-sm btn-quiet push"));
     return head;
   }
 
   #progress() {
-    const { sentBytes, totalBytes, active, refused, lastRefusal } = this.#uploads;
+    const { sentBytes, totalBytes, active, refused, lastRefusal, sealWhenSent } = this.#uploads;
     const bar = progress(sentBytes, totalBytes, "Bytes sent");
-    const seconds = (performance.now() - this.#startedAt) / 1000;
-    const speed = seconds > 1 ? ` · ${size(sentBytes / seconds)}/s` : "";
-    const line = element("p", "soft small mt-2 mb-0", `${size(sentBytes)} of ${size(totalBytes)}${speed}`);
+    const seconds = (performance.now() - this.#begun.at) / 1000;
+    const speed = seconds > 1 ? ` · ${size((sentBytes - this.#begun.bytes) / seconds)}/s` : "";
+    const then = sealWhenSent ? "the batch is sealed when all is sent" : "the batch stays open";
+    const line = element("p", "soft small mt-2 mb-0", `${size(sentBytes)} of ${size(totalBytes)}${speed} · ${then}`);
     const list = element("ul", "");
-    for (const upload of active) {
-      const share = upload.file.size ? Math.round((100 * upload.loaded) / upload.file.size) : 100;
-      list.append(
-        element("li", "", element("span", "mono", upload.name), progress(upload.loaded, upload.file.size, upload.name), element("span", "soft", `${share} %`)),
-      );
+    for (const { name, file, loaded } of active) {
+      const share = file.size ? Math.round((100 * loaded) / file.size) : 100;
+      const percent = element("span", "soft", `${share} %`);
+      list.append(element("li", "", element("span", "mono", name), progress(loaded, file.size, name), percent));
     }
     const nodes = [bar, line, list];
     if (refused > 0) nodes.push(element("p", "small mt-2 mb-0", `${number.format(refused)} refused. ${lastRefusal}`));
@@ -70,40 +77,35 @@ export class UploadsPanel {
 
   #unsent() {
     const { unsent, isBusy } = this.#uploads;
-    const list = element("ul", "");
+    const list = element("ul", "unsent");
     for (const { name, reason } of unsent.slice(0, UNSENT_SHOWN)) {
-      const row = element("div", "small", element("span", "mono", name), ` ${reason}`);
-      list.append(row);
+      list.append(element("li", "", element("span", "mono", name), ` ${reason}`));
     }
-    if (unsent.length > UNSENT_SHOWN) list.append(element("div", "small soft", `and ${number.format(unsent.length - UNSENT_SHOWN)} more`));
+    const more = unsent.length - UNSENT_SHOWN;
+    if (more > 0) list.append(element("li", "soft", `and ${number.format(more)} more`));
     if (isBusy) return [list];
-    return [list, this.#button("retry", "Try again", "btn btn-sm btn-primary mt-3", () => this.#uploads.retry())];
-  }
-
-  #button(action, text, classes, onClick) {
-    const button = element("button", classes, text);
-    button.type = "button";
-    button.dataset.uploadsAction = action;
-    // Pressed rather than clicked: a redraw between press and release would swallow the click.
-    button.addEventListener("pointerdown", onClick);
-    button.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") onClick();
-    });
-    return button;
+    return [list, button("retry", "Try again", "btn btn-sm btn-primary mt-3")];
   }
 }
 
-export function size(bytes) {
+function size(bytes) {
   const units = ["B", "kB", "MB", "GB"];
   const power = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log10(bytes) / 3));
   const value = bytes / 1000 ** power;
   return `${value.toFixed(power > 0 && value < 100 ? 1 : 0)} ${units[power]}`;
 }
 
+function button(action, text, classes) {
+  const node = element("button", classes, text);
+  node.type = "button";
+  node.dataset.press = action;
+  return node;
+}
+
 function progress(value, max, label) {
   const bar = element("progress", "");
-  bar.max = max || 1;
-  bar.value = value;
+  bar.setAttribute("max", max || 1);
+  bar.setAttribute("value", value);
   bar.setAttribute("aria-label", label);
   return bar;
 }

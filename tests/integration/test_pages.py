@@ -1,0 +1,182 @@
+"""The pages as a browser gets them: who sees what, what each says, and what a refresh costs."""
+
+import re
+import uuid
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+from markupsafe import escape
+from werkzeug.test import TestResponse
+
+from dermq import db, labs, taxonomy
+from dermq.blobs import Blobs
+from dermq.bundles import Bundle
+from dermq.models import Batch, Lab
+from dermq.settings import Settings
+from tests import fakes, samples
+
+EVERY_PAGE = ["/", "/classes", "/bundle", "/guide", "/api/docs", "/sign-in", "/no-such-page"]
+
+
+@pytest.fixture
+def visitor(app: APIFlask) -> FlaskClient:
+    """A browser that nobody has signed in with."""
+    return app.test_client()
+
+
+@pytest.fixture
+def browser(visitor: FlaskClient, token: str) -> FlaskClient:
+    """A browser that is signed in."""
+    assert sign_in(visitor, token).status_code == 302
+    return visitor
+
+
+@pytest.fixture
+def batch(sessions: db.Sessions, blobs: Blobs, settings: Settings, lab: Lab, bundle: Bundle) -> Batch:
+    """A batch of two images that wait."""
+    made = fakes.create(sessions, lab, bundle, name="<i>mine</i>")
+    fakes.add(
+        sessions, blobs, settings, made, {"<b>good</b>.jpg": samples.jpeg(), "half.jpg": samples.truncated_jpeg()}
+    )
+    return made
+
+
+def csrf(client: FlaskClient) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/sign-in").text)
+    assert found is not None
+    return found[1]
+
+
+def sign_in(client: FlaskClient, token: str, **fields: str) -> TestResponse:
+    return client.post("/sign-in", data={"csrf_token": csrf(client), "token": token, **fields})
+
+
+def sign_in_link(sessions: db.Sessions, lab: Lab) -> str:
+    def issue(session: db.Session) -> str:
+        return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])
+
+    return f"/sign-in?code={db.transact(sessions, issue)}"
+
+
+@pytest.mark.parametrize("path", EVERY_PAGE)
+def test_every_page_says_that_it_is_for_research_only(visitor: FlaskClient, token: str, path: str) -> None:
+    if path not in ("/sign-in", "/no-such-page"):
+        sign_in(visitor, token)
+    assert str(escape(taxonomy.NOTICE)) in visitor.get(path).text
+
+
+def test_who_is_not_signed_in_is_asked_to_and_comes_back(visitor: FlaskClient, token: str) -> None:
+    asked = visitor.get("/?cursor=abc")
+    assert (asked.status_code, asked.location) == (302, "/sign-in?next=/?cursor%3Dabc")
+    assert sign_in(visitor, token, next="/classes").location == "/classes"
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://example.org/", "//example.org", "/\\example.org", "javascript:alert(1)"]
+)
+def test_signing_in_leads_to_no_other_site(visitor: FlaskClient, token: str, elsewhere: str) -> None:
+    assert sign_in(visitor, token, next=elsewhere).location == "/"
+
+
+def test_a_wrong_token_is_refused_with_the_reason(visitor: FlaskClient) -> None:
+    answer = sign_in(visitor, "dermq_wrong")
+    assert answer.status_code == 401
+    assert "wrong or was revoked" in answer.text
+
+
+def test_a_link_signs_in_once(app: APIFlask, sessions: db.Sessions, lab: Lab, token: str) -> None:
+    link = sign_in_link(sessions, lab)
+    first, second = app.test_client(), app.test_client()
+    assert first.get(link).location == "/"
+    assert first.get("/").status_code == 200
+    assert first.get(link).location == "/"  # opened again by who is signed in already
+    refused = second.get(link)
+    assert refused.status_code == 401
+    assert "used already" in refused.text
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out"])
+def test_a_form_without_its_csrf_token_is_refused(browser: FlaskClient, token: str, path: str) -> None:
+    assert browser.post(path, data={"token": token}).status_code == 400
+
+
+def test_signing_out_ends_the_session(browser: FlaskClient) -> None:
+    browser.post("/sign-out", data={"csrf_token": csrf(browser)})
+    assert browser.get("/").status_code == 302
+
+
+def test_revoking_the_token_ends_the_session(browser: FlaskClient, sessions: db.Sessions, lab: Lab) -> None:
+    [issued] = db.read(sessions, labs.tokens, lab)
+    db.transact(sessions, labs.revoke_token, issued.id)
+    assert browser.get("/").status_code == 302
+
+
+def test_another_labs_batch_is_not_found(visitor: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
+    other = db.transact(sessions, labs.add, "other lab")
+    sign_in(visitor, db.transact(sessions, labs.issue_token, other, "test"))
+    theirs, none = visitor.get(f"/batches/{batch.id}"), visitor.get(f"/batches/{uuid.uuid4()}")
+    assert (theirs.status_code, none.status_code) == (404, 404)
+    assert "mine" not in visitor.get("/").text
+
+
+def test_names_are_data_and_never_markup(browser: FlaskClient, batch: Batch) -> None:
+    page = browser.get(f"/batches/{batch.id}").text
+    assert "&lt;b&gt;good&lt;/b&gt;.jpg" in page
+    assert "&lt;i&gt;mine&lt;/i&gt;" in page
+    assert "<b>good" not in page
+    assert "<i>mine" not in page + browser.get("/").text
+
+
+def test_no_page_has_scripts_or_styles_of_its_own(browser: FlaskClient, batch: Batch) -> None:
+    for path in ("/", f"/batches/{batch.id}", "/classes", "/bundle", "/guide"):
+        page = browser.get(path).text
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", page), path
+
+
+def test_a_refresh_costs_a_304_until_something_changes(
+    browser: FlaskClient, sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch
+) -> None:
+    for path in ("/", f"/batches/{batch.id}", f"/batches/{batch.id}?state=failed"):
+        known = {"If-None-Match": browser.get(path).headers["ETag"]}
+        assert browser.get(path, headers=known).status_code == 304
+        fakes.add(sessions, blobs, settings, batch, {f"{uuid.uuid4()}.jpg": samples.jpeg()})
+        assert browser.get(path, headers=known).status_code == 200
+
+
+def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
+    fakes.fill(sessions, batch, 60)
+    page = browser.get(f"/batches/{batch.id}?state=queued").text
+    assert page.count('<td class="picture">') == 50
+    following = re.search(r'href="([^"]+)" rel="next"', page)
+    assert following is not None
+    assert browser.get(following[1].replace("&amp;", "&")).text.count('<td class="picture">') == 12
+    assert "No image of this batch is like that" in browser.get(f"/batches/{batch.id}?diagnosis=mel").text
+
+
+@pytest.mark.parametrize("query", ["state=lost", "diagnosis=flu", "cursor=%%%", "refused_after=%%%"])
+def test_an_address_that_no_page_of_ours_makes_is_refused_as_a_page(
+    browser: FlaskClient, batch: Batch, query: str
+) -> None:
+    answer = browser.get(f"/batches/{batch.id}?{query}")
+    assert answer.status_code == 422
+    assert answer.content_type.startswith("text/html")
+
+
+def test_the_classes_have_their_full_names_and_a_sentence(visitor: FlaskClient) -> None:
+    page = visitor.get("/classes").text
+    for diagnosis in taxonomy.DIAGNOSES:
+        assert str(escape(diagnosis.name)) in page
+        assert str(escape(diagnosis.description)) in page
+
+
+def test_the_bundles_page_shows_its_card(visitor: FlaskClient, bundle: Bundle) -> None:
+    page = visitor.get("/bundle").text
+    card = bundle.card
+    for text in (card.limits, card.licence, card.citation, card.start_weights, bundle.sha256):
+        assert str(escape(text)) in page
+    assert f"{100 * card.metrics['test'].balanced_accuracy:.1f} %" in page
+
+
+def test_the_guide_names_this_host(visitor: FlaskClient) -> None:
+    assert "API=http://localhost/api/v1" in visitor.get("/guide").text
