@@ -1,0 +1,91 @@
+"""Errors become problems for programs and pages for people. On SQLite alone."""
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+
+from dermq import errors
+from tests import api
+from web import health, listing, services
+from web.headers import CONTENT_SECURITY_POLICY
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.NotFound, 404), (errors.Unauthorized, 401), (errors.TooLarge, 413), (errors.UnsupportedFormat, 415),
+        (errors.Rejected, 422), (errors.Conflict, 409), (errors.OutOfSpace, 507), (errors.Unavailable, 503),
+        (errors.Transient, 503), (errors.Unfit, 503), (errors.Permanent, 500),
+    ],
+)  # fmt: skip
+def test_each_class_has_its_status(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, error: type[errors.DermqError], status: int
+) -> None:
+    def fail(*ignored: object, **more: object) -> None:
+        raise error("some_code", "What was wrong.")
+
+    monkeypatch.setattr(listing, "batches", fail)
+    answer = client.get(api.BATCHES)
+    problem = api.assert_problem(answer, status, "some_code")
+    assert problem["detail"] == "What was wrong."
+    assert ("Retry-After" in answer.headers) == (status == 503)
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+
+
+def test_an_unknown_error_tells_nothing_of_the_inside(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*ignored: object, **more: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(listing, "batches", fail)
+    answer = client.get(api.BATCHES)
+    api.assert_problem(answer, 500, "internal_server_error")
+    assert "secret" not in answer.text and "RuntimeError" not in answer.text
+
+
+def test_addresses_and_methods_that_are_not_there_are_problems(client: FlaskClient) -> None:
+    api.assert_problem(client.get("/api/v1/nothing"), 404, "not_found")
+    answer = client.post("/api/v1/openapi.json")
+    api.assert_problem(answer, 405, "method_not_allowed")
+    assert "GET" in answer.headers["Allow"]
+
+
+def test_people_get_pages(client: FlaskClient) -> None:
+    answer = client.get("/nothing")
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/health/live", "/api/v1/batches", "/api/v1/openapi.json", "/api/docs"])
+def test_every_answer_is_hardened(client: FlaskClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "script-src" not in headers["Content-Security-Policy"]
+
+
+def test_no_page_may_run_what_is_written_in_it() -> None:
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+
+
+def test_answers_to_a_lab_are_for_it_alone(client: FlaskClient) -> None:
+    assert "private" in client.get(api.BATCHES).headers["Cache-Control"]
+    assert client.get("/api/v1/nothing").headers["Cache-Control"] == "no-store"
+
+
+def test_without_a_bundle_nothing_is_created(app: APIFlask, client: FlaskClient, tmp_path: object) -> None:
+    here: services.Services = app.extensions[services.EXTENSION]
+    moved = here.settings.model_copy(update={"bundles_dir": tmp_path})
+    services.attach(app, services.Services(moved, here.sessions, here.blobs, here.wakeups, here.receiving))
+    api.assert_problem(client.post(api.BATCHES, json={"name": "x"}), 503, "no_bundle")
+    assert not health.examine(services_of(app))["bundle"].ok
+
+
+def services_of(app: APIFlask) -> services.Services:
+    found: services.Services = app.extensions[services.EXTENSION]
+    return found

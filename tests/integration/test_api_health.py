@@ -1,0 +1,76 @@
+"""Health: live at once, ready when work can be done."""
+
+import sqlalchemy as sa
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+
+from dermq import db, models
+from dermq.models import Worker
+from tests import api, fakes
+
+
+def _seen(sessions: db.Sessions, queue: str, seconds_ago: float) -> None:
+    at = db.now(-seconds_ago)
+    row = {"name": f"{queue}-1", "queue": queue, "started_at": at, "seen_at": at, "progressed_at": at}
+    db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)) and None)
+
+
+def test_live_needs_nothing(app: APIFlask) -> None:
+    assert app.test_client().get("/health/live").get_json() == {"status": "live"}
+
+
+def test_ready_when_everything_is_there(app: APIFlask, sessions: db.Sessions) -> None:
+    for queue in ("classify", "intake"):
+        _seen(sessions, queue, seconds_ago=20)
+    answer = app.test_client().get("/health/ready")
+    assert answer.status_code == 200, answer.text
+    checks = answer.get_json()["checks"]
+    assert set(checks) == {"database", "redis", "bundle", "worker_classify", "worker_intake"}
+    assert all(check["ok"] for check in checks.values())
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_not_ready_without_workers_or_with_silent_ones(app: APIFlask, sessions: db.Sessions) -> None:
+    _seen(sessions, "classify", seconds_ago=40)
+    answer = app.test_client().get("/health/ready")
+    problem = api.assert_problem(answer, 503, "not_ready")
+    assert [name for name, check in problem["checks"].items() if not check["ok"]] == [
+        "worker_classify",
+        "worker_intake",
+    ]
+    assert "start one" in problem["detail"]
+    assert "Retry-After" in answer.headers
+
+
+def test_not_ready_without_redis(app: APIFlask, wakeups: fakes.Wakeups) -> None:
+    wakeups.reachable = lambda: False  # type: ignore[method-assign]
+    problem = api.assert_problem(app.test_client().get("/health/ready"), 503, "not_ready")
+    assert "DERMQ_REDIS_URL" in problem["checks"]["redis"]["detail"]
+
+
+def test_not_ready_before_the_migrations(app: APIFlask, sessions: db.Sessions) -> None:
+    with sessions.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    problem = api.assert_problem(app.test_client().get("/health/ready"), 503, "not_ready")
+    assert "alembic upgrade head" in problem["checks"]["database"]["detail"]
+
+
+def test_not_ready_without_tables(app: APIFlask, sessions: db.Sessions) -> None:
+    with sessions.engine.begin() as connection:
+        models.Base.metadata.drop_all(connection)
+    problem = api.assert_problem(app.test_client().get("/health/ready"), 503, "not_ready")
+    assert not problem["checks"]["worker_classify"]["ok"]
+
+
+def test_a_database_that_is_gone_is_told_without_its_address(client: FlaskClient, app: APIFlask) -> None:
+    engine = app.extensions["dermq"].sessions.engine
+
+    def fail(*ignored: object) -> None:
+        raise sa.exc.OperationalError("SELECT", {}, Exception("password=secret"))
+
+    sa.event.listen(engine, "begin", fail)
+    answer = app.test_client().get("/health/ready")
+    sa.event.remove(engine, "begin", fail)
+    problem = api.assert_problem(answer, 503, "not_ready")
+    assert "DERMQ_DATABASE_URL" in problem["checks"]["database"]["detail"]
+    assert "secret" not in answer.text
