@@ -1,12 +1,23 @@
-"""From a name and a stream of bytes to an arrival: what the web and the unpacker check before anything is accepted."""
+"""How files enter a batch: from a name and a stream of bytes to an arrival, and from arrivals to images or refusals.
+
+The web and the unpacker check and receive here. Who adds images locks the batch first and touches no other image.
+"""
 
 import contextlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
-from dermq import errors, imaging, models
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dermq import batches, errors, imaging, models
 from dermq.blobs import Blobs, Incoming
+from dermq.lifecycle import ImageState
+from dermq.models import Batch, Image, Lab, Refusal
 from dermq.settings import Settings
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -19,6 +30,16 @@ class Arrival:
     name: str
     file: Incoming
     header: imaging.Header
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one file: received or unchanged at a position, or refused with an error."""
+
+    name: str
+    position: int | None = None
+    unchanged: bool = False
+    error: errors.DermqError | None = None
 
 
 def check_name(name: str) -> str:
@@ -84,3 +105,140 @@ def too_large(settings: Settings) -> errors.TooLarge:
     return errors.TooLarge(
         "image_too_large", f"The file has more than {settings.max_image_bytes:,} bytes, the most that is accepted."
     )
+
+
+def receive(
+    session: Session,
+    batch_id: uuid.UUID,
+    arrived: Sequence[Arrival],
+    blobs: Blobs,
+    settings: Settings,
+    *,
+    refused: Sequence[tuple[str, errors.DermqError]] = (),
+    archive_id: uuid.UUID | None = None,
+) -> list[Verdict]:
+    """Put checked files into a batch and give a verdict on each, in order; keep the refusals of the others.
+
+    The same name with the same bytes changes nothing; with other bytes, or over a limit, the file is refused and the
+    refusal kept. Raises NotFound and Conflict when the batch takes no images at all.
+    """
+    batch = batches.lock(session, batch_id)
+    batches.check_open(batch, from_archive=archive_id is not None)
+    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
+    room = _room(session, batch, settings)
+    verdicts: list[Verdict] = []
+    fresh: list[tuple[Arrival, int]] = []
+    for arrival in arrived:
+        verdict = _verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
+        if verdict.error is None and not verdict.unchanged and verdict.position is not None:
+            fresh.append((arrival, verdict.position))
+            known[arrival.name] = (arrival.file.sha256, verdict.position)
+            room = room.less_one()
+        verdicts.append(verdict)
+    if fresh:
+        blobs.put(batch_id, [arrival.file for arrival, _ in fresh])
+        session.execute(sa.insert(Image), [_image_row(batch_id, arrival, position) for arrival, position in fresh])
+        batch.received += len(fresh)
+        batch.queued += len(fresh)
+    conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
+    for name, error in (*refused, *conflicts):
+        _add_refusal(session, batch, name, error, archive_id)
+    batches.changed(batch, touched=True)
+    return verdicts
+
+
+def refuse(
+    session: Session,
+    batch_id: uuid.UUID,
+    name: str,
+    error: errors.DermqError,
+) -> None:
+    """Keep the refusal of a file that never became an arrival."""
+    batch = batches.lock(session, batch_id)
+    batches.check_open(batch)
+    _add_refusal(session, batch, name, error, None)
+    batches.changed(batch, touched=True)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """How many more images may come, and the error when none may."""
+
+    images: int
+    error: errors.DermqError
+
+    def less_one(self) -> "_Room":
+        return _Room(self.images - 1, self.error)
+
+
+def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
+    most = settings.max_images_per_batch
+    full = errors.TooLarge("batch_full", f"The batch holds {most:,} images, the most that is accepted.")
+    room = _Room(most - batch.received, full)
+    quota = session.scalar(sa.select(Lab.max_waiting_images).where(Lab.id == batch.lab_id))
+    if quota is None:
+        return room
+    waiting = session.scalar(sa.select(sa.func.sum(Batch.queued)).where(Batch.lab_id == batch.lab_id)) or 0
+    over = errors.TooLarge("lab_quota", f"The lab's quota of {quota:,} waiting images is used up; try again later.")
+    return min(room, _Room(quota - waiting, over), key=lambda candidate: candidate.images)
+
+
+def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
+    if arrival.name in known:
+        sha256, at = known[arrival.name]
+        if sha256 == arrival.file.sha256:
+            return Verdict(arrival.name, at, unchanged=True)
+        taken = errors.Conflict(
+            "name_taken", "The batch has another image of this name; names are unique in a batch and bytes stay."
+        )
+        return Verdict(arrival.name, error=taken)
+    if room.images <= 0:
+        return Verdict(arrival.name, error=room.error)
+    return Verdict(arrival.name, position)
+
+
+def _known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
+    found = session.execute(
+        sa.select(Image.name, Image.sha256, Image.position).where(Image.batch_id == batch_id, Image.name.in_(names))
+    )
+    return {name: (sha256, position) for name, sha256, position in found}
+
+
+def _image_row(batch_id: uuid.UUID, arrival: Arrival, position: int) -> dict[str, Any]:
+    return {
+        "batch_id": batch_id,
+        "position": position,
+        "name": arrival.name,
+        "sha256": arrival.file.sha256,
+        "bytes": arrival.file.bytes,
+        "width": arrival.header.width,
+        "height": arrival.header.height,
+        "state": ImageState.QUEUED,
+    }
+
+
+def _add_refusal(
+    session: Session, batch: Batch, name: str, error: errors.DermqError, archive_id: uuid.UUID | None
+) -> None:
+    """Keep a refusal once: a client that tries the same file again adds nothing."""
+    shown = printable(name)[: models.Refusal.name.type.length]
+    same = sa.select(Refusal.id).where(
+        Refusal.batch_id == batch.id,
+        Refusal.name == shown,
+        Refusal.code == error.code,
+        Refusal.archive_id.is_(None) if archive_id is None else Refusal.archive_id == archive_id,
+    )
+    if session.scalar(same.limit(1)) is not None:
+        return
+    session.add(
+        Refusal(
+            batch_id=batch.id,
+            archive_id=archive_id,
+            name=shown,
+            code=error.code,
+            detail=error.detail[:1000],
+            created_at=datetime.now(UTC),
+        )
+    )
+    session.flush()
+    batch.refused += 1

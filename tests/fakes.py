@@ -94,11 +94,11 @@ def create(
 
 def add(
     sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, files: dict[str, bytes]
-) -> list[batches.Verdict]:
+) -> list[arrivals.Verdict]:
     """Put files into a batch as the web does."""
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(arrivals.taken(blobs, name, [data], settings)) for name, data in files.items()]
-        return db.transact(sessions, batches.receive, batch.id, taken, blobs, settings)
+        return db.transact(sessions, arrivals.receive, batch.id, taken, blobs, settings)
 
 
 def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, db, errors
+from dermq import archives, arrivals, db, errors
 from dermq.arrivals import Arrival
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Claim
@@ -244,7 +244,7 @@ def _chunks(
 def _record(session: Session, runtime: Runtime, task: Task, page: Page) -> None:
     """Put a page into the batch and note where to go on. Raises LeaseLost when the archive is no longer ours."""
     archive = _locked(session, task)
-    verdicts = batches.receive(
+    verdicts = arrivals.receive(
         session,
         task.batch_id,
         page.arrived,

@@ -11,7 +11,7 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
-from dermq import batches
+from dermq import arrivals
 from dermq.blobs import Blobs
 from dermq.queue import Queue
 from tests import api, fakes, samples
@@ -173,13 +173,13 @@ def test_files_are_closed_and_on_disk_before_the_next_is_read(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     descriptors: list[int] = []
-    receive = batches.receive
+    receive = arrivals.receive
 
     def watched(*arguments: object, **more: object) -> object:
         descriptors.append(len(list(Path("/proc/self/fd").iterdir())))
         return receive(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batches, "receive", watched)
+    monkeypatch.setattr(arrivals, "receive", watched)
     for count in (1, 60):
         api.send(client, [(f"{number}.jpg", samples.jpeg(number)) for number in range(count)])
     assert descriptors[1] - descriptors[0] < 10

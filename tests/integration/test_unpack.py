@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from dermq import archives, batches, bundles, db, errors
+from dermq import archives, arrivals, batches, bundles, db, errors
 from dermq.blobs import Blobs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab, Refusal
@@ -44,7 +44,8 @@ def get(runtime: Runtime, archive: Archive) -> Archive:
 
 def refusals(runtime: Runtime, batch: Batch) -> dict[str, str]:
     wanted = sa.select(Refusal.name, Refusal.code).where(Refusal.batch_id == batch.id)
-    return {name: code for name, code in db.read(runtime.sessions, lambda session: session.execute(wanted).all())}
+    found = db.read(runtime.sessions, lambda session: session.execute(wanted).all())
+    return {row.name: row.code for row in found}
 
 
 def test_every_entry_gets_a_verdict(runtime: Runtime, batch: Batch) -> None:
@@ -167,7 +168,7 @@ def test_unpacking_goes_on_where_it_was_stopped(
 ) -> None:
     monkeypatch.setattr(unpack, "PAGE_ENTRIES", 3)
     archive = store(runtime, batch, samples.archive(fakes.pictures(10)))
-    receive, calls = batches.receive, []
+    receive, calls = arrivals.receive, []
 
     def dies(*args: object, **kwargs: object) -> object:
         calls.append(1)
@@ -175,7 +176,7 @@ def test_unpacking_goes_on_where_it_was_stopped(
             raise errors.Transient("storage_failed", "gone")
         return receive(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batches, "receive", dies)
+    monkeypatch.setattr(arrivals, "receive", dies)
     monkeypatch.setattr(unpack, "_PAUSE_SECONDS", 0.0)
     unpack.drain(runtime)
     found = get(runtime, archive)

@@ -9,7 +9,7 @@ import pydantic
 from flask import request, url_for
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors
+from dermq import arrivals, batches, db, errors
 from dermq.batches import Draft
 from dermq.models import Batch
 from dermq.queue import Queue
@@ -111,7 +111,7 @@ def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
     def work(session: Session) -> uuid.UUID:
         batch, is_new = batches.create(session, lab, draft, bundle)
         if is_new and form.files:
-            batches.receive(session, batch.id, form.arrivals, here.blobs, here.settings, refused=form.refused)
+            arrivals.receive(session, batch.id, form.arrivals, here.blobs, here.settings, refused=form.refused)
         if is_new and seal:
             batches.seal(session, batch.id)
         return batch.id

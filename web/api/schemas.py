@@ -10,8 +10,7 @@ from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
 from dermq import models, taxonomy
-from dermq.arrivals import Arrival
-from dermq.batches import Verdict
+from dermq.arrivals import Arrival, Verdict
 from dermq.lifecycle import ArchiveState, BatchState, ImageState
 from web import listing
 from web.api.requests import DiagnosisCode

@@ -50,9 +50,9 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[schemas.Recei
             taking = arrivals.taken(here.blobs, query_data.name, bodies.chunks(), here.settings)
             arrival = stack.enter_context(taking)
         except errors.Rejected as err:
-            db.transact(here.sessions, batches.refuse, batch_id, query_data.name, err)
+            db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err)
             raise
-        [verdict] = db.transact(here.sessions, batches.receive, batch_id, [arrival], here.blobs, here.settings)
+        [verdict] = db.transact(here.sessions, arrivals.receive, batch_id, [arrival], here.blobs, here.settings)
     if verdict.error is not None:
         raise verdict.error
     received = schemas.ReceivedImage.of(batch_id, arrival, verdict)
