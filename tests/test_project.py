@@ -121,6 +121,21 @@ def test_research_only_stands_where_people_begin() -> None:
     assert taxonomy.NOTICE in (ROOT / "README.md").read_text()
 
 
+def test_figures_in_the_readme_are_those_of_the_card() -> None:
+    readme = (ROOT / "README.md").read_text()
+    card = bundles.current(ROOT / "bundles").card
+    test = card.metrics["test"]
+    assert f"Bundle `{card.name}`, version {card.version}" in readme
+    text = " ".join(readme.split())
+    assert f"accuracy {test.accuracy:.3f}, balanced accuracy {test.balanced_accuracy:.3f}" in text
+    assert f"macro F1 {test.macro_f1:.3f}, expected calibration error {test.expected_calibration_error:.3f}" in text
+    assert f"AUROC of {card.out_of_distribution.auroc:.3f}" in text
+    for diagnosis in taxonomy.DIAGNOSES:
+        recall, precision = test.recall[diagnosis.code], test.precision[diagnosis.code]
+        row = rf"\| {diagnosis.code} \| {diagnosis.name} \|.*\| {recall:.2f} \| {precision:.2f} \|"
+        assert re.search(row, readme), diagnosis.code
+
+
 def _commands(path: Path) -> str:
     """What stands in code spans and code blocks of a document."""
     text = path.read_text()

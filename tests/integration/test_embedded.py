@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from dermq.settings import ROOT
+from tests import samples
 from tests.conftest import free_port
 
 _READY_SECONDS = 60.0
@@ -121,6 +123,20 @@ def test_no_secret_is_in_a_log(running: Running) -> None:
     code = running.said().split("code=")[1].split()[0]
     logs = "".join(path.read_text(errors="replace") for path in (running.var_dir / "log").iterdir())
     assert token not in logs and code not in logs
+
+
+@pytest.mark.parametrize(
+    ("document", "answer"), [("README.md", "1,lesion.jpg,"), ("docs/api.md", '"archives_open":')], ids=str
+)
+def test_commands_in_documents_work(running: Running, tmp_path: Path, document: str, answer: str) -> None:
+    (tmp_path / "lesion.jpg").write_bytes(samples.jpeg())
+    (tmp_path / "images.zip").write_bytes(samples.archive({"a.jpg": samples.jpeg(1), "b/c.jpg": samples.jpeg(2)}))
+    (tmp_path / "var").symlink_to(running.var_dir)
+    commands = "\n".join(re.findall(r"```bash\n(.*?)```", (ROOT / document).read_text(), re.S))
+    script = f"set -euo pipefail\n{commands.replace('http://127.0.0.1:8000', running.address)}"
+    found = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert answer in found.stdout and "urn:dermq:problem" not in found.stdout
 
 
 def test_a_taken_port_is_named_and_nothing_is_touched(running: Running, tmp_path: Path) -> None:
