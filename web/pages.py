@@ -3,14 +3,16 @@
 A page that moves asks for itself with the ETag it has; the parts that changed are put in place by ``static/js``.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as Redirect
 
@@ -55,9 +57,8 @@ class Table:
 
 @blueprint.app_context_processor
 def _everywhere() -> dict[str, Any]:
-    token = g.get("access_token")
     return {
-        "lab": None if token is None else token.lab,
+        "lab": _visitor(),
         "notice": taxonomy.NOTICE,
         "version": dermq.__version__,
         "diagnoses": taxonomy.DIAGNOSES,
@@ -129,14 +130,12 @@ def batch(batch_id: UUID) -> Response:
 @blueprint.get("/classes")
 def classes() -> str:
     """The seven classes by their full names."""
-    auth.is_signed_in()
     return render_template("classes.html")
 
 
 @blueprint.get("/bundle")
 def bundle() -> str:
     """The card of the bundle that new batches use."""
-    auth.is_signed_in()
     current = services.current().bundle()
     splits = sorted(current.card.metrics.items(), key=lambda split: split[0] != "test")
     return render_template("bundle.html", card=current.card, sha256=current.sha256, splits=splits)
@@ -145,8 +144,14 @@ def bundle() -> str:
 @blueprint.get("/guide")
 def api() -> str:
     """How to use the API, with commands that work on this host."""
-    auth.is_signed_in()
     return render_template("api.html", examples=guide.examples(request.host_url.rstrip("/")))
+
+
+def _visitor() -> models.Lab | None:
+    """The lab that is signed in; the page of an error must come even where nobody can find that out."""
+    with contextlib.suppress(errors.DermqError, SQLAlchemyError):
+        return auth.current_lab()
+    return None
 
 
 def _batch_page(found: models.Batch, wanted: requests.ImageFilter) -> str:

@@ -39,7 +39,7 @@ class Progress:
             percent=math.floor(100 * ended / counts.received) if counts.received else 0,
             outcome=", ".join(parts) if counts.received or counts.refused else "no images yet",
             rate=f"{status.images_per_second:.1f} images a second" if moves else "",
-            left="" if status.eta_seconds is None else _span(status.eta_seconds),
+            left="" if status.eta_seconds is None else span(status.eta_seconds),
         )
 
 
@@ -74,9 +74,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / _DAY:.0f} days"
 
 
+def span(seconds: schemas.Seconds) -> str:
+    """``13 to 23 s``."""
+    low, high = duration(seconds.low), duration(seconds.high)
+    if low == high:
+        return f"about {low}"
+    count, unit = low.split()
+    return f"{count if high.endswith(unit) else low} to {high}"
+
+
 def moment(at: datetime) -> str:
     """A time in UTC, for readers whose browser does not turn it into theirs."""
     return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+def folder(name: str) -> str:
+    """``visit-2/one.jpg`` → ``visit-2/``; empty for a name without one."""
+    return name[: name.rfind("/") + 1]
 
 
 def full_name(code: str) -> str:
@@ -89,15 +103,10 @@ def probability(prediction: models.Prediction, code: str) -> float:
     return float(getattr(prediction, f"p_{code}"))
 
 
-_FILTERS: tuple[Callable[..., object], ...] = (number, size, percent, duration, moment, full_name, probability)
+_FILTERS: tuple[Callable[..., object], ...] = (number, size, percent, duration, moment, folder, full_name, probability)
 
 
 def register(blueprint: Blueprint) -> None:
     """Give templates the filters under the functions' names."""
     for function in _FILTERS:
         blueprint.add_app_template_filter(function)
-
-
-def _span(seconds: schemas.Seconds) -> str:
-    low, high = duration(seconds.low), duration(seconds.high)
-    return f"about {low}" if low == high else f"{low} to {high}"

@@ -4,6 +4,7 @@ import re
 import uuid
 
 import pytest
+import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from markupsafe import escape
@@ -36,9 +37,7 @@ def browser(visitor: FlaskClient, token: str) -> FlaskClient:
 def batch(sessions: db.Sessions, blobs: Blobs, settings: Settings, lab: Lab, bundle: Bundle) -> Batch:
     """A batch of two images that wait."""
     made = fakes.create(sessions, lab, bundle, name="<i>mine</i>")
-    fakes.add(
-        sessions, blobs, settings, made, {"<b>good</b>.jpg": samples.jpeg(), "half.jpg": samples.truncated_jpeg()}
-    )
+    fakes.add(sessions, blobs, settings, made, {"<b>good.jpg": samples.jpeg(), "half.jpg": samples.truncated_jpeg()})
     return made
 
 
@@ -120,9 +119,22 @@ def test_another_labs_batch_is_not_found(visitor: FlaskClient, sessions: db.Sess
     assert "mine" not in visitor.get("/").text
 
 
+def test_the_page_of_an_error_knows_who_is_signed_in(browser: FlaskClient) -> None:
+    assert "Sign out" in browser.get("/no-such-page").text
+
+
+def test_a_broken_database_still_leaves_a_page(browser: FlaskClient, app: APIFlask, sessions: db.Sessions) -> None:
+    with sessions.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE access_token RENAME TO lost"))
+    app.testing = False
+    answer = browser.get("/")
+    assert answer.status_code == 500
+    assert str(escape(taxonomy.NOTICE)) in answer.text
+
+
 def test_names_are_data_and_never_markup(browser: FlaskClient, batch: Batch) -> None:
     page = browser.get(f"/batches/{batch.id}").text
-    assert "&lt;b&gt;good&lt;/b&gt;.jpg" in page
+    assert "&lt;b&gt;good.jpg" in page
     assert "&lt;i&gt;mine&lt;/i&gt;" in page
     assert "<b>good" not in page
     assert "<i>mine" not in page + browser.get("/").text

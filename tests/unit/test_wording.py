@@ -3,6 +3,7 @@
 import pytest
 
 from web import wording
+from web.api.schemas import Seconds
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,15 @@ def test_sizes_have_decimal_units(count: int, words: str) -> None:
 )
 def test_durations_have_the_unit_that_reads_best(seconds: float, words: str) -> None:
     assert wording.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(13, 23, "13 to 23 s"), (70, 300, "70 s to 5 min"), (121, 140, "about 2 min")]
+)
+def test_a_span_says_its_unit_once(low: int, high: int, words: str) -> None:
+    assert wording.span(Seconds(low=low, high=high)) == words
+
+
+@pytest.mark.parametrize(("name", "folder"), [("one.jpg", ""), ("visit-2/deeper/one.jpg", "visit-2/deeper/")])
+def test_the_folder_of_a_name_stands_before_it(name: str, folder: str) -> None:
+    assert wording.folder(name) == folder
