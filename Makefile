@@ -26,7 +26,7 @@ check: .venv/.dev ## format, lint, types, imports and unit tests, in under a min
 	$(VENV) -m ruff format --check
 	$(VENV) -m ruff check
 	$(VENV) -m mypy
-	$(VENV) .venv/bin/lint-imports
+	$(VENV) .venv/bin/lint-imports --no-logo
 	$(VENV) -m pytest -q tests/unit
 
 bench: .venv/.dev ## images per second, end to end and of the engine alone (BENCH="--images 10015": all)
