@@ -93,18 +93,24 @@ def export(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Score a bundle on a split and compare with its card; 1 when they differ."""
+    """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
+    from training import assess, metrics, model, pixels, tables
     from training import evaluate as evaluation
-    from training import metrics, model
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
     manifest = manifests.read(_data(options))
-    outputs = evaluation.predict(
-        bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest, options.split,
-        _data(options) / "pixels", _track("predicting"),
-    )  # fmt: skip
-    scored = metrics.score(outputs[model.PROBABILITIES], evaluation.truth(manifest, options.split))
+    size, data = bundle.card.input_size, _data(options) / "pixels"
+    path = bundle.path / bundles.ONNX_MODEL
+    outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
+    probabilities, entries = outputs[model.PROBABILITIES], manifest.of(manifest.reference, options.split)
+    scored = metrics.score(probabilities, evaluation.truth(manifest, options.split))
+    title = f"{bundle.name} {bundle.version} on {options.split}"
+    folder = options.out / title.replace(" ", "-")
+    images = pixels.of_split(manifest, manifest.reference, options.split, size, data)
+    found = assess.assess(probabilities, entries, bundle.card.temperature)
+    tables.write(found, probabilities, entries, images, title, folder)
     print(evaluation.describe(options.split, scored))
+    print(f"More in {folder}.")
     same = evaluation.compare(bundle.card, options.split, scored)
     print("The card states the same." if same else "The card states something else.")
     return 0 if same else 1
@@ -114,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and cached data go")
     parser.add_argument("--bundles", type=Path, default=Path("bundles"))
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where figures and tables go")
     commands = parser.add_subparsers(required=True)
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")

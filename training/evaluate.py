@@ -18,9 +18,8 @@ def predict(
     model: bytes | Path, size: int, manifest: manifests.Manifest, split: str, data: Path, track: Track = iter
 ) -> dict[str, NDArray[np.float32]]:
     """Every output of ``model`` for the images of ``split`` in the reference source, in the manifest's order."""
-    wanted = [entry.split == split for entry in manifest.of(manifest.reference)]
-    images = pixels.load(manifest, manifest.reference, size, data, track)
-    return onnx_run.run(model, images[np.array(wanted)], track=track)
+    images = pixels.of_split(manifest, manifest.reference, split, size, data, track)
+    return onnx_run.run(model, images, track=track)
 
 
 def truth(manifest: manifests.Manifest, split: str) -> NDArray[np.int64]:

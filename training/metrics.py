@@ -1,13 +1,20 @@
 """Scores of predictions, from probabilities ``(n, 7)`` and true class numbers ``(n,)``, in plain NumPy.
 
-An undefined figure (a class that is never predicted, or never true) is 0, as scikit-learn has it.
+Ties and undefined figures are those of isic-challenge-scoring: a tied maximum decides for no class and counts as wrong;
+a precision without predictions, a recall without true images and an F1 without either are 1; balanced accuracy
+leaves out classes without true images.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermq import bundles, taxonomy
 
+CLASSES = len(taxonomy.CODES)
+UNDECIDED = CLASSES
+"""The number of the decision for no class."""
 CALIBRATION_BINS = 15
 """Equal-width bins of confidence, as in Guo et al. (ICML 2017)."""
 
@@ -15,20 +22,66 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 
-def confusion(probabilities: Floats, truth: Integers) -> NDArray[np.int64]:
-    """Counts ``(7, 7)``: rows are true classes, columns predicted ones."""
-    table = np.zeros((len(taxonomy.CODES),) * 2, np.int64)
-    np.add.at(table, (truth, probabilities.argmax(axis=1)), 1)
-    return table
+def decide(probabilities: Floats) -> NDArray[np.int64]:
+    """The class number of the highest probability ``(n,)``, or UNDECIDED where several are highest."""
+    tied = (probabilities == probabilities.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    return np.where(tied, UNDECIDED, probabilities.argmax(axis=1))
 
 
-def calibration_error(probabilities: Floats, truth: Integers, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error of the top prediction (Naeini et al., AAAI 2015)."""
+def confusion(decided: Integers, truth: Integers, weights: Floats | None = None) -> NDArray[np.float64]:
+    """Counts ``(7, 8)``: rows are true classes, columns decisions, the last for UNDECIDED.
+
+    With ``weights (draws, n)`` of the images, a table for each draw: ``(draws, 7, 8)``.
+    """
+    cells = np.eye(CLASSES * (CLASSES + 1))[truth * (CLASSES + 1) + decided]
+    counts = cells.sum(axis=0) if weights is None else weights @ cells
+    return np.asarray(counts.reshape(*counts.shape[:-1], CLASSES, CLASSES + 1), np.float64)
+
+
+def rates(table: Floats) -> dict[str, NDArray[np.float64]]:
+    """Rates of one table ``(7, 8)``, or of many ``(..., 7, 8)``: each ``(...)``, by class ``(..., 7)``."""
+    hits = np.diagonal(table, axis1=-2, axis2=-1)
+    true, decided = table.sum(axis=-1), table[..., :CLASSES].sum(axis=-2)
+    recall, precision, f1 = _ratio(hits, true), _ratio(hits, decided), _ratio(2 * hits, true + decided)
+    total, present = true.sum(axis=-1), true > 0
+    return {
+        "accuracy": hits.sum(axis=-1) / total,
+        "balanced_accuracy": np.where(present, recall, 0).sum(axis=-1) / present.sum(axis=-1),
+        "macro_precision": precision.mean(axis=-1),
+        "macro_recall": recall.mean(axis=-1),
+        "macro_f1": f1.mean(axis=-1),
+        "weighted_precision": (precision * true).sum(axis=-1) / total,
+        "weighted_recall": (recall * true).sum(axis=-1) / total,
+        "weighted_f1": (f1 * true).sum(axis=-1) / total,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+    }
+
+
+def defined(table: Floats) -> dict[str, NDArray[np.bool_]]:
+    """Which of the rates by class ``(..., 7)`` are more than a convention."""
+    true, decided = table.sum(axis=-1) > 0, table[..., :CLASSES].sum(axis=-2) > 0
+    return {"recall": true, "precision": decided, "f1": true | decided}
+
+
+def calibration_error(
+    probabilities: Floats, truth: Integers, weights: Floats | None = None, bins: int = CALIBRATION_BINS
+) -> NDArray[np.float64]:
+    """Expected calibration error of the top prediction (Naeini et al., AAAI 2015); one for each draw of ``weights``."""
+    place, confidence, right = confidence_bins(probabilities, truth, bins)
+    gaps = np.eye(bins)[place] * (right - confidence)[:, None]
+    drawn = np.ones((1, len(truth))) if weights is None else weights
+    errors = np.abs(drawn @ gaps).sum(axis=-1) / drawn.sum(axis=-1)
+    return np.asarray(errors[0] if weights is None else errors, np.float64)
+
+
+def confidence_bins(
+    probabilities: Floats, truth: Integers, bins: int = CALIBRATION_BINS
+) -> tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]:
+    """For each image the bin of its confidence, its confidence, and whether the decision is right."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truth
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(float(np.sum(right[place == b])) - float(np.sum(confidence[place == b]))) for b in range(bins)]
-    return sum(gaps) / len(truth)
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1), confidence, decide(probabilities) == truth
 
 
 def log_loss(probabilities: Floats, truth: Integers) -> float:
@@ -39,21 +92,16 @@ def log_loss(probabilities: Floats, truth: Integers) -> float:
 
 def score(probabilities: Floats, truth: Integers) -> bundles.Metrics:
     """Everything a card states about one split."""
-    table = confusion(probabilities, truth)
-    hits = np.diag(table).astype(float)
-    recall = _ratio(hits, table.sum(axis=1))
-    precision = _ratio(hits, table.sum(axis=0))
-    f1 = _ratio(2 * precision * recall, precision + recall)
-    present = table.sum(axis=1) > 0
+    found = rates(confusion(decide(probabilities), truth))
     return bundles.Metrics(
         images=len(truth),
-        accuracy=float(hits.sum() / len(truth)),
-        balanced_accuracy=float(recall[present].mean()),
-        macro_f1=float(f1.mean()),
-        expected_calibration_error=calibration_error(probabilities, truth),
-        precision=_by_code(precision),
-        recall=_by_code(recall),
-        f1=_by_code(f1),
+        accuracy=float(found["accuracy"]),
+        balanced_accuracy=float(found["balanced_accuracy"]),
+        macro_f1=float(found["macro_f1"]),
+        expected_calibration_error=float(calibration_error(probabilities, truth)),
+        precision=by_code(found["precision"]),
+        recall=by_code(found["recall"]),
+        f1=by_code(found["f1"]),
     )
 
 
@@ -65,9 +113,35 @@ def auroc(positive: Floats, negative: Floats) -> float:
     return float((below + tied / 2).mean() / len(negative))
 
 
-def _ratio(above: Floats, below: Floats | Integers) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.zeros(len(above)), where=np.asarray(below) > 0)
+def roc(scores: Floats, positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False and true positive rates as the threshold falls, a point for each distinct score, from (0, 0) to (1, 1)."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    hits, misses = np.cumsum(positive[order])[ends], np.cumsum(~positive[order])[ends]
+    rates = (np.concatenate([[0], counts / max(counts[-1], 1)]) for counts in (misses, hits))
+    false, true = rates
+    return false, true
 
 
-def _by_code(values: NDArray[np.float64]) -> dict[str, float]:
+def sensitivity_at(scores: Floats, positive: NDArray[np.bool_], specificity: float) -> float:
+    """The highest sensitivity of a threshold whose specificity is at least ``specificity``."""
+    false, true = roc(scores, positive)
+    return float(true[false <= 1 - specificity + 1e-12].max())
+
+
+def by_code(values: Floats) -> dict[str, float]:
+    """Seven figures by diagnosis code."""
     return {code: float(value) for code, value in zip(taxonomy.CODES, values, strict=True)}
+
+
+def flat(found: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """``rates`` of one table as plain numbers: ``recall`` becomes ``recall/akiec`` and so on."""
+    return {
+        (f"{name}/{code}" if code else name): float(value)
+        for name, values in found.items()
+        for code, value in (by_code(values).items() if np.ndim(values) else [("", values)])
+    }
+
+
+def _ratio(above: Floats, below: Floats) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.ones(np.shape(above)), where=below > 0)

@@ -36,6 +36,19 @@ def load(
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
+def of_split(
+    manifest: manifests.Manifest,
+    source: str,
+    split: str,
+    size: int,
+    folder: Path,
+    track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> NDArray[np.uint8]:
+    """The pixels of ``manifest.of(source, split)``, read into memory."""
+    wanted = np.array([entry.split == split for entry in manifest.of(source)])
+    return np.asarray(load(manifest, source, size, folder, track)[wanted])
+
+
 def path(manifest: manifests.Manifest, source: str, size: int, folder: Path) -> Path:
     """Where ``load`` keeps the pixels of ``source``."""
     return folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{manifest.sha256[:12]}.npy"

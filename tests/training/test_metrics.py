@@ -1,7 +1,12 @@
-"""Scores against scikit-learn, and calibration."""
+"""Scores against scikit-learn and isic-challenge-scoring, and calibration."""
+
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+from isic_challenge_scoring import metrics as isic
+from isic_challenge_scoring.confusion import create_binary_confusion_matrix
 from sklearn import metrics as reference
 
 from dermq import taxonomy
@@ -22,21 +27,77 @@ def test_scores_equal_scikit_learn(drawn):
     probabilities, truth = drawn
     predicted = probabilities.argmax(axis=1)
     scored = metrics.score(probabilities, truth)
-    labels = range(7)
-    precision, recall, f1, _ = reference.precision_recall_fscore_support(
-        truth, predicted, labels=labels, zero_division=0
-    )
+    found = metrics.rates(metrics.confusion(metrics.decide(probabilities), truth))
+    expected = {
+        average: reference.precision_recall_fscore_support(
+            truth, predicted, labels=range(7), average=average, zero_division=1
+        )[:3]
+        for average in (None, "macro", "weighted")
+    }
     assert scored.accuracy == pytest.approx(reference.accuracy_score(truth, predicted))
     assert scored.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(truth, predicted))
-    assert scored.macro_f1 == pytest.approx(f1.mean())
-    for found, expected in ((scored.precision, precision), (scored.recall, recall), (scored.f1, f1)):
-        assert [found[code] for code in taxonomy.CODES] == pytest.approx(list(expected))
+    assert scored.macro_f1 == pytest.approx(expected["macro"][2])
+    for place, name in enumerate(("precision", "recall", "f1")):
+        assert list(getattr(scored, name).values()) == pytest.approx(list(expected[None][place]))
+        for average in ("macro", "weighted"):
+            assert found[f"{average}_{name}"] == pytest.approx(expected[average][place])
 
 
 def test_confusion_equals_scikit_learn(drawn):
     probabilities, truth = drawn
     expected = reference.confusion_matrix(truth, probabilities.argmax(axis=1), labels=range(7))
-    assert np.array_equal(metrics.confusion(probabilities, truth), expected)
+    table = metrics.confusion(metrics.decide(probabilities), truth)
+    assert np.array_equal(table[:, :7], expected)
+    assert table[:, 7].sum() == 0
+
+
+def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(drawn):
+    probabilities, truth = drawn
+    probabilities[:40] = np.round(probabilities[:40] * 4) / 4
+    names = list(taxonomy.CODES)
+    index = pd.Index(range(len(truth)))
+    true = pd.DataFrame(np.eye(7)[truth], columns=names, index=index)
+    said = pd.DataFrame(probabilities, columns=names, index=index)
+    weights = pd.Series(1.0, index=index)
+    decided = metrics.decide(probabilities)
+    scored = metrics.score(probabilities, truth)
+    assert (decided == metrics.UNDECIDED).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it labels ties with a word that is no class
+        expected = isic.balanced_multiclass_accuracy(true, said, weights)
+    assert scored.balanced_accuracy == pytest.approx(expected)
+    for number, code in enumerate(names):
+        table = create_binary_confusion_matrix(truth == number, decided == number)
+        assert scored.recall[code] == pytest.approx(isic.binary_sensitivity(table))
+        assert scored.precision[code] == pytest.approx(isic.binary_ppv(table))
+        assert scored.f1[code] == pytest.approx(isic.binary_dice(table))
+        if (truth == number).any():
+            area = metrics.auroc(probabilities[truth == number, number], probabilities[truth != number, number])
+            assert area == pytest.approx(isic.auc(true[code], said[code], weights))
+
+
+def test_the_roc_curve_equals_scikit_learns(drawn):
+    probabilities, truth = drawn
+    scores, positive = np.round(probabilities[:, 4], 2), truth == 4
+    false, true = metrics.roc(scores, positive)
+    expected = reference.roc_curve(positive, scores, drop_intermediate=False)
+    assert false == pytest.approx(expected[0])
+    assert true == pytest.approx(expected[1])
+    assert metrics.sensitivity_at(scores, positive, 0.9) == pytest.approx(true[false <= 0.1].max())
+
+
+def test_weighted_draws_count_images_as_often_as_drawn(drawn):
+    probabilities, truth = drawn
+    weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
+    decided = metrics.decide(probabilities)
+    tables, errors = (
+        metrics.confusion(decided, truth, weights),
+        metrics.calibration_error(probabilities, truth, weights),
+    )
+    for table, error, row in zip(tables, errors, weights.astype(int), strict=True):
+        repeated = np.repeat(np.arange(len(truth)), row)
+        assert np.array_equal(table, metrics.confusion(decided[repeated], truth[repeated]))
+        assert error == pytest.approx(float(metrics.calibration_error(probabilities[repeated], truth[repeated])))
 
 
 def test_log_loss_equals_scikit_learn(drawn):

@@ -1,0 +1,104 @@
+"""Pictures of an evaluation, as PNG files."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from dermq import taxonomy
+from training import metrics
+from training.assess import Assessment
+
+COLOURS = ("#4477aa", "#ee6677", "#228833")
+"""Of Paul Tol's bright scheme, told apart without colour vision."""
+WORST = 40
+DPI = 110
+
+
+def per_class(assessment: Assessment, path: Path) -> None:
+    """Precision, recall and F1 of each class as bars, with their intervals."""
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    places = np.arange(metrics.CLASSES)
+    for number, name in enumerate(("precision", "recall", "f1")):
+        found = [assessment.figures[f"{name}/{code}"] for code in taxonomy.CODES]
+        values = np.array([f.value for f in found])
+        spread = np.maximum([values - [f.low for f in found], [f.high for f in found] - values], 0)
+        axes.bar(places + 0.27 * (number - 1), values, 0.25, yerr=spread, capsize=2, label=name, color=COLOURS[number])
+    axes.set_xticks(places, [f"{code}\n{assessment.support[code]} images" for code in taxonomy.CODES])
+    axes.set_ylim(0, 1.02)
+    figure.legend(loc="outside upper center", ncols=3)
+    _save(figure, path)
+
+
+def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
+    """The confusion matrix: shares of each true class, with counts."""
+    table = metrics.confusion(metrics.decide(probabilities), truth)[:, : metrics.CLASSES]
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*table.shape):
+        shade = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{share[row, column]:.2f}\n{int(table[row, column])}", None, color=shade, fontsize=8,
+                  ha="center", va="center")  # fmt: skip
+    axes.set_xticks(range(metrics.CLASSES), taxonomy.CODES)
+    axes.set_yticks(range(metrics.CLASSES), taxonomy.CODES)
+    axes.set(xlabel="predicted", ylabel="true")
+    _save(figure, path)
+
+
+def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessment: Assessment, path: Path) -> None:
+    """One class against the rest, for each class."""
+    figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
+    for number, code in enumerate(taxonomy.CODES):
+        false, true = metrics.roc(probabilities[:, number], truth == number)
+        axes.step(false, true, where="post", label=f"{code} {assessment.figures[f'auroc/{code}'].value:.3f}")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    axes.legend(title="class, area", loc="lower right")
+    _save(figure, path)
+
+
+def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
+    """Accuracy against confidence, with how many images each point stands for."""
+    place, confidence, right = metrics.confidence_bins(probabilities, truth)
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(5.4, 6), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    filled = [b for b in range(metrics.CALIBRATION_BINS) if (place == b).any()]
+    points = [(confidence[place == b].mean(), right[place == b].mean()) for b in filled]
+    upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    upper.plot(*np.transpose(points), "o-", color=COLOURS[0])
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    lower.hist(confidence, bins=metrics.CALIBRATION_BINS, range=(0, 1), color=COLOURS[0])
+    lower.set(xlabel="confidence", ylabel="images")
+    _save(figure, path)
+
+
+def worst(
+    images: NDArray[np.uint8],
+    names: list[str],
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.int64],
+    path: Path,
+) -> None:
+    """A sheet of the images whose true class was given the least probability."""
+    given = probabilities[np.arange(len(truth)), truth]
+    chosen = np.argsort(given, kind="stable")[:WORST]
+    figure, cells = plt.subplots(-(-WORST // 8), 8, figsize=(14, 10.5), layout="constrained")
+    for cell in cells.flat:
+        cell.axis("off")
+    for cell, row in zip(cells.flat, chosen, strict=False):
+        cell.imshow(images[row], aspect=3 / 4)
+        decided = taxonomy.CODES[int(probabilities[row].argmax())]
+        cell.set_title(f"{names[row]}\n{taxonomy.CODES[truth[row]]} {given[row]:.3f}, said {decided}", fontsize=7)
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=DPI)
+    plt.close(figure)

@@ -1,0 +1,81 @@
+"""An assessment written down: tables for people, figures for programs, pictures, every prediction."""
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermq import taxonomy
+from training import assess, figures
+from training import manifest as manifests
+
+LIMITS = (
+    "Where a group is all right or all wrong, its interval has no width; read such rows by their number of images. "
+    "HAM10000 does not record skin tone or device; it shows almost only lightly pigmented skin, so nothing here says "
+    "how the model does on other skin tones, on other devices or at other sites than Vienna and Queensland."
+)
+
+
+def write(
+    assessment: assess.Assessment,
+    probabilities: NDArray[np.float32],
+    entries: list[manifests.Entry],
+    images: NDArray[np.uint8],
+    title: str,
+    folder: Path,
+) -> None:
+    """Write an assessment into ``folder``: tables for people, figures for programs, pictures, every prediction."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "assessment.md").write_text(tables(assessment, title), encoding="utf-8")
+    (folder / "assessment.json").write_text(json.dumps(asdict(assessment), indent=2) + "\n", encoding="utf-8")
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image_id", "truth", *taxonomy.CODES])
+        for entry, row in zip(entries, probabilities, strict=True):
+            writer.writerow([entry.image_id, entry.diagnosis, *(f"{value:.7f}" for value in row)])
+    true = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
+    figures.per_class(assessment, folder / "per-class.png")
+    figures.confusion(probabilities, true, folder / "confusion.png")
+    figures.roc(probabilities, true, assessment, folder / "roc.png")
+    figures.reliability(probabilities, true, folder / "reliability.png")
+    figures.worst(images, [entry.image_id for entry in entries], probabilities, true, folder / "worst.png")
+
+
+def tables(assessment: assess.Assessment, title: str) -> str:
+    """An assessment in Markdown: value (95 % interval)."""
+    found = assessment.figures
+    plain = [name for name in found if "/" not in name or name.startswith("melanoma")]
+    by_class = ("precision", "recall", "f1", "auroc")
+    blocks = [
+        f"# {title}",
+        f"{taxonomy.NOTICE}",
+        f"{assessment.images} images of {assessment.lesions} lesions; 95 % intervals from {assess.DRAWS} bootstrap "
+        "draws of lesions.",
+        _table(["figure", "value"], [[name, str(found[name])] for name in plain]),
+        _table(
+            ["class", "images", *by_class],
+            [
+                [code, str(assessment.support[code]), *(str(found[f"{name}/{code}"]) for name in by_class)]
+                for code in taxonomy.CODES
+            ],
+        ),
+        _table(
+            ["trait", "value", "images", "melanomas", "accuracy", "balanced accuracy", "melanoma recall"],
+            [
+                [
+                    *(group.trait, group.value, str(group.images), str(group.melanomas)),
+                    *(str(group.accuracy), str(group.balanced_accuracy), str(group.melanoma_recall or "")),
+                ]
+                for group in assessment.groups
+            ],
+        ),
+        LIMITS,
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
