@@ -1,4 +1,4 @@
-"""The commands: ``python -m training prepare | train | export | evaluate``, run from the repository's root."""
+"""The commands of ``python -m training``, run from the repository's root; ``--help`` lists them."""
 
 import argparse
 import os
@@ -31,6 +31,19 @@ def main(arguments: list[str] | None = None) -> int:
     except _MENDABLE as err:
         print(f"training: {err}", file=sys.stderr)
         return 1
+
+
+def describe(options: argparse.Namespace) -> None:
+    """Describe the dataset, or with --model the network, in numbers and figures in out/."""
+    from training import describe as descriptions
+
+    if options.model:
+        from training import model
+
+        text = descriptions.write_model(model.ship(model.network(options.size, "none"), 1.0), options.out / "model")
+    else:
+        text = descriptions.write_dataset(manifests.read_metadata(options.metadata), options.out / "dataset")
+    print(text)
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -122,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundles", type=Path, default=Path("bundles"))
     parser.add_argument("--out", type=Path, default=Path("out"), help="where figures and tables go")
     commands = parser.add_subparsers(required=True)
+    command = _command(commands, describe)
+    command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
+    command.add_argument("--model", action="store_true")
+    command.add_argument("--size", type=int, default=240, help="side of the network's input, in pixels")
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")

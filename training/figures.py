@@ -1,6 +1,8 @@
-"""Pictures of an evaluation, as PNG files."""
+"""Pictures of the data, the network and an evaluation, as PNG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib as mpl
 
@@ -18,6 +20,17 @@ COLOURS = ("#4477aa", "#ee6677", "#228833")
 """Of Paul Tol's bright scheme, told apart without colour vision."""
 WORST = 40
 DPI = 110
+
+
+class Stage(Protocol):
+    """What ``architecture`` draws of a part of the network."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def parameters(self) -> int: ...
 
 
 def per_class(assessment: Assessment, path: Path) -> None:
@@ -96,6 +109,45 @@ def worst(
         cell.imshow(images[row], aspect=3 / 4)
         decided = taxonomy.CODES[int(probabilities[row].argmax())]
         cell.set_title(f"{names[row]}\n{taxonomy.CODES[truth[row]]} {given[row]:.3f}, said {decided}", fontsize=7)
+    _save(figure, path)
+
+
+def counts(panels: dict[str, dict[str, int]], path: Path) -> None:
+    """Counts as bars, a panel for each trait."""
+    heights = [len(values) + 1.5 for values in panels.values()]
+    figure, axes = plt.subplots(len(panels), 1, figsize=(7, sum(heights) * 0.3), height_ratios=heights, squeeze=False,
+                                layout="constrained")  # fmt: skip
+    for axis, (trait, values) in zip(axes.flat, panels.items(), strict=True):
+        bars = axis.barh(list(values), list(values.values()), color=COLOURS[0])
+        total = sum(values.values())
+        axis.bar_label(bars, [f"{count:,} ({count / total:.1%})" for count in values.values()], padding=3, fontsize=8)
+        axis.set_xlim(0, max(values.values()) * 1.2)
+        axis.set_title(trait, loc="left")
+        axis.invert_yaxis()
+    _save(figure, path)
+
+
+def ages(years: NDArray[np.float64], codes: list[str], path: Path) -> None:
+    """How old the patients are, by diagnosis."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    by_code = [years[np.array(codes) == code] for code in taxonomy.CODES]
+    axes.hist(by_code, bins=np.arange(0, 95, 5), stacked=True, label=taxonomy.CODES)
+    axes.set(xlabel="age in years", ylabel="images")
+    axes.legend()
+    _save(figure, path)
+
+
+def architecture(stages: Sequence[Stage], path: Path) -> None:
+    """The stages from top to bottom, each a box with its output and its parameters."""
+    figure, axes = plt.subplots(figsize=(6, 0.42 * len(stages) + 0.4), layout="constrained")
+    for place, stage in enumerate(stages):
+        label = f"{stage.name}   {stage.output}   {stage.parameters:,} parameters"
+        axes.text(0.5, -place, label, ha="center", va="center", fontsize=9,
+                  bbox={"boxstyle": "round,pad=0.35", "facecolor": "#e8eef5", "edgecolor": COLOURS[0]})  # fmt: skip
+        if place:
+            axes.annotate("", (0.5, -place + 0.32), (0.5, -place + 0.68), arrowprops={"arrowstyle": "->"})
+    axes.set(xlim=(0, 1), ylim=(-len(stages) + 0.4, 0.6))
+    axes.axis("off")
     _save(figure, path)
 
 

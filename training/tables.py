@@ -54,15 +54,15 @@ def tables(assessment: assess.Assessment, title: str) -> str:
         f"{taxonomy.NOTICE}",
         f"{assessment.images} images of {assessment.lesions} lesions; 95 % intervals from {assess.DRAWS} bootstrap "
         "draws of lesions.",
-        _table(["figure", "value"], [[name, str(found[name])] for name in plain]),
-        _table(
+        table(["figure", "value"], [[name, str(found[name])] for name in plain]),
+        table(
             ["class", "images", *by_class],
             [
                 [code, str(assessment.support[code]), *(str(found[f"{name}/{code}"]) for name in by_class)]
                 for code in taxonomy.CODES
             ],
         ),
-        _table(
+        table(
             ["trait", "value", "images", "melanomas", "accuracy", "balanced accuracy", "melanoma recall"],
             [
                 [
@@ -77,5 +77,6 @@ def tables(assessment: assess.Assessment, title: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
