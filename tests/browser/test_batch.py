@@ -128,6 +128,24 @@ def test_deleting_asks_first_and_goes_back_to_the_batches(signed_in_alone: Page,
     expect(signed_in_alone.locator("#list")).not_to_contain_text("gone soon")
 
 
+def test_a_refresh_leaves_what_the_person_has_opened_and_focused(signed_in_alone: Page, tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").write_bytes(samples.jpeg())
+    signed_in_alone.get_by_label("Keep open to add more").check()
+    _choose(signed_in_alone, [tmp_path / "one.jpg"])
+    expect(signed_in_alone.locator("#images tbody tr")).to_have_count(1)
+    signed_in_alone.get_by_text("Delete…").focus()
+    signed_in_alone.keyboard.press("Enter")
+    address = signed_in_alone.get_by_role("button", name="Seal").get_attribute("data-address")
+    token = signed_in_alone.locator("meta[name=csrf-token]").get_attribute("content")
+    sealed = signed_in_alone.request.post(
+        signed_in_alone.url.split("/batches")[0] + str(address), headers={"X-CSRFToken": str(token)}
+    )
+    assert sealed.ok
+    expect(_status(signed_in_alone)).to_have_attribute("data-state", "queued")
+    expect(signed_in_alone.get_by_role("button", name="Delete for good")).to_be_visible()
+    expect(signed_in_alone.get_by_text("Delete…")).to_be_focused()
+
+
 def test_an_upload_goes_on_when_the_server_was_busy(signed_in_alone: Page, watched: Watched, tmp_path: Path) -> None:
     (tmp_path / "patient.jpg").write_bytes(samples.jpeg())
     watched.expected.append("503")

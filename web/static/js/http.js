@@ -2,6 +2,7 @@
 
 const CSRF_HEADER = "X-CSRFToken";
 const TRANSIENT = new Set([0, 408, 429, 500, 502, 503, 504]);
+const FIRST_PAUSE_MS = 500;
 const STALLED_MS = 120_000; // an upload that moves no byte for so long has lost its connection
 
 export class Problem extends Error {
@@ -21,15 +22,34 @@ export class Problem extends Error {
 export async function call(method, address, { body, headers = {} } = {}) {
   const sent = { [CSRF_HEADER]: csrfToken(), ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
-  let response;
-  try {
-    response = await fetch(address, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
-  } catch {
-    throw connectionLost();
-  }
-  const text = await response.text();
+  const { response, text } = await ask(address, { method, headers: sent, body: body && JSON.stringify(body) });
   if (!response.ok) throw problemOf(response.status, text, response.headers.get("Retry-After"));
   return text ? JSON.parse(text) : null;
+}
+
+// A whole answer, never one that the browser kept. Raises a Problem when there is none, or one to come back for.
+export async function ask(address, options = {}) {
+  try {
+    const response = await fetch(address, { cache: "no-store", ...options });
+    const text = await response.text();
+    if (!TRANSIENT.has(response.status)) return { response, text };
+    throw problemOf(response.status, text, response.headers.get("Retry-After"));
+  } catch (error) {
+    throw error instanceof Problem ? error : connectionLost();
+  }
+}
+
+// Does something again while it fails with what may pass, or with a problem of one of these codes.
+export async function patiently(work, { attempts, codes = [] }) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await work();
+    } catch (problem) {
+      const mayPass = problem instanceof Problem && (problem.isTransient || codes.includes(problem.code));
+      if (!mayPass || attempt === attempts) throw problem;
+      await pause(Math.max(FIRST_PAUSE_MS * attempt, problem.retrySeconds * 1000));
+    }
+  }
 }
 
 // Puts a file and reports the bytes sent so far. Only XMLHttpRequest knows how much of a body has left.

@@ -1,6 +1,7 @@
 // Keeps a page live: it asks for the page itself with the ETag it has, mostly gets a 304, and changes the parts marked
 // data-live. Each 0.4 s for 5 s when something is about to happen, then each second or two, slower when hidden.
 
+import { Problem, ask } from "./http.js";
 import { morph } from "./morph.js";
 import { localise } from "./times.js";
 
@@ -51,18 +52,11 @@ export class Live extends EventTarget {
     if (this.#isStopped) return;
     const turn = ++this.#turn;
     clearTimeout(this.#timer);
-    try {
-      const headers = this.#etag ? { "If-None-Match": this.#etag } : {};
-      const response = await fetch(this.#address, { headers, cache: "no-store" });
-      if (turn !== this.#turn) return; // overtaken
-      this.#dispatch("reached");
-      this.#changedLast = response.status !== 304;
-      if (this.#changedLast) await this.#take(response);
-    } catch (error) {
-      if (turn !== this.#turn) return;
-      if (!(error instanceof TypeError)) throw error; // what fetch raises when it cannot connect
-      this.#dispatch("lost");
-    }
+    const answer = await ask(this.#address, { headers: this.#etag ? { "If-None-Match": this.#etag } : {} }).catch(orProblem);
+    if (turn !== this.#turn) return; // overtaken: the page may be another one by now
+    this.#dispatch(answer instanceof Problem ? "lost" : "reached");
+    this.#changedLast = answer.response?.status !== 304;
+    if (answer.response && this.#changedLast) this.#take(answer);
     this.#schedule();
   }
 
@@ -74,12 +68,11 @@ export class Live extends EventTarget {
     await this.refresh();
   }
 
-  // Goes to another page without leaving this document, so that uploads go on.
+  // Goes to another page without leaving this document, so that uploads go on. Raises a Problem.
   async visit(address) {
-    const turn = ++this.#turn;
-    clearTimeout(this.#timer);
-    const response = await fetch(address, { cache: "no-store" });
-    const fresh = parse(await response.text());
+    const { response, text } = await ask(address);
+    if (!response.ok) throw new Problem(response.status, "", `The server answered ${response.status}.`);
+    const fresh = parse(text);
     history.pushState(null, "", response.url);
     this.#address = response.url;
     this.#etag = response.headers.get("ETag");
@@ -87,15 +80,16 @@ export class Live extends EventTarget {
     morph(document.querySelector(".masthead"), fresh.querySelector(".masthead"));
     document.title = fresh.title;
     scrollTo(0, 0);
-    if (turn === this.#turn) this.hurry();
+    this.#turn += 1; // whatever was asked of the page before comes too late
+    this.hurry();
   }
 
-  async #take(response) {
-    const fresh = parse(await response.text());
+  #take({ response, text }) {
     if (!response.ok || !isSamePage(response.url)) {
       this.#dispatch("gone");
       return;
     }
+    const fresh = parse(text);
     this.#etag = response.headers.get("ETag");
     document.title = fresh.title;
     for (const part of document.querySelectorAll("[data-live]")) {
@@ -121,6 +115,11 @@ export class Live extends EventTarget {
   #dispatch(name) {
     this.dispatchEvent(new Event(name));
   }
+}
+
+function orProblem(error) {
+  if (error instanceof Problem) return error;
+  throw error;
 }
 
 function parse(text) {

@@ -1,12 +1,12 @@
 // The pages that move: drop files, watch them being sent and classified, act on a batch.
 
 import { batchName, fromDrop, fromInput } from "./files.js";
-import { Problem, call, pause } from "./http.js";
+import { Problem, call, patiently } from "./http.js";
 import { Live } from "./live.js";
 import { Uploads } from "./uploads.js";
 import { UploadsPanel } from "./uploads_panel.js";
 
-const CREATE_ATTEMPTS = 4;
+const ATTEMPTS = 4;
 const SEAL_ATTEMPTS = 20;
 const live = new Live();
 let uploads = null;
@@ -61,7 +61,7 @@ async function beginBatch(files) {
   document.querySelector("[data-drop]").inert = true;
   try {
     const batch = await create(draft);
-    await live.visit(`/batches/${batch.id}`);
+    await patiently(() => live.visit(`/batches/${batch.id}`), { attempts: ATTEMPTS });
   } finally {
     const zone = document.querySelector("[data-drop]");
     if (zone) zone.inert = false;
@@ -72,14 +72,8 @@ async function beginBatch(files) {
 // The same key with every attempt: however often it is tried, it makes one batch.
 async function create(draft) {
   const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await call("POST", page().batches, { body: draft, headers: { "Idempotency-Key": key } });
-    } catch (problem) {
-      if (!problem.isTransient || attempt === CREATE_ATTEMPTS) throw problem;
-      await pause(Math.max(500 * attempt, problem.retrySeconds * 1000));
-    }
-  }
+  const headers = { "Idempotency-Key": key };
+  return patiently(() => call("POST", page().batches, { body: draft, headers }), { attempts: ATTEMPTS });
 }
 
 async function addToBatch(files) {
@@ -109,14 +103,12 @@ async function ended() {
 }
 
 async function seal() {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await call("POST", `${uploads.batchAddress}/seal`);
-    } catch (problem) {
-      const isEarly = problem.code === "archive_being_received";
-      if (attempt === SEAL_ATTEMPTS || !(problem.isTransient || isEarly)) return complain(problem.message);
-      await pause(Math.max(500, problem.retrySeconds * 1000));
-    }
+  const address = `${uploads.batchAddress}/seal`;
+  try {
+    await patiently(() => call("POST", address), { attempts: SEAL_ATTEMPTS, codes: ["archive_being_received"] });
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    complain(problem.message);
   }
 }
 

@@ -12,7 +12,7 @@ export function morph(from, to) {
 }
 
 function isSame(from, to) {
-  return from.nodeName === to.nodeName && from.dataset?.key === to.dataset?.key;
+  return from.nodeName === to.nodeName && keyOf(from) === keyOf(to);
 }
 
 function morphAttributes(from, to) {
@@ -27,13 +27,24 @@ function morphAttributes(from, to) {
 
 function morphChildren(from, to) {
   const wanted = [...to.childNodes];
-  const kept = new Map([...from.children].filter((child) => child.dataset.key).map((child) => [child.dataset.key, child]));
+  const wantedKeys = new Set(wanted.map(keyOf).filter(Boolean));
+  const kept = new Map([...from.children].filter((child) => wantedKeys.has(keyOf(child))).map((child) => [keyOf(child), child]));
   wanted.forEach((node, index) => {
-    const known = node.dataset?.key && kept.get(node.dataset.key);
-    if (known && from.childNodes[index] !== known) from.insertBefore(known, from.childNodes[index] ?? null);
+    const known = kept.get(keyOf(node));
+    if (known) bringTo(from, index, known, kept);
     const current = from.childNodes[index];
     if (current) morph(current, node);
     else from.append(node);
   });
   while (from.childNodes.length > wanted.length) from.lastChild.remove();
+}
+
+// Removes what stands before the node rather than moving it, which would take the focus from it.
+function bringTo(parent, index, known, kept) {
+  while (parent.childNodes[index] !== known && !kept.has(keyOf(parent.childNodes[index]))) parent.childNodes[index].remove();
+  if (parent.childNodes[index] !== known) parent.insertBefore(known, parent.childNodes[index]);
+}
+
+function keyOf(node) {
+  return node.dataset?.key;
 }
