@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from flask import request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wsgi import get_input_stream
 
@@ -43,7 +44,7 @@ def chunks() -> Iterator[bytes]:
     while True:
         try:
             chunk = stream.read(CHUNK_BYTES)
-        except OSError as err:  # what gunicorn raises when a chunked body breaks off
+        except (OSError, ParseException) as err:  # what gunicorn raises when a chunked body breaks off
             raise ClientDisconnected from err
         if not chunk:
             break

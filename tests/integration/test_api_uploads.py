@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
+from gunicorn.http.errors import ChunkMissingTerminator
 from PIL import Image as Picture
 
 from dermq import archives, batches, db, errors
@@ -180,6 +181,20 @@ def test_a_client_that_dies_midway_leaves_nothing(client: FlaskClient, blobs: Bl
     assert not any((blobs.root / "incoming").glob("*"))
 
 
+def test_a_chunked_body_that_breaks_off_leaves_nothing(client: FlaskClient, blobs: Blobs) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if chunk := super().read(size):
+                return chunk
+            raise ChunkMissingTerminator(b"")
+
+    batch = api.create(client)
+    answer = client.put(api.url(batch, "/images?name=a.jpg"), environ_overrides=api.streamed(Broken(samples.jpeg())))
+    assert answer.status_code == 400
+    assert api.status(client, batch)["counts"]["received"] == 0
+    assert not any((blobs.root / "incoming").glob("*"))
+
+
 def test_a_transaction_that_is_run_again_receives_an_image_once(
     client: FlaskClient, app: APIFlask, blobs: Blobs
 ) -> None:
@@ -271,7 +286,7 @@ def test_an_archive_that_breaks_off_is_closed(client: FlaskClient) -> None:
 
 def test_a_batch_is_not_sealed_while_an_archive_is_received(client: FlaskClient, sessions: db.Sessions) -> None:
     batch = api.create(client)
-    db.transact(sessions, archives.begin, uuid.UUID(batch["id"]))
+    db.transact(sessions, archives.begin, uuid.UUID(batch["id"]), uuid.uuid4())
     api.assert_problem(client.post(api.url(batch, "/seal")), 409, "archive_being_received")
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from dermq import batches, db, errors
 from dermq.blobs import THUMBNAIL
 from web import auth, listing, services
-from web.api import documents, schemas
+from web.api import documents, image_schemas
 from web.api.blueprint import blueprint
 from web.api.requests import ImageFilter
 
@@ -19,9 +19,9 @@ _THUMBNAIL_SECONDS = 86_400
 
 @part.get("/batches/<uuid:batch_id>/images")
 @part.input(ImageFilter, location="query")
-@part.output(schemas.ImagePage)
+@part.output(image_schemas.ImagePage)
 @part.doc(responses=documents.responses(404, 422))
-def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> schemas.ImagePage:
+def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> image_schemas.ImagePage:
     """List the images of a batch in the order of their arrival, filtered by state, diagnosis and part of the name."""
     lab = auth.current_lab()
     wanted = listing.Filter(query_data.state, query_data.diagnosis, query_data.name)
@@ -30,15 +30,15 @@ def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> schemas.ImagePag
         batch = batches.find(session, lab.id, batch_id)
         return listing.images(session, batch, wanted, limit=query_data.limit, cursor=query_data.cursor)
 
-    return schemas.ImagePage.of(db.read(services.current().sessions, work))
+    return image_schemas.ImagePage.of(db.read(services.current().sessions, work))
 
 
 @part.get("/batches/<uuid:batch_id>/images/<int:position>")
-@part.output(schemas.Image)
+@part.output(image_schemas.Image)
 @part.doc(responses=documents.responses(404))
-def get_image(batch_id: uuid.UUID, position: int) -> schemas.Image:
+def get_image(batch_id: uuid.UUID, position: int) -> image_schemas.Image:
     """Look at one image."""
-    return schemas.Image.of(*_find(batch_id, position))
+    return image_schemas.Image.of(*_find(batch_id, position))
 
 
 @part.get("/batches/<uuid:batch_id>/images/<int:position>/thumbnail")

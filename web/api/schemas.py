@@ -1,4 +1,4 @@
-"""What the API answers, as schemas: made from rows here, written into the OpenAPI document by APIFlask."""
+"""What the API answers of batches, archives and refusals: made from rows here, and what the document shows."""
 
 import math
 import uuid
@@ -9,18 +9,18 @@ from typing import Any
 from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
-from dermq import models, taxonomy
-from dermq.arrivals import Arrival, Verdict
-from dermq.lifecycle import ArchiveState, BatchState, ImageState
-from web import listing
-from web.api.requests import DiagnosisCode
+from dermq import models
+from dermq.lifecycle import ArchiveState, BatchState
+from web.api import examples
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
+    """Something that the API answers."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class Counts(_Shape):
+class Counts(Shape):
     """How many images of a batch are in which state."""
 
     received: int = Field(description="Images taken: queued + running + done + failed + cancelled.")
@@ -33,14 +33,14 @@ class Counts(_Shape):
     archives_open: int = Field(description="Archives that are being received or unpacked.")
 
 
-class Seconds(_Shape):
+class Seconds(Shape):
     """A span in which the images received so far are expected to be through."""
 
     low: int
     high: int
 
 
-class BundleName(_Shape):
+class BundleName(Shape):
     """The model that classifies a batch."""
 
     name: str
@@ -48,7 +48,7 @@ class BundleName(_Shape):
     sha256: str = Field(description="SHA-256 of the bundle's card, which lists the SHA-256 of every file.")
 
 
-class BatchLinks(_Shape):
+class BatchLinks(Shape):
     """Where to go on from a batch."""
 
     self: str
@@ -64,8 +64,10 @@ class BatchLinks(_Shape):
     report_isic_csv: str
 
 
-class Batch(_Shape):
+class Batch(Shape):
     """The status of a batch."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BATCH]})
 
     id: uuid.UUID
     name: str
@@ -89,8 +91,10 @@ class Batch(_Shape):
         return cls.model_validate(_status(row))
 
 
-class Refusal(_Shape):
+class Refusal(Shape):
     """A file that was not taken, and why."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.REFUSAL]})
 
     name: str
     code: str
@@ -106,6 +110,8 @@ class Refusal(_Shape):
 class CreatedBatch(Batch):
     """The status of a new batch and what was refused of the files that came with it."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{**examples.BATCH, "refusals": [examples.REFUSAL]}]})
+
     refusals: list[Refusal]
 
     @classmethod
@@ -113,36 +119,38 @@ class CreatedBatch(Batch):
         return cls.model_validate({**_status(row), "refusals": [Refusal.of(refusal) for refusal in refusals]})
 
 
-class BatchPage(_Shape):
+class BatchPage(Shape):
     """Some batches, newest first."""
 
     batches: list[Batch]
     next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last page.")
 
 
-class RefusalPage(_Shape):
+class RefusalPage(Shape):
     """Some refusals, in their order."""
 
     refusals: list[Refusal]
     next_cursor: str | None
 
 
-class Failure(_Shape):
+class Failure(Shape):
     """What went wrong."""
 
     code: str
     detail: str
 
 
-class ArchiveLinks(_Shape):
+class ArchiveLinks(Shape):
     """Where to go on from an archive."""
 
     self: str
     batch: str
 
 
-class Archive(_Shape):
+class Archive(Shape):
     """A ZIP on its way into a batch, and what became of its entries. Each refused entry is a refusal of the batch."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ARCHIVE]})
 
     id: uuid.UUID
     state: ArchiveState
@@ -165,111 +173,27 @@ class Archive(_Shape):
         return cls(
             **{name: getattr(row, name) for name in own},
             skipped_names=row.skipped_names or [],
-            error=_failure(row.error_code, row.error_detail),
+            error=failure(row.error_code, row.error_detail),
             created_at=row.created_at,
             links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=batch_url(row.batch_id)),
         )
 
 
-class ArchivePage(_Shape):
+class ArchivePage(Shape):
     """Some archives of a batch, oldest first."""
 
     archives: list[Archive]
     next_cursor: str | None
 
 
-class Prediction(_Shape):
-    """What the bundle says of an image. For research only."""
-
-    diagnosis: DiagnosisCode
-    probabilities: dict[str, float] = Field(description="Of each of the seven diagnoses by code; they add up to 1.")
-    confidence: float = Field(description="The greatest of the seven probabilities.")
-    entropy: float = Field(description="In nats: 0 when certain, 1.946 (ln 7) when clueless.")
-    ood_score: float = Field(description="The greater, the less the image looks like the training data.")
-    out_of_distribution: bool = Field(description="Whether the score is above the bundle's threshold.")
-    engine: str
-    predicted_at: datetime
-
-    @classmethod
-    def of(cls, row: models.Prediction) -> "Prediction":
-        own = ("diagnosis", "confidence", "entropy", "ood_score", "out_of_distribution", "engine", "predicted_at")
-        probabilities = {code: getattr(row, f"p_{code}") for code in taxonomy.CODES}
-        return cls(probabilities=probabilities, **{name: getattr(row, name) for name in own})
-
-
-class ImageLinks(_Shape):
-    """Where to go on from an image."""
-
-    self: str
-    thumbnail: str = Field(description="A small JPEG; 404 until a worker has decoded the image.")
-    batch: str
-
-
-class Image(_Shape):
-    """One submitted file, its state, and its prediction or error."""
-
-    position: int = Field(description="Order of arrival in the batch, from 1.")
-    name: str
-    state: ImageState
-    sha256: str
-    bytes: int
-    width: int
-    height: int
-    prediction: Prediction | None
-    error: Failure | None
-    links: ImageLinks
-
-    @classmethod
-    def of(cls, row: models.Image, prediction: models.Prediction | None = None) -> "Image":
-        own = ("position", "name", "state", "sha256", "bytes", "width", "height")
-        return cls(
-            **{name: getattr(row, name) for name in own},
-            prediction=None if prediction is None else Prediction.of(prediction),
-            error=_failure(row.error_code, row.error_detail),
-            links=_image_links(row.batch_id, row.position),
-        )
-
-
-class ReceivedImage(_Shape):
-    """An image that a batch took, or had already."""
-
-    position: int
-    name: str = Field(description="In Unicode's composed form, with forward slashes.")
-    sha256: str
-    bytes: int
-    width: int
-    height: int
-    unchanged: bool = Field(description="Whether the batch had it already.")
-    links: ImageLinks
-
-    @classmethod
-    def of(cls, batch_id: uuid.UUID, arrival: Arrival, verdict: Verdict) -> "ReceivedImage":
-        return cls(
-            position=verdict.position,
-            name=verdict.name,
-            sha256=arrival.file.sha256,
-            bytes=arrival.file.bytes,
-            width=arrival.header.width,
-            height=arrival.header.height,
-            unchanged=verdict.unchanged,
-            links=_image_links(batch_id, verdict.position),
-        )
-
-
-class ImagePage(_Shape):
-    """Some images of a batch, in the order of their arrival."""
-
-    images: list[Image]
-    next_cursor: str | None
-
-    @classmethod
-    def of(cls, page: listing.Page[listing.Classified]) -> "ImagePage":
-        return cls(images=[Image.of(*row) for row in page.rows], next_cursor=page.next_cursor)
-
-
 def batch_url(batch_id: uuid.UUID) -> str:
     """The address of a batch's status."""
     return url_for("batches.get_batch", batch_id=batch_id)
+
+
+def failure(code: str | None, detail: str | None) -> Failure | None:
+    """The error of an image or an archive that has one."""
+    return None if code is None else Failure(code=code, detail=detail or "")
 
 
 def _status(row: models.Batch) -> dict[str, Any]:
@@ -311,15 +235,3 @@ def _links(batch_id: uuid.UUID) -> BatchLinks:
         report_jsonl=to("reports.report_jsonl"),
         report_isic_csv=to("reports.report_isic_csv"),
     )
-
-
-def _image_links(batch_id: uuid.UUID, position: int | None) -> ImageLinks:
-    return ImageLinks(
-        self=url_for("images.get_image", batch_id=batch_id, position=position),
-        thumbnail=url_for("images.get_thumbnail", batch_id=batch_id, position=position),
-        batch=batch_url(batch_id),
-    )
-
-
-def _failure(code: str | None, detail: str | None) -> Failure | None:
-    return None if code is None else Failure(code=code, detail=detail or "")

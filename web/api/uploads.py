@@ -14,7 +14,7 @@ from dermq.blobs import Incoming
 from dermq.models import Archive
 from dermq.queue import Queue
 from web import auth, bodies, listing, services
-from web.api import documents, schemas
+from web.api import documents, image_schemas, schemas
 from web.api.batches import accepted_headers
 from web.api.blueprint import blueprint
 from web.api.requests import ImageName, Paging
@@ -29,14 +29,14 @@ _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 @part.put("/batches/<uuid:batch_id>/images")
 @part.input(ImageName, location="query")
-@part.output(schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
+@part.output(image_schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
 @part.doc(
     responses=documents.responses(
-        400, 404, 409, 413, 415, 422, 507, also={202: documents.accepted(schemas.ReceivedImage, "Queued.")}
+        400, 404, 409, 413, 415, 422, 507, also={202: documents.accepted(image_schemas.ReceivedImage, "Queued.")}
     ),
     extensions={"requestBody": documents.body(*_IMAGES, description="The image file; its format is read from it.")},
 )
-def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[schemas.ReceivedImage, int, dict[str, str]]:
+def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas.ReceivedImage, int, dict[str, str]]:
     """Add one image.
 
     Repeat an upload that broke off: the same name with the same bytes changes nothing, with other bytes it is a
@@ -55,7 +55,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[schemas.Recei
         [verdict] = db.transact(here.sessions, arrivals.receive, batch_id, [arrival], here.blobs, here.settings)
     if verdict.error is not None:
         raise verdict.error
-    received = schemas.ReceivedImage.of(batch_id, arrival, verdict)
+    received = image_schemas.ReceivedImage.of(batch_id, arrival, verdict)
     if verdict.unchanged:
         return received, 200, {}
     here.wakeups.send(Queue.CLASSIFY)

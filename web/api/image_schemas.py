@@ -1,0 +1,116 @@
+"""What the API answers of images: made from rows here, and what the document shows."""
+
+import uuid
+from datetime import datetime
+
+from flask import url_for
+from pydantic import ConfigDict, Field
+
+from dermq import models, taxonomy
+from dermq.arrivals import Arrival, Verdict
+from dermq.lifecycle import ImageState
+from web import listing
+from web.api import examples
+from web.api.requests import DiagnosisCode
+from web.api.schemas import Failure, Shape, batch_url, failure
+
+
+class Prediction(Shape):
+    """What the bundle says of an image. For research only."""
+
+    diagnosis: DiagnosisCode
+    probabilities: dict[str, float] = Field(description="Of each of the seven diagnoses by code; they add up to 1.")
+    confidence: float = Field(description="The greatest of the seven probabilities.")
+    entropy: float = Field(description="In nats: 0 when certain, 1.946 (ln 7) when clueless.")
+    ood_score: float = Field(description="The greater, the less the image looks like the training data.")
+    out_of_distribution: bool = Field(description="Whether the score is above the bundle's threshold.")
+    engine: str
+    predicted_at: datetime
+
+    @classmethod
+    def of(cls, row: models.Prediction) -> "Prediction":
+        own = ("diagnosis", "confidence", "entropy", "ood_score", "out_of_distribution", "engine", "predicted_at")
+        probabilities = {code: getattr(row, f"p_{code}") for code in taxonomy.CODES}
+        return cls(probabilities=probabilities, **{name: getattr(row, name) for name in own})
+
+
+class ImageLinks(Shape):
+    """Where to go on from an image."""
+
+    self: str
+    thumbnail: str = Field(description="A small JPEG; 404 until a worker has decoded the image.")
+    batch: str
+
+
+class Image(Shape):
+    """One submitted file, its state, and its prediction or error."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.IMAGE]})
+
+    position: int = Field(description="Order of arrival in the batch, from 1.")
+    name: str
+    state: ImageState
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    prediction: Prediction | None
+    error: Failure | None
+    links: ImageLinks
+
+    @classmethod
+    def of(cls, row: models.Image, prediction: models.Prediction | None = None) -> "Image":
+        own = ("position", "name", "state", "sha256", "bytes", "width", "height")
+        return cls(
+            **{name: getattr(row, name) for name in own},
+            prediction=None if prediction is None else Prediction.of(prediction),
+            error=failure(row.error_code, row.error_detail),
+            links=_links(row.batch_id, row.position),
+        )
+
+
+class ReceivedImage(Shape):
+    """An image that a batch took, or had already."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.RECEIVED_IMAGE]})
+
+    position: int
+    name: str = Field(description="In Unicode's composed form, with forward slashes.")
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    unchanged: bool = Field(description="Whether the batch had it already.")
+    links: ImageLinks
+
+    @classmethod
+    def of(cls, batch_id: uuid.UUID, arrival: Arrival, verdict: Verdict) -> "ReceivedImage":
+        return cls(
+            position=verdict.position,
+            name=verdict.name,
+            sha256=arrival.file.sha256,
+            bytes=arrival.file.bytes,
+            width=arrival.header.width,
+            height=arrival.header.height,
+            unchanged=verdict.unchanged,
+            links=_links(batch_id, verdict.position),
+        )
+
+
+class ImagePage(Shape):
+    """Some images of a batch, in the order of their arrival."""
+
+    images: list[Image]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: listing.Page[listing.Classified]) -> "ImagePage":
+        return cls(images=[Image.of(*row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+def _links(batch_id: uuid.UUID, position: int | None) -> ImageLinks:
+    return ImageLinks(
+        self=url_for("images.get_image", batch_id=batch_id, position=position),
+        thumbnail=url_for("images.get_thumbnail", batch_id=batch_id, position=position),
+        batch=batch_url(batch_id),
+    )
