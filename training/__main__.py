@@ -60,12 +60,24 @@ def prepare(options: argparse.Namespace) -> None:
     print(f"manifest {manifest.sha256}")
 
 
+def augment(options: argparse.Namespace) -> None:
+    """Show the augmentation: a sheet and an animation in out/."""
+    from training import gallery
+
+    folder = options.out / "augmentation"
+    manifest = manifests.read(_data(options))
+    gallery.write(
+        manifest, options.kind, _data(options) / "pixels", folder, frames=options.frames, track=_track("frames")
+    )
+    print(f"In {folder}, with the images' licence and citation beside them.")
+
+
 def train(options: argparse.Namespace) -> None:
     """Train a configuration into a run's folder; with --resume, go on where it stopped."""
     from training import checkpoint, finetune, head, model
 
     config = configs.load(options.config)
-    manifest = manifests.read(_data(options))
+    manifest = _manifest(options, config.split)
     folder = options.runs / config.name
     pixels = _data(options) / "pixels"
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +88,9 @@ def train(options: argparse.Namespace) -> None:
     else:
         started = time.monotonic()
         network = model.network(config.size, config.start)
-        epochs = head.train(network, config, config.plan, manifest, pixels, folder, _track("features"))
+        epochs = head.train(
+            network, config.seed, config.plan, config.size, manifest, pixels, folder, _track("features")
+        )
         network.save_weights(folder / runs.WEIGHTS)
         runs.write_epochs(folder, epochs)
         seconds = time.monotonic() - started
@@ -95,7 +109,7 @@ def export(options: argparse.Namespace) -> None:
     network.load_weights(folder / runs.WEIGHTS)
     target = options.bundles / f"{options.name}-{options.version}"
     bundle = exports.export(
-        network, record, manifests.read(_data(options)), _data(options) / "pixels", target,
+        network, record, _manifest(options, record["config"].get("split", "lesion")), _data(options) / "pixels", target,
         name=options.name, version=options.version, track=_track("predicting"),
     )  # fmt: skip
     if options.current:
@@ -111,7 +125,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from training import evaluate as evaluation
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
-    manifest = manifests.read(_data(options))
+    manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
     size, data = bundle.card.input_size, _data(options) / "pixels"
     path = bundle.path / bundles.ONNX_MODEL
     outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
@@ -142,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
+    command = _command(commands, augment)
+    command.add_argument("--kind", choices=("published", "rich"), default="published")
+    command.add_argument("--frames", type=int, default=600, help="of the animation, ten a second")
     command = _command(commands, train)
     command.add_argument("config", help=f"one of {', '.join(configs.names())}")
     command.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
@@ -165,6 +182,11 @@ def _command(commands: Any, function: Any) -> argparse.ArgumentParser:
 
 def _data(options: argparse.Namespace) -> Path:
     return Path(options.runs) / "data"
+
+
+def _manifest(options: argparse.Namespace, split: str) -> manifests.Manifest:
+    found = manifests.read(_data(options))
+    return manifests.split_by_image(found) if split == "image" else found
 
 
 def _track(what: str) -> Any:

@@ -7,7 +7,9 @@ Draws depend on the generator alone, so an image drawn again with the same seed 
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from PIL import Image, ImageFilter
 
 Pixels = NDArray[np.uint8]
 
+PUBLISHED_DESCRIPTION = "Shift up to 20 %, shear up to 0.2 degrees, flips; empty pixels filled from the nearest"
 DESCRIPTION = (
     "Flips; rotation by any angle, zoom 0.87 to 1.35, stretch 0.9 to 1.11, shear up to 8 degrees, shift up to 8 % with "
     "mirrored edges; brightness, contrast and saturation up to 20 %, colour cast up to 8 %; lower resolution, blur or "
@@ -45,6 +48,8 @@ class Bounds:
 
 
 BOUNDS = Bounds()
+PUBLISHED_SHIFT = 0.2
+PUBLISHED_SHEAR_DEGREES = 0.2
 
 
 def augment(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
@@ -56,6 +61,15 @@ def augment(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS
     image = Image.fromarray(colour(np.asarray(image), chance, bounds))
     image = degrade(image, chance, bounds)
     return patch(np.array(image), chance, bounds)
+
+
+def published(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+    """The published variant: shifts up to 20 %, shear up to 0.2 degrees, flips; empty pixels from the nearest one."""
+    shear = math.radians(chance.uniform(-1, 1) * PUBLISHED_SHEAR_DEGREES)
+    linear = np.array([[1.0, -math.sin(shear)], [0.0, math.cos(shear)]])
+    shift = chance.uniform(-PUBLISHED_SHIFT, PUBLISHED_SHIFT, 2)
+    image = warp(Image.fromarray(pixels), np.column_stack([linear, shift]), margins="edge")
+    return np.array(flip(image, chance))
 
 
 def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.float64]:
@@ -76,11 +90,13 @@ def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.f
     return np.column_stack([linear, shift])
 
 
-def warp(image: Image.Image, affine: NDArray[np.float64]) -> Image.Image:
-    """Apply the map of ``matrix``; what lies outside the image is its mirror."""
+def warp(
+    image: Image.Image, affine: NDArray[np.float64], *, margins: Literal["symmetric", "edge"] = "symmetric"
+) -> Image.Image:
+    """Apply the map of ``matrix``; what lies outside the image is its mirror, or its nearest pixel."""
     size = image.width
     margin = size * 3 // 4
-    wide = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), "symmetric"))
+    wide = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), margins))
     linear, shift = affine[:, :2], affine[:, 2] * size
     centre = np.array([size / 2, size / 2])
     offset = centre + margin + shift - linear @ centre
@@ -139,3 +155,6 @@ def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) 
         top, left = chance.integers(0, size - height + 1), chance.integers(0, size - width + 1)
         pixels[top : top + height, left : left + width] = pixels.mean(axis=(0, 1)).astype(np.uint8)
     return pixels
+
+
+KINDS: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {"rich": augment, "published": published}

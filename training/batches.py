@@ -40,6 +40,7 @@ class Stream:
     class_balance: float
     sharp_share: float
     seed: int
+    augmentation: str = "rich"
 
     @property
     def steps(self) -> int:
@@ -63,7 +64,8 @@ class Stream:
         chosen = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
         chance = np.random.default_rng((self.seed, 2, epoch, step))
         arrays = [np.load(path, mmap_mode="r") for path in self.sources]
-        images = [augment.augment(self._draw(arrays, self.rows[row], chance), chance) for row in chosen]
+        change = augment.KINDS[self.augmentation]
+        images = [change(self._draw(arrays, self.rows[row], chance), chance) for row in chosen]
         return np.stack(images), self.truth[chosen]
 
     def run(self, epoch: int, first_step: int, executor: Executor, ahead: int = AHEAD) -> Iterator[Batch]:
@@ -104,6 +106,7 @@ def stream(
     class_balance: float,
     sharp_share: float,
     seed: int,
+    augmentation: str = "rich",
 ) -> Stream:
     """The stream of the manifest's training images at ``size``; pixel arrays are made in ``folder`` where missing."""
     entries = manifest.of(manifest.reference, "train")
@@ -121,6 +124,7 @@ def stream(
         class_balance=class_balance,
         sharp_share=sharp_share,
         seed=seed,
+        augmentation=augmentation,
     )
 
 

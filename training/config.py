@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from typing import Literal
 
 from training import configs
 
@@ -20,6 +21,8 @@ class Head:
     """Of the squared weights, for features of unit variance."""
     class_balance: float = 0.0
     """Exponent of the inverse class frequency in the loss: 0 none, 0.5 square root, 1 full."""
+    plateau_patience: int | None = None
+    """Epochs without a better val loss after which the rate falls to a tenth; never when None."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,13 @@ class Finetune:
     """Training of the whole network, small images first."""
 
     phases: tuple[Phase, ...]
+    head: Head | None = None
+    """Training of the head alone, on a frozen backbone, before the first phase and at its size."""
     batch: int = 32
     rate: float = 1e-3
-    """Peak, reached after ``warmup_epochs``; falls along a cosine over all phases to ``final_rate``."""
+    """Peak, reached after ``warmup_epochs``; falls over all phases to ``final_rate``."""
     final_rate: float = 1e-5
+    fall: Literal["cosine", "exponential"] = "cosine"
     warmup_epochs: float = 1.0
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
@@ -51,6 +57,8 @@ class Finetune:
     """How often an image is drawn from a sharper source, where it has one; alike for every class."""
     epoch_images: int | None = None
     """Images an epoch; as many as there are for training when None."""
+    augmentation: Literal["rich", "published"] = "rich"
+    """A key of ``training.augment.KINDS``."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class Config:
     start: str
     """A key of ``training.model.START_WEIGHTS``."""
     plan: Head | Finetune
+    split: Literal["lesion", "image"] = "lesion"
+    """``image`` draws images at random and so shows lesions of the test images while training: for comparison only."""
     seed: int = 1
     augmentation: str = "none"
     """For the card, in words."""

@@ -1,6 +1,6 @@
 """Pictures of the data, the network and an evaluation, as PNG files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dermq import taxonomy
 from training import metrics
@@ -149,6 +150,33 @@ def architecture(stages: Sequence[Stage], path: Path) -> None:
     axes.set(xlim=(0, 1), ylim=(-len(stages) + 0.4, 0.6))
     axes.axis("off")
     _save(figure, path)
+
+
+def draws(rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], path: Path) -> None:
+    """Rows of an image and its random variants, five rows of the sheet in each of its columns of rows."""
+    across, down = -(-len(rows) // 5), 5
+    wide = len(rows[0])
+    figure, cells = plt.subplots(
+        down, across * wide, figsize=(across * wide * 0.9, down * 0.85), layout="constrained", squeeze=False
+    )
+    for cell in cells.flat:
+        cell.axis("off")
+    for number, (row, title) in enumerate(zip(rows, titles, strict=True)):
+        column, line = divmod(number, down)
+        for place, image in enumerate(row):
+            cell = cells[line, column * wide + place]
+            cell.imshow(image, aspect=3 / 4)
+            if not place:
+                cell.set_title(title, fontsize=7)
+    _save(figure, path)
+
+
+def animation(frames: Iterable[NDArray[np.uint8]], path: Path, *, frames_per_second: int) -> None:
+    """A GIF of ``frames``, which share the palette of the first one."""
+    images = (Image.fromarray(frame) for frame in frames)
+    first = next(images).quantize(128)
+    rest = [image.quantize(palette=first, dither=Image.Dither.NONE) for image in images]
+    first.save(path, save_all=True, append_images=rest, duration=1000 // frames_per_second, loop=0)
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

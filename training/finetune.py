@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import taxonomy
-from training import batches, calibrate, evaluate, metrics, model, onnx_graph, runs
+from training import batches, calibrate, evaluate, head, metrics, model, onnx_graph, runs
 from training import checkpoint as checkpoints
 from training import manifest as manifests
 from training.checkpoint import Checkpoint, Place
-from training.config import Config, Finetune
+from training.config import Config, Finetune, Head
 
 CHECKPOINT_SECONDS = 300.0
 AVERAGE_EVERY = 4
@@ -57,7 +57,10 @@ def train(
         while place.epoch < sum(phase.epochs for phase in plan.phases):
             size = phase_size(plan, place.epoch)
             stream = _stream(config, plan, manifest, size, data)
-            network = compiled(build(size, config.start, dropout=plan.dropout), plan)
+            network = build(size, config.start, dropout=plan.dropout)
+            if state is None and plan.head:
+                _train_head(network, config, plan.head, size, manifest, data, folder)
+            network = compiled(network, plan)
             average = restore(network, state)
             end = place.epoch + _epochs_left(plan, place.epoch)
             while place.epoch < end:
@@ -71,6 +74,15 @@ def train(
                 runs.write_epochs(folder, epochs)
                 _record(config, manifest, size, epochs, folder)
     return True
+
+
+def _train_head(
+    network: Any, config: Config, plan: Head, size: int, manifest: manifests.Manifest, data: Path, folder: Path
+) -> None:
+    """Train the head of ``network`` alone; its epochs get a table of their own in the folder ``head``."""
+    part = folder / "head"
+    part.mkdir(exist_ok=True)
+    runs.write_epochs(part, head.train(network, config.seed, plan, size, manifest, data, part))
 
 
 def _train_epoch(
@@ -116,11 +128,13 @@ def _train_epoch(
 
 
 def learning_rate(plan: Finetune, epochs_done: float) -> float:
-    """The rate after ``epochs_done`` epochs: a linear warm-up, then half a cosine over all phases."""
+    """The rate after ``epochs_done`` epochs: a linear warm-up, then half a cosine, or a power, over all phases."""
     if epochs_done < plan.warmup_epochs:
         return plan.rate * max(epochs_done, 0.01) / plan.warmup_epochs
-    cosine_epochs = sum(phase.epochs for phase in plan.phases) - plan.warmup_epochs
-    progress = (epochs_done - plan.warmup_epochs) / cosine_epochs if cosine_epochs > 0 else 1.0
+    falling_epochs = sum(phase.epochs for phase in plan.phases) - plan.warmup_epochs
+    progress = (epochs_done - plan.warmup_epochs) / falling_epochs if falling_epochs > 0 else 1.0
+    if plan.fall == "exponential":
+        return float(plan.rate * (plan.final_rate / plan.rate) ** progress)
     return plan.final_rate + (plan.rate - plan.final_rate) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -229,6 +243,7 @@ def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: 
         class_balance=plan.class_balance,
         sharp_share=plan.sharp_share,
         seed=config.seed,
+        augmentation=plan.augmentation,
     )
 
 

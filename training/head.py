@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from dermq import taxonomy
 from training import manifest as manifests
 from training import model, onnx_graph, onnx_run, pixels
-from training.config import Config, Head
+from training.config import Head
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def train(
     network: Any,
-    config: Config,
+    seed: int,
     plan: Head,
+    size: int,
     manifest: manifests.Manifest,
     data: Path,
     folder: Path,
@@ -33,12 +34,12 @@ def train(
     Pixels are cached under ``data``, features in ``folder``. Weights of the epoch with the lowest val loss are kept.
     """
     entries = manifest.of(manifest.reference)
-    features = _features(network, config, manifest, data, folder, track)
+    features = _features(network, size, manifest, data, folder, track)
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
     splits = np.array([entry.split for entry in entries])
     mean, deviation = features[splits == "train"].mean(axis=0), features[splits == "train"].std(axis=0) + 1e-8
     scaled = (features - mean) / deviation
-    keras.utils.set_random_seed(config.seed)
+    keras.utils.set_random_seed(seed)
     parts = {split: (scaled[splits == split], truth[splits == split]) for split in ("train", "val")}
     kernel, bias, epochs = fit(parts["train"], parts["val"], plan)
     kernel = kernel / deviation[:, None]
@@ -62,10 +63,13 @@ def fit(
         metrics=["accuracy"],
     )
     stop = keras.callbacks.EarlyStopping("val_loss", patience=plan.patience, restore_best_weights=True)
+    callbacks = [stop, keras.callbacks.TerminateOnNaN()]
+    if plan.plateau_patience is not None:
+        callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", patience=plan.plateau_patience))
     weights = dict(enumerate(class_weights(train[1], plan.class_balance)))
     history = classifier.fit(
         *train, validation_data=val, epochs=plan.epochs, batch_size=plan.batch, class_weight=weights,
-        callbacks=[stop, keras.callbacks.TerminateOnNaN()], verbose=0,
+        callbacks=callbacks, verbose=0,
     ).history  # fmt: skip
     kernel, bias = classifier.get_weights()
     return kernel, bias, [dict(epoch=n, **{k: v[n] for k, v in history.items()}) for n in range(len(history["loss"]))]
@@ -79,11 +83,11 @@ def class_weights(truth: NDArray[np.integer], balance: float) -> NDArray[np.floa
 
 
 def _features(
-    network: Any, config: Config, manifest: manifests.Manifest, data: Path, folder: Path, track: Track
+    network: Any, size: int, manifest: manifests.Manifest, data: Path, folder: Path, track: Track
 ) -> NDArray[np.float32]:
     path = folder / f"features-{manifest.sha256[:12]}.npy"
     if not path.exists():
-        images = pixels.load(manifest, manifest.reference, config.size, data, track)
+        images = pixels.load(manifest, manifest.reference, size, data, track)
         graph = onnx_graph.build(model.features(network)).SerializeToString()
         np.save(path, onnx_run.run(graph, images, track=track)["features"])
     features: NDArray[np.float32] = np.load(path)

@@ -3,6 +3,7 @@
 Decoding costs more than a training step has to spare, so it is done once.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -27,7 +28,7 @@ def load(
 ) -> NDArray[np.uint8]:
     """The pixels of ``manifest.of(source)``, ``(n, size, size, 3) uint8``, made in ``folder`` when first asked for.
 
-    The file's name carries the manifest's hash and the recipe, so a stale one is never read.
+    The file's name carries the recipe and the hash of the source's files, so a stale one is never read.
     """
     file = path(manifest, source, size, folder)
     if not file.exists():
@@ -51,7 +52,9 @@ def of_split(
 
 def path(manifest: manifests.Manifest, source: str, size: int, folder: Path) -> Path:
     """Where ``load`` keeps the pixels of ``source``."""
-    return folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{manifest.sha256[:12]}.npy"
+    files = "".join(f"{entry.member} {entry.sha256}\n" for entry in manifest.of(source))
+    content = hashlib.sha256(files.encode()).hexdigest()
+    return folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{content[:12]}.npy"
 
 
 def _make(

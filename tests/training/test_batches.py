@@ -107,3 +107,18 @@ def test_colours_change_within_their_bounds():
     means = np.array([augment.colour(grey, chance).mean(axis=(0, 1)) for _ in range(300)])
     assert 100 * 0.8 * 0.92 - 1 <= means.min() < 85
     assert 115 < means.max() <= 100 * 1.2 * 1.08 + 1
+
+
+def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_nearest():
+    size = 100
+    marked = np.zeros((size, size, 3), np.uint8)
+    marked[45:55, 45:55] = 255
+    centres = []
+    for seed in range(60):
+        changed = augment.published(marked, np.random.default_rng(seed))
+        rows, columns = np.nonzero(changed[..., 0] > 127)
+        centres.append((rows.mean(), columns.mean()))
+    furthest = np.abs(np.array(centres) - 49.5).max()
+    assert 17 < furthest <= 20.6
+    edge = np.full((8, 8, 3), 7, np.uint8)
+    assert (augment.published(edge, np.random.default_rng(0)) == 7).all()

@@ -2,14 +2,15 @@
 
 import csv
 import dataclasses
+import importlib
 import itertools
 
 import numpy as np
 import pytest
 
 from tests.training import samples
-from training import checkpoint, finetune, runs
-from training.config import Config, Finetune, Phase
+from training import checkpoint, config, finetune, runs
+from training.config import Config, Finetune, Head, Phase
 
 PLAN = Finetune(
     phases=(Phase(16, 2), Phase(24, 1)), batch=4, rate=0.02, warmup_epochs=0.5, average_decay=0.9, epoch_images=40
@@ -17,12 +18,12 @@ PLAN = Finetune(
 CONFIG = Config(name="tiny", size=24, start="none", plan=PLAN)
 
 
-def run(folder, config=CONFIG, stop=lambda place: False):
+def run(folder, chosen=CONFIG, stop=lambda place: False):
     data = folder.parent / "data"
     data.mkdir(exist_ok=True)
     made = samples.prepare(data)
     folder.mkdir(exist_ok=True)
-    return finetune.train(config, made, data / "pixels", folder, stop=stop, build=samples.network)
+    return finetune.train(chosen, made, data / "pixels", folder, stop=stop, build=samples.network)
 
 
 def test_an_epoch_is_a_row_of_the_table(tmp_path):
@@ -94,3 +95,30 @@ def test_the_rate_warms_up_and_falls_along_a_cosine():
 
 def test_the_size_follows_the_phases():
     assert [finetune.phase_size(PLAN, epoch) for epoch in range(5)] == [16, 16, 24, 24, 24]
+
+
+def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path):
+    plan = dataclasses.replace(PLAN, head=Head(epochs=3, batch=8, penalty=0.0, plateau_patience=1))
+    assert run(tmp_path / "run", dataclasses.replace(CONFIG, plan=plan))
+    with (tmp_path / "run" / "head" / runs.EPOCHS_CSV).open() as file:
+        assert len(list(csv.DictReader(file))) == 3
+
+
+def test_the_published_rate_falls_to_one_in_a_hundred_million():
+    plan = config.load("published").plan
+    rates = [finetune.learning_rate(plan, epochs) for epochs in range(5)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[4] == pytest.approx(1e-8)
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates))
+
+
+def test_every_configuration_states_its_command_and_cost():
+    for name in config.names():
+        module = importlib.import_module(f"training.configs.{name}")
+        assert f"python -m training train {name}" in module.__doc__
+        assert "Cost:" in module.__doc__
+        assert "Expected" in module.__doc__
+        assert config.load(name).name == name
+        assert (
+            isinstance(config.load(name).plan, Head) or config.load(name).size == config.load(name).plan.phases[-1].size
+        )

@@ -102,3 +102,17 @@ def test_the_given_split_of_ham10000_is_disjoint_by_lesion(shared):
     assert not lesions["train"] & lesions["val"]
     assert not lesions["val"] & lesions["test"]
     assert [sum(r.split == split for r in rows) for split in manifest.SPLITS] == [7155, 809, 2051]
+
+
+def test_the_published_split_is_by_image_and_leaks(shared):
+    rows = manifest.read_metadata(shared / "ham10000" / "metadata.csv")
+    whole = manifest.Manifest(
+        tuple(manifest.Entry(**vars(r), source="full", member=f"{r.image_id}.jpg", sha256="") for r in rows),
+        {"full": ["full.zip"]},
+    )
+    drawn = manifest.split_by_image(whole)
+    assert [len(drawn.of("full", split)) for split in manifest.SPLITS] == [7213, 802, 2000]
+    sides = [{entry.lesion_id for entry in drawn.of("full", split)} for split in ("train", "test")]
+    assert len(sides[0] & sides[1]) > 300
+    assert drawn == manifest.split_by_image(whole)
+    assert drawn.sha256 != whole.sha256
