@@ -72,6 +72,7 @@ def train(
                 state = capture(network, average, place, epochs)
                 checkpoints.save(folder, state)
                 runs.write_epochs(folder, epochs)
+                runs.write_events(folder, epochs[-1])
                 _record(config, manifest, size, epochs, folder)
     return True
 

@@ -16,6 +16,7 @@ WEIGHTS = "network.weights.h5"
 RECORD = "run.json"
 EPOCHS_CSV = "epochs.csv"
 EPOCHS_MARKDOWN = "epochs.md"
+EVENTS = "tensorboard"
 EPOCH_COLUMNS = (
     *("epoch", "size", "loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "rate"),
     *("seconds", "waiting"),
@@ -69,6 +70,17 @@ def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     (folder / EPOCHS_MARKDOWN).write_text(text, encoding="utf-8")
+
+
+def write_events(folder: Path, epoch: dict[str, float]) -> None:
+    """Add an epoch to what `tensorboard --logdir runs` shows."""
+    from tensorboard.summary import Writer  # here, because it is slow to import and only long runs need it
+
+    writer = Writer(str(folder / EVENTS))
+    for name, value in epoch.items():
+        if name != "epoch":
+            writer.add_scalar(name, value, step=int(epoch["epoch"]))
+    writer.close()
 
 
 def hardware() -> str:

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from tests.training import samples
 from training import checkpoint, config, finetune, runs
@@ -33,6 +34,9 @@ def test_an_epoch_is_a_row_of_the_table(tmp_path):
     assert [(row["epoch"], row["size"]) for row in rows] == [("0", "16"), ("1", "16"), ("2", "24")]
     assert float(rows[2]["loss"]) < float(rows[0]["loss"])
     assert all(float(row["seconds"]) > 0 <= float(row["waiting"]) < 1 for row in rows)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "run" / runs.EVENTS))
+    events.Reload()
+    assert [event.step for event in events.Tensors("val_loss")] == [0, 1, 2]
     record = runs.read_record(tmp_path / "run")
     assert (record["size"], record["epochs"]) == (24, 3)
 
