@@ -7,7 +7,6 @@ import uuid
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-import uuid_utils.compat as uuid7
 from sqlalchemy.orm import Session
 
 from dermq import batches, errors
@@ -16,13 +15,15 @@ from dermq.lifecycle import ArchiveState
 from dermq.models import Archive
 
 
-def begin(session: Session, batch_id: uuid.UUID) -> uuid.UUID:
-    """Note that an archive is being received, so that its batch is not sealed meanwhile; returns its id."""
+def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
+    """Note that an archive is being received, so that its batch is not sealed meanwhile. Safe to do twice."""
     batch = batches.lock(session, batch_id)
     batches.check_open(batch)
+    if session.get(Archive, archive_id) is not None:
+        return
     now = datetime.now(UTC)
     archive = Archive(
-        id=uuid.UUID(int=uuid7.uuid7().int),
+        id=archive_id,
         batch_id=batch_id,
         state=ArchiveState.RECEIVING,
         created_at=now,
@@ -31,7 +32,6 @@ def begin(session: Session, batch_id: uuid.UUID) -> uuid.UUID:
     session.add(archive)
     batch.archives_open += 1
     batches.changed(batch, touched=True)
-    return archive.id
 
 
 def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
@@ -53,18 +53,14 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
     was cancelled meanwhile.
     """
     archive = lock(session, archive_id)
-    if archive is None or archive.state != ArchiveState.RECEIVING:
+    if archive is None:
         raise closed()
-    same = session.scalar(
-        sa.select(Archive).where(
-            Archive.batch_id == archive.batch_id,
-            Archive.sha256 == file.sha256,
-            Archive.state.in_([ArchiveState.STORED, ArchiveState.UNPACKING, ArchiveState.DONE]),
-        )
-    )
     batch = batches.lock(session, archive.batch_id)
-    if batch.cancelled_at is not None:
+    if archive.state == ArchiveState.STORED and archive.sha256 == file.sha256:
+        return archive, True  # an earlier run of this transaction was committed after all
+    if archive.state != ArchiveState.RECEIVING or batch.cancelled_at is not None:
         raise closed()
+    same = _stored(session, archive.batch_id, file.sha256)
     if same is not None:
         session.delete(archive)
         batch.archives_open -= 1
@@ -77,6 +73,28 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
     batches.settle(batch)
     batches.changed(batch, touched=True)
     return same or archive, same is None
+
+
+def drop_blob(session: Session, batch_id: uuid.UUID, sha256: str, blobs: Blobs) -> None:
+    """Remove the stored bytes of an archive that has ended, unless the same bytes wait to be unpacked again."""
+    batches.lock_all(session, [batch_id])
+    waiting = _stored(session, batch_id, sha256)
+    if waiting is None or waiting.state == ArchiveState.DONE:
+        blobs.delete(batch_id, sha256)
+
+
+def _stored(session: Session, batch_id: uuid.UUID, sha256: str) -> Archive | None:
+    """The batch's archive of these bytes that waits, is being unpacked or, failing that, was unpacked."""
+    return session.scalar(
+        sa.select(Archive)
+        .where(
+            Archive.batch_id == batch_id,
+            Archive.sha256 == sha256,
+            Archive.state.in_([ArchiveState.STORED, ArchiveState.UNPACKING, ArchiveState.DONE]),
+        )
+        .order_by(Archive.state.desc())  # unpacking, stored, done
+        .limit(1)
+    )
 
 
 def abandon(session: Session, archive_id: uuid.UUID, error: errors.DermqError) -> None:

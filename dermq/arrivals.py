@@ -20,7 +20,7 @@ from dermq.lifecycle import ImageState
 from dermq.models import Batch, Image, Lab, Refusal
 from dermq.settings import Settings
 
-_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def check_content(file: Incoming, settings: Settings) -> imaging.Header:
         raise errors.Rejected("empty_file", "The file has 0 bytes.")
     file.finish()
     with file.path.open("rb") as content:
-        if content.read(4) in _ZIP_MAGIC:
+        if content.read(4) in ZIP_MAGIC:
             raise errors.UnsupportedFormat(
                 "archive",
                 "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "

@@ -57,19 +57,8 @@ def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle) -> 
 
     Raises Rejected when the key was used with another request.
     """
-    if draft.idempotency_key is not None:
-        session.execute(sa.select(Lab.id).where(Lab.id == lab.id).with_for_update())
-        known = session.scalar(
-            _with_bundle().where(Batch.lab_id == lab.id, Batch.idempotency_key == draft.idempotency_key)
-        )
-        if known is not None:
-            if known.fingerprint != draft.fingerprint:
-                raise errors.Rejected(
-                    "idempotency_key_reused", "This Idempotency-Key was used with another request; use a new one."
-                )
-            if known.deleted_at is not None:
-                raise errors.Conflict("batch_deleted", "The batch that this Idempotency-Key created was deleted.")
-            return known, False
+    if (known := _created_before(session, lab, draft)) is not None:
+        return known, False
     now = datetime.now(UTC)
     batch = Batch(
         id=draft.id,
@@ -84,10 +73,33 @@ def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle) -> 
         created_at=now,
         touched_at=now,
     )
-    session.add(batch)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(batch)
+    except IntegrityError:  # a request with the same key was faster
+        known = _created_before(session, lab, draft)
+        if known is None:
+            raise
+        return known, False
     record(session, batch, "created")
     return batch, True
+
+
+def _created_before(session: Session, lab: Lab, draft: Draft) -> Batch | None:
+    """The batch that this draft, or another request with its Idempotency-Key, created before."""
+    same = Batch.id == draft.id
+    if draft.idempotency_key is not None:
+        same |= Batch.idempotency_key == draft.idempotency_key
+    known = session.scalar(_with_bundle().where(Batch.lab_id == lab.id, same))
+    if known is None:
+        return None
+    if known.fingerprint != draft.fingerprint:
+        raise errors.Rejected(
+            "idempotency_key_reused", "This Idempotency-Key was used with another request; use a new one."
+        )
+    if known.deleted_at is not None:
+        raise errors.Conflict("batch_deleted", "The batch that this Idempotency-Key created was deleted.")
+    return known
 
 
 def bundle_row(session: Session, bundle: bundles.Bundle) -> Bundle:
@@ -146,7 +158,7 @@ def check_open(batch: Batch, *, from_archive: bool = False) -> None:
         raise errors.Conflict("batch_sealed", "The batch is sealed and takes no more images; create another one.")
 
 
-def seal(session: Session, batch_id: uuid.UUID) -> Batch:
+def seal(session: Session, batch_id: uuid.UUID, *, actor: str = "lab") -> Batch:
     """Say that a batch is whole; safe to do twice. Raises Conflict while an archive is still being received."""
     batch = lock(session, batch_id)
     if batch.cancelled_at is not None:
@@ -162,10 +174,18 @@ def seal(session: Session, batch_id: uuid.UUID) -> Batch:
                 "archive_being_received", "An archive of this batch is still being received; seal it afterwards."
             )
         batch.sealed_at = datetime.now(UTC)
-        record(session, batch, "sealed")
+        record(session, batch, "sealed", actor=actor)
         settle(batch)
         changed(batch)
     return batch
+
+
+def seal_idle(session: Session, batch_id: uuid.UUID, *, untouched_since: datetime) -> bool:
+    """Seal an open batch unless its lab added to it meanwhile; says whether it did. Raises Conflict as ``seal``."""
+    if lock(session, batch_id).touched_at >= untouched_since:
+        return False
+    seal(session, batch_id, actor="reaper")
+    return True
 
 
 def cancel(session: Session, batch_id: uuid.UUID) -> Batch:
@@ -205,7 +225,8 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     batch.queued -= len(waiting)
     batch.cancelled += len(waiting)
     settle(batch)
-    changed(batch)
+    if archives or waiting:
+        changed(batch)
     return bool(archives or waiting)
 
 
@@ -226,7 +247,7 @@ def retry(session: Session, batch_id: uuid.UUID) -> int:
     return len(failed)
 
 
-def mark_deleted(session: Session, batch_id: uuid.UUID) -> None:
+def mark_deleted(session: Session, batch_id: uuid.UUID, *, actor: str = "lab") -> None:
     """Hide a batch for good; ``purge_page`` and the blob store then remove it. Safe to do twice."""
     for batch in lock_all(session, [batch_id]):
         if batch.deleted_at is None:
@@ -234,7 +255,7 @@ def mark_deleted(session: Session, batch_id: uuid.UUID) -> None:
             batch.deleted_at = now
             batch.cancelled_at = batch.cancelled_at or now
             batch.sealed_at = batch.sealed_at or now
-            record(session, batch, "deleted")
+            record(session, batch, "deleted", actor=actor)
             changed(batch)
 
 

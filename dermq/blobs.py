@@ -20,6 +20,8 @@ from dermq import errors
 
 THUMBNAIL = ".thumbnail"
 _INCOMING = "incoming"
+_MARKER = ".dermq"
+"""Lies in every store that was ever put into; a folder without it is a storage that is not mounted."""
 
 
 class Incoming:
@@ -79,6 +81,7 @@ class Blobs:
         folder = self.root / str(batch)
         with translated():
             folder.mkdir(parents=True, exist_ok=True)
+            (self.root / _MARKER).touch()
             for file in files:
                 with contextlib.suppress(FileNotFoundError):  # moved by an earlier run of the same transaction
                     file.path.rename(folder / file.sha256)
@@ -123,6 +126,14 @@ class Blobs:
                 if path.stat().st_mtime < time.time() - older_than_seconds:
                     found.append(batch)
         return found
+
+    def probe(self) -> None:
+        """Raise Transient unless the store is there and gives back what it takes."""
+        with translated(), self.incoming() as file:
+            file.write(b"probe")
+            file.finish()
+            if not (self.root / _MARKER).is_file() or file.path.read_bytes() != b"probe":
+                raise errors.Transient("storage_failed", f"The storage at {self.root} is not the one used before.")
 
     def delete_stale_incoming(self, *, older_than_seconds: float) -> int:
         """Remove incoming files of programs that died, and say how many."""

@@ -6,6 +6,7 @@ A bundle is a folder under ``bundles/``: ``model.keras``, ``model.onnx``, ``gold
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dermq import errors, imaging, taxonomy
+
+log = logging.getLogger(__name__)
 
 CARD = "card.json"
 KERAS_MODEL = "model.keras"
@@ -122,8 +125,14 @@ def current(bundles_dir: Path) -> Bundle:
 
 
 def installed(bundles_dir: Path) -> list[Bundle]:
-    """Every readable bundle on disk, by folder name."""
-    return [read(card.parent) for card in sorted(bundles_dir.glob(f"*/{CARD}"))]
+    """Every readable bundle on disk, by folder name; one that is not readable (yet) is said and left out."""
+    found = []
+    for card in sorted(bundles_dir.glob(f"*/{CARD}")):
+        try:
+            found.append(read(card.parent))
+        except errors.Unfit as err:
+            log.warning("bundle %s is left out: %s", card.parent, err)
+    return found
 
 
 def read(path: Path) -> Bundle:

@@ -92,7 +92,9 @@ class Sessions:
         )
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(
-            self.engine.execution_options(dermq_reading=True), expire_on_commit=False, class_=_ReadingSession
+            self.engine.execution_options(dermq_reading=True, **_reading_options(self.engine)),
+            expire_on_commit=False,
+            class_=_ReadingSession,
         )
 
     @contextlib.contextmanager
@@ -103,13 +105,19 @@ class Sessions:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that sees one snapshot and cannot write."""
+        """A session that sees one snapshot and refuses to write."""
         with self._reading() as session, session.begin():
             yield session
 
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _reading_options(engine: Engine) -> dict[str, Any]:
+    if engine.dialect.name == "postgresql":
+        return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return {}
 
 
 class _ReadingSession(Session):
@@ -140,9 +148,9 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
         except exc.DBAPIError as err:
             if _is_full(err):
                 raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
-            if not _may_rerun(err):
+            if not isinstance(err, exc.OperationalError) and not _may_rerun(err):
                 raise
-            if attempt == RERUNS:
+            if attempt == RERUNS or not _may_rerun(err):
                 raise errors.Unavailable(
                     "database_unavailable", "The database is busy or cannot be reached; nothing was changed."
                 ) from err

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from dermq import errors
 
@@ -21,6 +21,17 @@ RECIPE_VERSION = 1
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 FORMATS_TEXT = "JPEG, PNG, TIFF, WebP and BMP"
 THUMBNAIL_SIZE = 192
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation (EXIF 2.32, table 4)."""
 _NATIVE_MODES = frozenset({"L", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "1"})
 
 # Our own limit on pixels is checked before anything is decoded; Pillow's would answer with a warning instead.
@@ -74,13 +85,12 @@ def decode(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> Im
             if draft_size is not None:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(_upright(image))
     except (errors.UnsupportedFormat, errors.TooLarge) as err:
         raise errors.Permanent(err.code, err.detail) from err
-    except MemoryError:
+    except (errors.Permanent, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as err:
-        # Pillow's plugins raise all of these for damaged files.
+    except Exception as err:  # the edge to foreign decoders: for damaged files they raise anything
         raise errors.Permanent("undecodable", f"The file is damaged and cannot be decoded: {err}") from err
 
 
@@ -114,8 +124,23 @@ def _open(file: BinaryIO) -> Image.Image:
         raise errors.UnsupportedFormat(
             "unsupported_format", f"The content is of no accepted format; {FORMATS_TEXT} are accepted."
         ) from err
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError, OverflowError) as err:
+    except MemoryError:
+        raise
+    except Exception as err:  # the edge to foreign decoders, as in ``decode``
         raise errors.UnsupportedFormat("unreadable_header", f"The image's header cannot be read: {err}") from err
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF orientation says.
+
+    Not by ``ImageOps.exif_transpose``: it writes the EXIF block anew and fails over a damaged one, which is none of
+    our business.
+    """
+    try:
+        turn = _TURNS.get(int(image.getexif().get(_ORIENTATION, 1)))
+    except Exception:  # a damaged EXIF block says nothing about how to turn; the edge to foreign decoders
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _format(image: Image.Image) -> str:

@@ -30,6 +30,9 @@ def _run(connection: sa.Connection) -> None:
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
+            # The limits of everyday transactions are not for migrations, nor for those that wait for them.
+            connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         context.run_migrations()
 

@@ -12,7 +12,6 @@ from celery import signals
 from dermq.queue import Queue
 from dermq.settings import Settings
 from worker import celery_app, logs, shutdown
-from worker.tasks import UNFIT
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +33,10 @@ def main() -> int:
 
 def _work(settings: Settings, queue: Queue) -> int:
     flag = shutdown.flag(settings, os.getpid())
-    note = shutdown.unfit_note(settings, os.getpid())
+    note = shutdown.Note(settings, os.getpid())
     flag.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in (flag, note):
-        leftover.unlink(missing_ok=True)
+    flag.unlink(missing_ok=True)
+    note.take()  # of a process that had this pid before
 
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:
@@ -57,10 +56,10 @@ def _work(settings: Settings, queue: Queue) -> int:
         worker.start()
     finally:
         flag.unlink(missing_ok=True)
-    if note.exists():
-        log.critical("this worker ends: %s", note.read_text())
-        note.unlink()
-        return UNFIT
+    if (told := note.take()) is not None:
+        status, reason = told
+        log.critical("this worker ends with status %d: %s", status, reason)
+        return status
     return int(worker.exitcode or 0)
 
 

@@ -42,10 +42,12 @@ class Decoder:
         return imaging.squash(upright, size)
 
     def _read(self, batch_id: uuid.UUID, sha256: str) -> bytes:
+        """Read a blob. When it cannot be read, the store tells whether it or the one file is to blame."""
         try:
             with self._blobs.open(batch_id, sha256) as file:
                 return file.read()
-        except FileNotFoundError as err:
-            if not self._blobs.list(batch_id):
-                raise errors.Transient("storage_failed", "The storage does not show this batch at all.") from err
-            raise errors.Permanent("blob_missing", "The stored file of this image is gone; upload it again.") from err
+        except (OSError, errors.Transient) as err:
+            self._blobs.probe()
+            raise errors.Permanent(
+                "blob_unreadable", f"The stored file of this image is missing or cannot be read: {err}"
+            ) from err

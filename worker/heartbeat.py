@@ -10,6 +10,8 @@ import uuid
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dermq import db, errors
 from worker import claims
 
@@ -62,7 +64,7 @@ class Heartbeat:
     def _renew(self, token: uuid.UUID) -> None:
         try:
             ours = db.transact(self._sessions, claims.renew, token, self._lease_seconds)
-        except errors.Transient as err:
+        except (errors.Transient, SQLAlchemyError) as err:
             log.warning("a lease could not be renewed: %s", err)
             return
         if not ours:

@@ -6,9 +6,10 @@ Here, and in ``web.errors``, the class of an error decides what is done about it
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,8 +27,14 @@ from worker.shutdown import Stop
 
 log = logging.getLogger(__name__)
 
+ENGINE_LOSSES = 3
+"""After so many in a row the process ends, so that a new one finds the device afresh."""
 PAUSE_SECONDS = (1.0, 30.0)
 """Least and greatest pause after a fault of the surroundings; it doubles from one fault to the next."""
+
+
+class EngineLost(errors.Transient):
+    """Raised when the engine no longer gives what it gave when it was verified: its device is lost, say."""
 
 
 class Poisoned(Exception):
@@ -50,7 +57,7 @@ def drain(runtime: Runtime) -> None:
     """Work for a while on whatever waits; safe to run twice, and safe not to run."""
     runtime.wakeups.answer(Queue.CLASSIFY)
     deadline = time.monotonic() + runtime.settings.drain_seconds
-    pause = PAUSE_SECONDS[0]
+    pause, engine_losses = PAUSE_SECONDS[0], 0
     with Stop(runtime.settings) as stop:
         while not stop.requested:
             if time.monotonic() > deadline:
@@ -59,8 +66,11 @@ def drain(runtime: Runtime) -> None:
             try:
                 if not _work(runtime, stop, deadline):
                     return
-                pause = PAUSE_SECONDS[0]
+                pause, engine_losses = PAUSE_SECONDS[0], 0
             except errors.Transient as err:
+                engine_losses = engine_losses + 1 if isinstance(err, EngineLost) else 0
+                if engine_losses == ENGINE_LOSSES:
+                    raise
                 log.warning("pausing %.0f s: %s", pause, err)
                 _sleep(pause, stop)
                 pause = min(2 * pause, PAUSE_SECONDS[1])
@@ -117,8 +127,7 @@ class _Line:
                 if not self._held:
                     self._claim(alone=True)
         finally:
-            for held in tuple(self._held):
-                self._return(held)
+            self._return_all()
         return worked
 
     def _going(self) -> bool:
@@ -165,7 +174,7 @@ class _Line:
                 ready.append((image, future.result()))
             except errors.Permanent as err:
                 found.append(Failed(image.id, err.code, err.detail))
-            self._heartbeat.progress()
+            self._heartbeat.progress()  # decoding is progress as well
         if not ready:
             return found
         started = time.perf_counter()
@@ -183,33 +192,54 @@ class _Line:
             raise
         except Exception as err:  # engines share no narrower base
             log.exception("the engine failed over %d images", len(pixels))
-            model.verify(self._model.bundle, self._model.engine)
+            self._verify_again()
             raise Poisoned(str(err)) from err
         if not np.isfinite(outputs.probabilities).all():
-            model.verify(self._model.bundle, self._model.engine)
+            self._verify_again()
             raise Poisoned("the engine gives no numbers for these images")
         return outputs
 
+    def _verify_again(self) -> None:
+        """Raise Unfit when the engine gives other results than before, EngineLost when it gives none at all."""
+        try:
+            model.verify(self._model.bundle, self._model.engine)
+        except errors.Unfit:
+            raise
+        except Exception as err:  # engines share no narrower base
+            raise EngineLost("engine_lost", f"The engine fails over its golden inputs as well: {err}") from err
+
     def _record(self, held: Held, found: list[Outcome]) -> None:
-        """Record a step. A database that is away is waited for as long as the lease lasts; no work is done again."""
-        pause = PAUSE_SECONDS[0]
-        until = time.monotonic() + self._runtime.settings.lease_seconds
-        while True:
+        self._persist(partial(db.transact, self._runtime.sessions, claims.record, held.lease.token, found))
+
+    def _return_all(self) -> None:
+        """Give back what is held, each claim whatever becomes of the other, and wake somebody for it."""
+        for held in tuple(self._held):
             try:
-                db.transact(self._runtime.sessions, claims.record, held.lease.token, found)
-                return
+                self._return(held)
             except errors.Transient as err:
-                if time.monotonic() > until or self._stop.requested:
-                    raise
-                log.warning("recording again in %.0f s: %s", pause, err)
-                _sleep(pause, self._stop)
-                pause = min(2 * pause, PAUSE_SECONDS[1])
+                log.error("claim %s is not given back and its lease will run out: %s", held.lease.token, err)
 
     def _return(self, held: Held, *, lost: bool = False) -> None:
         for _, future in held.decoding:
             future.cancel()
-        db.transact(self._runtime.sessions, claims.give_back, held.lease.token, lost=lost)
+        self._persist(partial(db.transact, self._runtime.sessions, claims.give_back, held.lease.token, lost=lost))
         self._let_go(held)
+        self._runtime.wakeups.send(Queue.CLASSIFY)
+
+    def _persist(self, write: Callable[[], object]) -> None:
+        """Write to the database; wait for one that is away as long as the lease lasts, so that no work is redone."""
+        pause = PAUSE_SECONDS[0]
+        until = time.monotonic() + self._runtime.settings.lease_seconds
+        while True:
+            try:
+                write()
+                return
+            except errors.Transient as err:
+                if time.monotonic() > until or self._stop.requested:
+                    raise
+                log.warning("writing again in %.0f s: %s", pause, err)
+                _sleep(pause, self._stop)
+                pause = min(2 * pause, PAUSE_SECONDS[1])
 
     def _let_go(self, held: Held) -> None:
         self._heartbeat.drop(held.lease.token)

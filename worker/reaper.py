@@ -7,8 +7,9 @@ import logging
 import signal
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +20,7 @@ from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.queue import Queue, Wakeups
 from dermq.settings import Settings
-from worker import claims
+from worker import claims, conservation
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ _INCOMING_HOURS = 24
 """Incoming files are this old before they count as left by a program that died."""
 _ORPHAN_HOURS = 1
 """A folder of blobs without a batch is left alone for this long: its batch may be about to be committed."""
+_ORPHAN_PAGE = 500
 _WORKER_HOURS = 1
+_CHECKED_BATCHES = 5
+"""Batches whose counts are checked in one round."""
 
 
 def run(settings: Settings) -> None:
@@ -54,6 +58,7 @@ class Reaper:
         self._sessions = sessions
         self._blobs = blobs
         self._wakeups = wakeups
+        self._checked = uuid.UUID(int=0)
 
     def round(self) -> None:
         """Do every duty once, unless another reaper is at it."""
@@ -67,50 +72,38 @@ class Reaper:
             self.retire,
             self.remove_orphan_blobs,
             self.forget_workers,
+            self.check_conservation,
         )
         try:
             with db.single_flight(self._sessions, "reaper") as alone:
                 for duty in duties if alone else ():
-                    self._guarded(duty)
+                    self._guarded(duty, duty.__name__)
         except (SQLAlchemyError, OSError) as err:
             log.warning("no round this time: %s", err)
 
     def expire_leases(self) -> None:
         """Give back what lost workers held."""
-        for token in db.read(self._sessions, claims.expired, _EXPIRED_PAGE):
-            if db.transact(self._sessions, claims.expire, token):
-                log.warning("the lease of claim %s ran out; its images are queued again", token)
+        self._each(db.read(self._sessions, claims.expired, _EXPIRED_PAGE), self._expire)
 
     def finish_cancels(self) -> None:
         """Sweep cancelled batches whose canceller did not get that far."""
-        for batch_id in self._batches(Batch.cancelled_at.is_not(None), Batch.finished_at.is_(None)):
-            db.transact(self._sessions, batches.sweep, batch_id)
+        self._each(self._batches(Batch.cancelled_at.is_not(None), Batch.finished_at.is_(None)), self._sweep)
 
     def finish_deletes(self) -> None:
         """Remove what is left of deleted batches."""
-        for batch_id in self._batches(Batch.deleted_at.is_not(None)):
-            db.transact(self._sessions, batches.sweep, batch_id)
-            while db.transact(self._sessions, batches.purge_page, batch_id):
-                pass
-            self._blobs.delete(batch_id)
+        self._each(self._batches(Batch.deleted_at.is_not(None)), self._purge)
 
     def seal_idle_batches(self) -> None:
         """Seal open batches that nobody has added to for a while."""
         idle = datetime.now(UTC) - timedelta(seconds=self._settings.idle_seal_seconds)
-        for batch_id in self._batches(Batch.sealed_at.is_(None), Batch.touched_at < idle, Batch.deleted_at.is_(None)):
-            try:
-                db.transact(self._sessions, batches.seal, batch_id)
-                log.info("batch %s was idle and is sealed", batch_id)
-            except (errors.Conflict, errors.NotFound) as err:
-                log.info("idle batch %s is not sealed: %s", batch_id, err)
+        found = self._batches(Batch.sealed_at.is_(None), Batch.touched_at < idle, Batch.deleted_at.is_(None))
+        self._each(found, partial(self._seal, idle))
 
     def close_abandoned_archives(self) -> None:
         """Close archives whose upload died with its web process."""
         limit = datetime.now(UTC) - timedelta(minutes=_ABANDONED_MINUTES)
         abandoned = sa.select(Archive.id).where(Archive.state == ArchiveState.RECEIVING, Archive.touched_at < limit)
-        error = errors.Conflict("upload_abandoned", "The upload ended before the archive was whole; send it again.")
-        for archive_id in db.read(self._sessions, lambda session: session.scalars(abandoned).all()):
-            db.transact(self._sessions, archives.abandon, archive_id, error)
+        self._each(db.read(self._sessions, lambda session: list(session.scalars(abandoned))), self._abandon)
 
     def wake(self) -> None:
         """Wake the workers of every queue that has waiting work."""
@@ -124,28 +117,71 @@ class Reaper:
         """Delete batches that ended longer ago than they are kept; ``finish_deletes`` removes them next round."""
         if self._settings.retention_days:
             limit = datetime.now(UTC) - timedelta(days=self._settings.retention_days)
-            for batch_id in self._batches(Batch.finished_at < limit, Batch.deleted_at.is_(None)):
-                db.transact(self._sessions, batches.mark_deleted, batch_id)
+            self._each(self._batches(Batch.finished_at < limit, Batch.deleted_at.is_(None)), self._mark_deleted)
 
     def remove_orphan_blobs(self) -> None:
         """Remove blobs that no batch owns and incoming files that nobody writes."""
         self._blobs.delete_stale_incoming(older_than_seconds=_INCOMING_HOURS * 3600)
-        for batch_id in self._blobs.batches(older_than_seconds=_ORPHAN_HOURS * 3600):
-            if not self._batches(Batch.id == batch_id):
+        folders = self._blobs.batches(older_than_seconds=_ORPHAN_HOURS * 3600)
+        for at in range(0, len(folders), _ORPHAN_PAGE):
+            page = folders[at : at + _ORPHAN_PAGE]
+            for batch_id in set(page) - set(self._batches(Batch.id.in_(page))):
                 log.warning("the blobs of batch %s have no batch and are removed", batch_id)
                 self._blobs.delete(batch_id)
+
+    def check_conservation(self) -> None:
+        """Compare the counts of a few batches with their rows, others in each round."""
+        found = db.read(self._sessions, conservation.next_batches, self._checked, _CHECKED_BATCHES)
+        self._each(found, self._check)
+        self._checked = found[-1] if len(found) == _CHECKED_BATCHES else uuid.UUID(int=0)
 
     def forget_workers(self) -> None:
         """Remove the rows of workers that were killed long ago."""
         gone = sa.delete(Worker).where(Worker.seen_at < db.now(-_WORKER_HOURS * 3600))
         db.transact(self._sessions, lambda session: session.execute(gone))
 
+    def _expire(self, token: uuid.UUID) -> None:
+        if db.transact(self._sessions, claims.expire, token):
+            log.warning("the lease of claim %s ran out; its images are queued again", token)
+
+    def _sweep(self, batch_id: uuid.UUID) -> None:
+        db.transact(self._sessions, batches.sweep, batch_id)
+
+    def _purge(self, batch_id: uuid.UUID) -> None:
+        self._sweep(batch_id)
+        while db.transact(self._sessions, batches.purge_page, batch_id):
+            pass
+        self._blobs.delete(batch_id)
+
+    def _seal(self, idle: datetime, batch_id: uuid.UUID) -> None:
+        try:
+            if db.transact(self._sessions, batches.seal_idle, batch_id, untouched_since=idle):
+                log.info("batch %s was idle and is sealed", batch_id)
+        except (errors.Conflict, errors.NotFound) as err:
+            log.info("idle batch %s is not sealed: %s", batch_id, err)
+
+    def _abandon(self, archive_id: uuid.UUID) -> None:
+        error = errors.Conflict("upload_abandoned", "The upload ended before the archive was whole; send it again.")
+        db.transact(self._sessions, archives.abandon, archive_id, error)
+
+    def _mark_deleted(self, batch_id: uuid.UUID) -> None:
+        db.transact(self._sessions, batches.mark_deleted, batch_id, actor="reaper")
+
+    def _check(self, batch_id: uuid.UUID) -> None:
+        if found := db.read(self._sessions, conservation.differences, batch_id):
+            log.error("batch %s counts other than its rows say (counted, rows): %s", batch_id, found)
+
     def _batches(self, *where: sa.ColumnElement[bool]) -> list[uuid.UUID]:
         wanted = sa.select(Batch.id).where(*where).order_by(Batch.id)
         return db.read(self._sessions, lambda session: list(session.scalars(wanted)))
 
-    def _guarded(self, duty: Callable[[], None]) -> None:
+    def _each(self, ids: Iterable[uuid.UUID], work: Callable[[uuid.UUID], None]) -> None:
+        """Do a duty for each; one that fails keeps no other waiting."""
+        for each in ids:
+            self._guarded(partial(work, each), f"{work} of {each}")
+
+    def _guarded(self, duty: Callable[[], None], name: str) -> None:
         try:
             duty()
         except Exception:  # a process's edge: the next round tries again
-            log.exception("%s failed", duty.__name__)
+            log.exception("%s failed", name)

@@ -20,9 +20,25 @@ def flag(settings: Settings, pid: int) -> Path:
     return settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.stopping"
 
 
-def unfit_note(settings: Settings, pid: int) -> Path:
-    """The file in which a child says why the worker whose parent process is ``pid`` must not run."""
-    return settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.unfit"
+class Note:
+    """In which a child tells the parent process ``pid`` with which status the worker ends, and why."""
+
+    def __init__(self, settings: Settings, pid: int) -> None:
+        self.path = settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.ends"
+
+    def leave(self, status: int, reason: str) -> None:
+        """Write the note, unless an earlier child has."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            self.path.write_text(f"{status} {reason}")
+
+    def take(self) -> tuple[int, str] | None:
+        """Read the note and remove it."""
+        if not self.path.exists():
+            return None
+        status, _, reason = self.path.read_text().partition(" ")
+        self.path.unlink()
+        return int(status), reason
 
 
 class Stop:

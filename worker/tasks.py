@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import shared_task, signals
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 
 UNFIT = 78
 """EX_CONFIG: the exit status of a worker that must not run until somebody mends its bundle."""
+
+FAILED = 1
+"""The exit status of a worker that a new one should replace."""
+_PAUSE_SECONDS = 2.0
 
 _runtime: Runtime | None = None
 
@@ -53,16 +59,14 @@ def start(sender: str, **_: Any) -> None:
 
     settings = Settings()
     logs.configure(settings)
-    queue = Queue(sender.split("@")[0])
-    built = runtime.build(settings, queue)
     try:
-        if queue is Queue.CLASSIFY:
-            model = built.models.load_current()
-            built.presence.start(bundle=model.bundle.name, engine=model.engine.name)
-        else:
-            built.presence.start()
+        built = runtime.build(settings, Queue(sender.split("@")[0]))
+        _appear(built)
     except errors.Unfit as err:
-        _leave(settings, err)
+        _leave(settings, err, UNFIT)
+    except Exception as err:  # a process's edge: Celery would swallow it and run on without a runtime
+        log.exception("this worker could not start")
+        _leave(settings, err, FAILED)
     _runtime = built
 
 
@@ -73,27 +77,42 @@ def end(**_: Any) -> None:
         _runtime.close()
 
 
-def _guarded(drain: Any) -> None:
-    """Run a drain, unless this process has not verified its bundle; let no MemoryError out of the task."""
+def _appear(built: Runtime) -> None:
+    """Verify the bundle and appear among the workers, as soon as the database is there."""
+    model = built.models.load_current() if built.queue is Queue.CLASSIFY else None
+    while True:
+        try:
+            if model is None:
+                built.presence.start()
+            else:
+                built.presence.start(bundle=model.bundle.name, engine=model.engine.name)
+            return
+        except errors.Transient as err:
+            if shutdown.flag(built.settings, os.getppid()).exists():
+                raise SystemExit(0) from err
+            log.warning("waiting %.0f s for the database: %s", _PAUSE_SECONDS, err)
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _guarded(drain: Callable[[Runtime], None]) -> None:
+    """Run a drain. A process that has not verified its bundle, or met what nobody foresaw, makes way for a new one."""
     if _runtime is None:
-        log.error("this process never became fit for work and does none")
-        return
+        _leave(Settings(), RuntimeError("this process never became fit for work"), FAILED)
     try:
         drain(_runtime)
     except errors.Unfit as err:
-        _leave(_runtime.settings, err)
-    except MemoryError:
-        log.exception("out of memory outside of any claim")
+        _leave(_runtime.settings, err, UNFIT)
+    except Exception as err:  # a process's edge; a MemoryError that got out would kill the worker without a word
+        log.exception("the drain failed")
+        _leave(_runtime.settings, err, FAILED)
 
 
-def _leave(settings: Settings, err: errors.Unfit) -> NoReturn:
+def _leave(settings: Settings, err: Exception, status: int) -> NoReturn:
     """End the whole worker: leave a note for the parent and stop it, then this process.
 
     Only SystemExit gets out of a signal of Celery; anything else is swallowed and the worker runs on.
     """
-    log.critical("unfit for work: %s", err)
-    note = shutdown.unfit_note(settings, os.getppid())
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(str(err))
+    log.critical("this worker ends with status %d: %s", status, err)
+    shutdown.Note(settings, os.getppid()).leave(status, str(err))
     os.kill(os.getppid(), signal.SIGTERM)
-    raise SystemExit(UNFIT)
+    raise SystemExit(status)

@@ -7,7 +7,7 @@ that a large one does not keep the others waiting.
 
 import contextlib
 import logging
-import lzma
+import struct
 import time
 import uuid
 import zipfile
@@ -41,6 +41,8 @@ SLICE_SECONDS = 15.0
 """After so long an archive is put back behind the others."""
 MAX_DIRECTORY_BYTES = 32_000_000
 """The list of entries is read into memory; a longer one is an attack."""
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The others inflate whole chunks at a time: a few hundred bytes would take gigabytes of memory."""
 _CHUNK_BYTES = 256 * 1024
 _PAUSE_SECONDS = 2.0
 _SKIPPED_FOLDER = "__MACOSX"
@@ -119,6 +121,8 @@ def _work(runtime: Runtime, task: Task, stop: Stop) -> None:
         try:
             whole = _unpack(runtime, task, heartbeat, stop)
             db.transact(runtime.sessions, _end, task, whole=whole)
+            if not whole:
+                runtime.wakeups.send(Queue.INTAKE)
         except errors.Permanent as err:
             db.transact(runtime.sessions, _end, task, whole=True, error=err)
             whole = True
@@ -130,7 +134,7 @@ def _work(runtime: Runtime, task: Task, stop: Stop) -> None:
             db.transact(runtime.sessions, _end, task, whole=False)
             raise
     if whole:
-        runtime.blobs.delete(task.batch_id, task.sha256)
+        db.transact(runtime.sessions, archives.drop_blob, task.batch_id, task.sha256, runtime.blobs)
 
 
 def _unpack(runtime: Runtime, task: Task, heartbeat: Heartbeat, stop: Stop) -> bool:
@@ -154,13 +158,19 @@ def _unpack(runtime: Runtime, task: Task, heartbeat: Heartbeat, stop: Stop) -> b
 def _opened(runtime: Runtime, task: Task) -> Iterator[zipfile.ZipFile]:
     """Open the stored archive. Raises Permanent when it is no readable ZIP."""
     try:
-        with runtime.blobs.open(task.batch_id, task.sha256) as file:
-            check_directory(file)
-            with zipfile.ZipFile(file) as archive:
-                yield archive
+        with runtime.blobs.open(task.batch_id, task.sha256) as file, _directory(file) as archive:
+            yield archive
     except FileNotFoundError as err:
+        runtime.blobs.probe()
         raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
-    except zipfile.BadZipFile as err:
+
+
+def _directory(file: BinaryIO) -> zipfile.ZipFile:
+    """Read the archive's list of entries."""
+    try:
+        check_directory(file)
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as err:
         raise errors.Permanent("bad_archive", f"The archive is no readable ZIP: {err}") from err
 
 
@@ -213,6 +223,10 @@ def _arrival(
 ) -> contextlib.AbstractContextManager[Arrival]:
     if info.flag_bits & 0x1:
         raise errors.Rejected("encrypted", "The entry is encrypted; only plain entries are accepted.")
+    if info.compress_type not in _COMPRESSIONS:
+        raise errors.Rejected(
+            "unsupported_compression", "The entry is compressed in a way that is not accepted; stored and deflated are."
+        )
     if info.file_size > runtime.settings.max_image_bytes:
         raise arrivals.too_large(runtime.settings)
     chunks = _chunks(archive, info, page, runtime.settings, heartbeat)
@@ -235,15 +249,17 @@ def _chunks(
                     )
                 heartbeat.progress()
                 yield chunk
-    except NotImplementedError as err:
-        raise errors.Rejected("unsupported_compression", f"The entry cannot be unpacked: {err}") from err
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as err:
+    except OSError as err:
+        raise errors.Transient("storage_failed", f"The stored archive cannot be read: {err}") from err
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as err:
         raise errors.Rejected("damaged_entry", f"The entry is damaged: {err}") from err
 
 
 def _record(session: Session, runtime: Runtime, task: Task, page: Page) -> None:
     """Put a page into the batch and note where to go on. Raises LeaseLost when the archive is no longer ours."""
     archive = _locked(session, task)
+    if archive.next_entry >= page.next_entry:
+        return  # an earlier run of this transaction was committed after all
     verdicts = arrivals.receive(
         session,
         task.batch_id,

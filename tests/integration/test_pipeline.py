@@ -1,8 +1,13 @@
 """The pipeline with a fake engine: every image ends once, whatever the engine and the files do."""
 
+import shutil
+import uuid
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from dermq import batches, bundles, db, errors
 from dermq.blobs import THUMBNAIL, Blobs
@@ -10,7 +15,7 @@ from dermq.models import Batch, Lab
 from dermq.queue import Queue
 from dermq.settings import Settings
 from tests import fakes, samples
-from worker import pipeline
+from worker import claims, model, pipeline
 
 
 @pytest.fixture
@@ -88,29 +93,76 @@ def test_a_fault_of_the_storage_charges_no_image(
 ) -> None:
     monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.1, 0.1))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
-    folder = blobs.root / str(batch.id)
-    away = folder.rename(blobs.root / "away")
+    away = blobs.root.rename(blobs.root.with_name("not mounted"))
     runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 1.0}), sessions, blobs, bundle, fakes.Engine())
     pipeline.drain(runtime)
     assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)
-    away.rename(folder)
+    shutil.rmtree(blobs.root)
+    away.rename(blobs.root)
     pipeline.drain(runtime)
     assert counts(fakes.get(sessions, batch)) == (5, 0, 0, 5, 0)
     assert not any(image.solo_losses for image in fakes.images(sessions, batch))
 
 
-def test_an_engine_that_breaks_ends_the_worker_and_charges_no_image(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+def test_a_lost_engine_is_waited_for_then_ends_the_process_and_charges_no_image(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.01, 0.01))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
 
     def broken(pixels: NDArray[np.uint8]) -> None:
         raise RuntimeError("device lost")
 
-    with pytest.raises(RuntimeError, match="device lost"):
+    with pytest.raises(pipeline.EngineLost, match="device lost"):
         pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(broken)))
     assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)
     assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
+def test_a_missing_file_fails_its_image_alone(
+    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
+    blobs.delete(batch.id, fakes.images(sessions, batch)[2].sha256)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert counts(fakes.get(sessions, batch)) == (5, 0, 0, 4, 1)
+    assert fakes.images(sessions, batch)[2].error_code == "blob_unreadable"
+
+
+def test_a_database_away_while_giving_back_makes_no_suspects(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.01, 0.01))
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(16))
+    give_back, calls = claims.give_back, []
+
+    def away_at_first(session: Session, token: uuid.UUID, *, lost: bool = False) -> None:
+        calls.append(token)
+        if len(calls) == 1:
+            raise errors.Unavailable("database_unavailable", "away")
+        give_back(session, token, lost=lost)
+
+    def storage_fails(pixels: NDArray[np.uint8]) -> None:
+        raise errors.Transient("storage_failed", "gone")
+
+    monkeypatch.setattr(claims, "give_back", away_at_first)
+    monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
+    engine = fakes.Engine(storage_fails)
+    runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 0.05}), sessions, blobs, bundle, engine)
+    monkeypatch.setattr(pipeline._Line, "_engine_outputs", lambda self, pixels: engine.predict(pixels))
+    pipeline.drain(runtime)
+    assert counts(fakes.get(sessions, batch)) == (16, 16, 0, 0, 0) and len(calls) >= 2
+    assert Queue.CLASSIFY in runtime.wakeups.sent  # type: ignore[attr-defined]
 
 
 def test_a_batch_cancelled_midway_keeps_what_was_done(
@@ -158,7 +210,18 @@ def test_only_images_of_the_loaded_bundle_are_claimed(
 
 
 def test_an_unverified_bundle_is_unfit(bundle: bundles.Bundle) -> None:
-    from worker import model
-
     with pytest.raises(errors.Unfit, match="golden inputs"):
         model.verify(bundle, fakes.Engine())
+
+
+def test_another_bundle_that_cannot_be_read_stops_nobody(
+    settings: Settings, bundle: bundles.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half-written").mkdir()
+    (tmp_path / "half-written" / "card.json").write_text("{")
+    shutil.copytree(bundle.path, tmp_path / "good")
+    (tmp_path / "current").write_text("good")
+    monkeypatch.setattr(model.engines, "create", lambda *_, **__: fakes.Engine())
+    monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
+    found = model.Models(tmp_path, "onnx", step_images=4).find({bundle.sha256})
+    assert found is not None and found.bundle.sha256 == bundle.sha256

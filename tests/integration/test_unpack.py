@@ -1,5 +1,6 @@
 """Unpacking archives: every entry once and with a verdict, bad ones refused with a reason."""
 
+import threading
 import zipfile
 from dataclasses import replace
 
@@ -28,7 +29,8 @@ def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bun
 
 
 def store(runtime: Runtime, batch: Batch, data: bytes) -> Archive:
-    archive_id = db.transact(runtime.sessions, archives.begin, batch.id)
+    archive_id = batches.new_id()
+    db.transact(runtime.sessions, archives.begin, batch.id, archive_id)
     with runtime.blobs.incoming() as file:
         file.write(data)
         file.finish()
@@ -143,6 +145,39 @@ def test_an_encrypted_or_damaged_entry_is_refused(runtime: Runtime, batch: Batch
     store(runtime, batch, bytes(damaged))
     unpack.drain(runtime)
     assert refusals(runtime, batch) == {"a.jpg": "encrypted", "b.jpg": "damaged_entry"}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_that_inflates_without_bound_is_refused(runtime: Runtime, batch: Batch, compression: int) -> None:
+    store(runtime, batch, samples.archive({"a.bmp": b"BM" + bytes(1_000_000)}, compression))
+    unpack.drain(runtime)
+    assert refusals(runtime, batch) == {"a.bmp": "unsupported_compression"}
+
+
+@pytest.mark.parametrize(("signature", "offset", "damage"), [(b"PK\x01\x02", 6, b"\x63"), (b"PK\x01\x02", 9, b"\x08")])
+def test_a_damaged_list_of_entries_fails_the_archive_at_once(
+    runtime: Runtime, batch: Batch, signature: bytes, offset: int, damage: bytes
+) -> None:
+    """A version from the future, and a name that says it is UTF-8 and is not."""
+    data = bytearray(samples.archive({"\xe4.jpg": samples.jpeg()}).replace(b"\xc3\xa4", b"\xe4\xe4"))
+    at = data.index(signature) + offset
+    data[at : at + 1] = damage
+    archive = store(runtime, batch, bytes(data))
+    unpack.drain(runtime)
+    assert get(runtime, archive).error_code == "bad_archive"
+
+
+def test_two_stores_of_the_same_bytes_keep_one_archive(runtime: Runtime, batch: Batch) -> None:
+    data = samples.archive(fakes.pictures(2))
+    threads = [threading.Thread(target=store, args=(runtime, batch, data)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wanted = sa.select(sa.func.count()).select_from(Archive)
+    assert db.read(runtime.sessions, lambda session: session.scalar(wanted)) == 1
+    unpack.drain(runtime)
+    assert fakes.get(runtime.sessions, batch).received == 2
 
 
 def test_what_is_no_zip_fails_the_archive(runtime: Runtime, batch: Batch) -> None:

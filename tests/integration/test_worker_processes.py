@@ -176,3 +176,20 @@ def test_a_worker_with_a_damaged_model_does_not_start(
         file.seek(1_000_000)
         file.write(b"\0\0\0\0")
     assert start("classify", bundles_dir=tmp_path / "bundles").wait(timeout=60) == 78
+
+
+def test_a_worker_that_starts_before_its_database_waits_for_it(
+    deployed: Settings, start: Callable[..., psutil.Popen]
+) -> None:
+    assert deployed.database_url.startswith("sqlite")
+    database = Path(deployed.database_url.removeprefix("sqlite:///"))
+    away = database.rename(database.with_suffix(".away"))
+    database.mkdir()  # in whose place no file can be opened
+    worker = start("classify")
+    time.sleep(6)
+    assert worker.is_running()
+    database.rmdir()
+    away.rename(database)
+    sessions = db.Sessions(deployed.database)
+    until(lambda: is_alive(sessions, Queue.CLASSIFY))
+    sessions.close()

@@ -1,10 +1,11 @@
 """From bytes to pixels."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dermq import errors, imaging
 from tests import samples
@@ -52,6 +53,28 @@ def test_exif_orientation_is_applied() -> None:
     upright = imaging.decode(samples.encoded(image, quality=95, exif=exif), max_pixels=LIMIT)
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 5)) > (200, 200, 200) and upright.getpixel((10, 35)) < (50, 50, 50)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_made_upright_as_pillow_does(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = samples.encoded(samples.picture(40, 24), "PNG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image)
+    assert imaging.decode(data, max_pixels=LIMIT).tobytes() == expected.convert("RGB").tobytes()
+
+
+def test_an_odd_exif_block_spoils_no_image() -> None:
+    """A width that is a fraction: ``ImageOps.exif_transpose`` cannot write it anew and raises ``struct.error``."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    data = samples.encoded(samples.picture(40, 20), exif=exif)
+    odd = data.replace(b"\x1a\x01\x05\x00", b"\x00\x01\x05\x00").replace(b"\x01\x1a\x00\x05", b"\x01\x00\x00\x05")
+    with Image.open(io.BytesIO(odd)) as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    assert imaging.decode(odd, max_pixels=LIMIT).size == (20, 40)
 
 
 def test_grey_of_16_bits_keeps_its_upper_bits() -> None:

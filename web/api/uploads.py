@@ -24,7 +24,6 @@ part = blueprint("uploads", "Images and archives on their way into a batch.")
 _TOUCH_SECONDS = 3.0
 """How often an archive that is being received says so; the reaper ends those that fell silent."""
 _IMAGES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp", "application/octet-stream")
-_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 @part.put("/batches/<uuid:batch_id>/images")
@@ -82,7 +81,8 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
     too_large = errors.TooLarge("archive_too_large", f"The archive has more than {most:,} bytes, the most accepted.")
     bodies.check_length(most, too_large)
     with bodies.receiving(), here.blobs.incoming() as file:
-        archive_id = db.transact(here.sessions, archives.begin, batch_id)
+        archive_id = batches.new_id()
+        db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _closing(archive_id):
             _receive_archive(archive_id, file, too_large, most)
             archive, is_new = db.transact(here.sessions, archives.store, archive_id, file, here.blobs)
@@ -158,7 +158,7 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
             touched = time.monotonic()
     file.finish()
     with file.path.open("rb") as content:
-        is_zip = content.read(4) in _ZIP_MAGIC and zipfile.is_zipfile(content)
+        is_zip = content.read(4) in arrivals.ZIP_MAGIC and zipfile.is_zipfile(content)
     if not is_zip:
         raise errors.UnsupportedFormat(
             "not_a_zip", "The content is not a ZIP archive, or its end is missing; ZIP archives are accepted."
