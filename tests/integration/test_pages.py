@@ -72,7 +72,15 @@ def test_who_is_not_signed_in_is_asked_to_and_comes_back(visitor: FlaskClient, t
 
 
 @pytest.mark.parametrize(
-    "elsewhere", ["https://example.org/", "//example.org", "/\\example.org", "javascript:alert(1)"]
+    "elsewhere",
+    [
+        "https://example.org/",
+        "//example.org",
+        "/\\example.org",
+        "javascript:alert(1)",
+        "/\t/example.org",
+        "/\n/example.org",
+    ],
 )
 def test_signing_in_leads_to_no_other_site(visitor: FlaskClient, token: str, elsewhere: str) -> None:
     assert sign_in(visitor, token, next=elsewhere).location == "/"
@@ -128,7 +136,7 @@ def test_a_broken_database_still_leaves_a_page(browser: FlaskClient, app: APIFla
         connection.execute(sa.text("ALTER TABLE access_token RENAME TO lost"))
     app.testing = False
     answer = browser.get("/")
-    assert answer.status_code == 500
+    assert answer.status_code >= 500
     assert str(escape(taxonomy.NOTICE)) in answer.text
 
 

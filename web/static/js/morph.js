@@ -33,8 +33,9 @@ function morphChildren(from, to) {
     const known = kept.get(keyOf(node));
     if (known) bringTo(from, index, known, kept);
     const current = from.childNodes[index];
-    if (current) morph(current, node);
-    else from.append(node);
+    const isWantedLater = current !== known && kept.has(keyOf(current));
+    if (!current || isWantedLater) from.insertBefore(node, current ?? null);
+    else morph(current, node);
   });
   while (from.childNodes.length > wanted.length) from.lastChild.remove();
 }
@@ -46,5 +47,5 @@ function bringTo(parent, index, known, kept) {
 }
 
 function keyOf(node) {
-  return node.dataset?.key;
+  return node?.dataset?.key;
 }
