@@ -148,7 +148,7 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
         except exc.DBAPIError as err:
             if _is_full(err):
                 raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
-            if not isinstance(err, exc.OperationalError) and not _may_rerun(err):
+            if not _is_of_the_surroundings(err):
                 raise
             if attempt == RERUNS or not _may_rerun(err):
                 raise errors.Unavailable(
@@ -165,6 +165,13 @@ def _may_rerun(err: exc.DBAPIError) -> bool:
     if isinstance(err.orig, sqlite3.OperationalError):
         return "locked" in str(err.orig) or "busy" in str(err.orig)
     return err.connection_invalidated or isinstance(err, exc.OperationalError) or _state(err) in _RERUN_STATES
+
+
+def _is_of_the_surroundings(err: exc.DBAPIError) -> bool:
+    """Whether the database, and not our SQL, is to blame."""
+    if getattr(err.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return False  # a table that is missing, say
+    return isinstance(err, exc.OperationalError) or _may_rerun(err)
 
 
 def _is_full(err: exc.DBAPIError) -> bool:

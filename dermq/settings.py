@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Address the web listens on."""
     web_threads: int = Field(16, ge=2)
     """Threads of the web process; at most half of them receive bodies at one time."""
+    upload_silent_seconds: float = Field(60.0, gt=0)
+    """An upload that brings nothing for this long is ended, so that its place is free for others."""
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)

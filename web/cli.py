@@ -27,10 +27,11 @@ def register(app: Flask) -> None:
 @lab_commands.command("add")
 @click.argument("name")
 @click.option("--weight", default=1.0, show_default=True, help="Share of the queue relative to other labs.")
-def add_lab(name: str, weight: float) -> None:
+@click.option("--max-waiting-images", type=click.IntRange(min=1), help="Images that may wait at one time.")
+def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
     """Add a lab called NAME."""
     with _explained():
-        db.transact(services.current().sessions, labs.add, name, weight=weight)
+        db.transact(services.current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images)
     click.echo(f"Added the lab {name!r}. Issue a token: flask --app web.app token issue {name!r} TOKEN-NAME")
 
 

@@ -9,7 +9,7 @@ from flask import Flask, Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from dermq import errors
-from web import paths
+from web import bodies, paths
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5
@@ -73,6 +73,7 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
 def answer(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """The answer to a request that failed: a problem, or a page where a person reads it."""
     if paths.for_programs():
+        bodies.discard_rest()
         body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:

@@ -228,6 +228,8 @@ def _sign_in_form(problem: str | None = None) -> tuple[str, int]:
 
 def _own_address(wanted: str | None) -> str:
     """Where to go after signing in: an address of ours, never of another site."""
-    if wanted and wanted.startswith("/") and not wanted.startswith(("//", "/\\")):
+    # Browsers drop tabs and line breaks, and take a backslash for a slash.
+    plain = wanted is not None and wanted.isprintable() and not set(wanted) & set(" \\")
+    if wanted is not None and plain and wanted.startswith("/") and not wanted.startswith("//"):
         return wanted
     return url_for("pages.home")

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from dermq import batches, db, taxonomy
 from dermq.lifecycle import ImageState
-from dermq.models import Batch, Image
+from dermq.models import Batch
 from web import listing
 
 PAGE_IMAGES = 500
@@ -89,18 +90,27 @@ def as_jsonl(source: Source) -> Iterator[str]:
 
 def as_isic_csv(source: Source) -> Iterator[str]:
     """The submission format of ISIC 2018 Task 3: every image that is done, and nothing else."""
+    ids = _IsicIds(source)
     yield _written([ISIC_COLUMNS])
     for _, rows in source.pages():
         yield _written(
-            [isic_id(image), *(f"{getattr(prediction, f'p_{code}'):.8f}" for code in taxonomy.ISIC_CODES)]
+            [_cell(ids.of(image.name)), *(f"{getattr(prediction, f'p_{code}'):.8f}" for code in taxonomy.ISIC_CODES)]
             for image, prediction in rows
             if image.state == ImageState.DONE and prediction is not None
         )
 
 
-def isic_id(image: Image) -> str:
-    """The base name without its extension."""
-    return PurePosixPath(image.name).stem
+class _IsicIds:
+    """The image ids of a batch: the base name without its extension, with its folders where that is not unique."""
+
+    def __init__(self, source: Source) -> None:
+        names = (image.name for _, rows in source.pages() for image, _ in rows)
+        stems = Counter(PurePosixPath(name).stem for name in names)
+        self._shared = {stem for stem, count in stems.items() if count > 1}
+
+    def of(self, name: str) -> str:
+        path = PurePosixPath(name)
+        return str(path.with_suffix("")) if path.stem in self._shared else path.stem
 
 
 def _values(batch: Batch, row: listing.Classified) -> dict[str, Any]:

@@ -112,6 +112,13 @@ def test_a_wrong_token_signs_nobody_in(app: APIFlask) -> None:
         assert not auth.is_signed_in()
 
 
+def test_nothing_of_an_earlier_session_lives_on(app: APIFlask, token: str) -> None:
+    with app.test_request_context():
+        session["csrf_token"] = "known to somebody else"
+        auth.sign_in(token)
+        assert "csrf_token" not in session
+
+
 def test_signing_out_ends_the_session(app: APIFlask, token: str) -> None:
     with app.test_request_context():
         assert auth.sign_in(token).name == auth.current_lab().name == "lab"

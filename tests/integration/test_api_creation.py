@@ -153,6 +153,8 @@ def test_the_same_key_and_files_create_one_batch(client: FlaskClient, blobs: Blo
     others = [
         api.send(client, [("a.jpg", samples.jpeg(2)), ("b.txt", b"text")], headers=key, seal="true"),
         api.send(client, [("c.jpg", samples.jpeg(1)), ("b.txt", b"text")], headers=key, seal="true"),
+        api.send(client, [files[0]], headers=key, seal="true"),
+        api.send(client, [files[0], ("c.txt", b"text")], headers=key, seal="true"),
         api.send(client, files, headers=key),
         client.post(api.BATCHES, json={"name": "batch"}, headers=key),
     ]

@@ -171,6 +171,15 @@ def test_the_isic_csv_has_done_images_and_nothing_else(client: FlaskClient, batc
     ]
 
 
+def test_isic_ids_are_unique_and_no_formulas(client: FlaskClient, sessions: db.Sessions) -> None:
+    batch = api.create(client, name="clinic")
+    for number, name in enumerate(("a/x.jpg", "b/x.jpg", "=cmd.jpg"), start=1):
+        api.put(client, batch, name, samples.jpeg(number))
+        db.transact(sessions, _finish, uuid.UUID(batch["id"]), number, "nv")
+    rows = client.get(api.url(batch, "/report.isic.csv")).text.splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["a/x", "b/x", "'=cmd"]
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "isic.csv"])
 def test_the_report_of_an_unfinished_batch_says_so(
     client: FlaskClient, batch: dict[str, Any], sessions: db.Sessions, ending: str

@@ -71,6 +71,10 @@ def receive(stack: contextlib.ExitStack) -> Form:
 
 
 def _take_field(form: Form, part: multipart.FormField) -> None:
+    known = NewBatchForm.model_fields
+    if part.name not in known:
+        allowed = ", ".join(known)
+        raise Invalid([{"where": f"form.{part.name}", "detail": f"There is no such field; {allowed} and files are"}])
     if part.name in form.fields:
         raise errors.Rejected("bad_field", f"The field {part.name!r} is given twice.")
     value: Any = part.value
