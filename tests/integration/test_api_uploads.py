@@ -264,7 +264,7 @@ def test_what_is_no_archive_is_refused_and_keeps_no_batch_open(
 
 
 def test_an_archive_over_the_limit_is_a_problem(make_app: Callable[..., APIFlask], token: str, blobs: Blobs) -> None:
-    client = with_token(make_app(max_archive_bytes=1000), token)
+    client = with_token(make_app(max_archive_bytes=1000, max_image_bytes=1000), token)
     batch = api.create(client)
     unread = client.put(api.url(batch, "/archive"), environ_overrides=api.streamed(_Unreadable(), 1001))
     api.assert_problem(unread, 413, "archive_too_large")
