@@ -8,24 +8,10 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-ROOT = Path(__file__).parents[2]
-
 # TensorFlow and its companions warn about each other while they are imported; their warnings are not ours to mend.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import keras  # noqa: F401
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of data and start weights beside the repository; skips at home and fails in CI when it is absent."""
-    folder = ROOT.parent / "shared"
-    if not (folder / "ham10000" / "metadata.csv").is_file():
-        reason = "../shared/ham10000 is not here: it holds the data that this test reads"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

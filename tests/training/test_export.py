@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dermq import bundles, imaging, taxonomy
+from tests.training import samples
 from training import calibrate, manifest, model, onnx_graph, onnx_run, pictures
 
 with warnings.catch_warnings():
@@ -96,6 +97,14 @@ def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small):
     found = onnx_run.run(graph.SerializeToString(), images)[model.LOGITS]
     assert found == pytest.approx(small.predict(images, verbose=0), abs=1e-4)
     assert {node.op_type for node in graph.graph.node}.isdisjoint({"BatchNormalization"})
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
+    network = samples.network(size, "none")
+    images = pictures.golden(size)
+    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[model.LOGITS]
+    assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-5)
 
 
 def test_the_temperature_is_folded_into_the_shipped_form_once(small):
