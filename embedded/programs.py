@@ -44,7 +44,7 @@ def all_programs(socket: Path | None) -> list[Program]:
         Program("classify", _python("worker", "classify"), 20, 7, ends=str(CANNOT_VERIFY)),
         Program("intake", _python("worker", "intake"), 20, 7),
         Program("reaper", _python("worker", "reaper"), 30, 3, later_seconds=5),
-        Program("web", _python(*web), 40, 5),
+        Program("web", _python(*web), 40, 6),
         Program("welcome", _python("embedded.welcome"), 50, 1, start_seconds=0, ends="0", speaks=True, later_seconds=2),
     ]
     if socket is not None:

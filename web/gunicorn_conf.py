@@ -10,6 +10,7 @@ from dermq.settings import Settings
 
 _settings = Settings()
 logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it would write two lines for each question of readiness
 
 bind = f"{_settings.web_host}:{_settings.port}"
 workers = 1

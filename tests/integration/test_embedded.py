@@ -161,6 +161,7 @@ def test_a_killed_program_is_started_again(running: Running, words: str) -> None
     killed.kill()
     wait(lambda: running.has(words, other_than=killed.pid), 10)
     wait(lambda: running.answer("/health/ready") == 200, _READY_SECONDS)
+    assert "started again" in running.said() or "tried again" in running.said()
 
 
 def test_ctrl_c_stops_everything_and_the_next_start_has_the_data(running: Running) -> None:
