@@ -73,7 +73,8 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
 def answer(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """The answer to a request that failed: a problem, or a page where a person reads it."""
     if paths.for_programs():
-        bodies.discard_rest()
+        if status != HTTPStatus.UNAUTHORIZED:  # strangers get no thread's time
+            bodies.discard_rest()
         body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:
