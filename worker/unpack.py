@@ -7,46 +7,28 @@ that a large one does not keep the others waiting.
 
 import contextlib
 import logging
-import struct
 import time
 import uuid
-import zipfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
-from typing import BinaryIO
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, db, errors
-from dermq.arrivals import Arrival
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Claim
 from dermq.queue import Queue
-from dermq.settings import Settings
-from worker import claims
+from worker import claims, entries
 from worker.heartbeat import Heartbeat
 from worker.runtime import Runtime
 from worker.shutdown import Stop
 
 log = logging.getLogger(__name__)
 
-PAGE_ENTRIES = 64
-PAGE_SECONDS = 1.0
-"""A page ends after so many entries or so long, whichever comes first."""
 SLICE_SECONDS = 15.0
 """After so long an archive is put back behind the others."""
-MAX_DIRECTORY_BYTES = 32_000_000
-"""The list of entries is read into memory; a longer one is an attack."""
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""The others inflate whole chunks at a time: a few hundred bytes would take gigabytes of memory."""
-_CHUNK_BYTES = 256 * 1024
 _PAUSE_SECONDS = 2.0
-_SKIPPED_FOLDER = "__MACOSX"
-_SKIPPED_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _SKIPPED_NAMES_KEPT = 100
 
 
@@ -60,18 +42,6 @@ class Task:
     sha256: str
     next_entry: int
     unpacked_bytes: int
-
-
-@dataclass
-class Page:
-    """Verdicts on the next few entries."""
-
-    next_entry: int
-    unpacked_bytes: int
-    entries: int = 0
-    arrived: list[Arrival] = field(default_factory=list)
-    refused: list[tuple[str, errors.DermqError]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
 
 
 def drain(runtime: Runtime) -> None:
@@ -140,122 +110,20 @@ def _work(runtime: Runtime, task: Task, stop: Stop) -> None:
 def _unpack(runtime: Runtime, task: Task, heartbeat: Heartbeat, stop: Stop) -> bool:
     """Record page after page; says whether the archive is whole."""
     until = time.monotonic() + SLICE_SECONDS
-    with _opened(runtime, task) as archive:
-        infos = archive.infolist()
-        page = Page(task.next_entry, task.unpacked_bytes)
-        while page.next_entry < len(infos):
+    with entries.opened(runtime.blobs, task.batch_id, task.sha256, runtime.settings, heartbeat.progress) as archive:
+        page = entries.Page(task.next_entry, task.unpacked_bytes)
+        while page.next_entry < len(archive):
             if stop.requested or time.monotonic() > until:
                 return False
             with contextlib.ExitStack() as files:
-                page = _read_page(runtime, archive, infos, page, files, heartbeat)
+                page = archive.page(page, files)
                 db.transact(runtime.sessions, _record, runtime, task, page)
             runtime.presence.progress()
             runtime.wakeups.send(Queue.CLASSIFY)
         return True
 
 
-@contextlib.contextmanager
-def _opened(runtime: Runtime, task: Task) -> Iterator[zipfile.ZipFile]:
-    """Open the stored archive. Raises Permanent when it is no readable ZIP."""
-    try:
-        with runtime.blobs.open(task.batch_id, task.sha256) as file, _directory(file) as archive:
-            yield archive
-    except FileNotFoundError as err:
-        runtime.blobs.probe()
-        raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
-
-
-def _directory(file: BinaryIO) -> zipfile.ZipFile:
-    """Read the archive's list of entries."""
-    try:
-        check_directory(file)
-        return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as err:
-        raise errors.Permanent("bad_archive", f"The archive is no readable ZIP: {err}") from err
-
-
-def check_directory(file: BinaryIO) -> None:
-    """Raise Permanent when the archive's list of entries is too long to be read into memory."""
-    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    size = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
-    if size > MAX_DIRECTORY_BYTES:
-        raise errors.Permanent(
-            "too_many_entries",
-            f"The archive's list of entries has {size:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are accepted.",
-        )
-    file.seek(0)
-
-
-def _read_page(
-    runtime: Runtime,
-    archive: zipfile.ZipFile,
-    infos: list[zipfile.ZipInfo],
-    before: Page,
-    files: contextlib.ExitStack,
-    heartbeat: Heartbeat,
-) -> Page:
-    page = Page(before.next_entry, before.unpacked_bytes)
-    until = time.monotonic() + PAGE_SECONDS
-    while page.next_entry < len(infos) and page.entries < PAGE_ENTRIES and time.monotonic() < until:
-        info = infos[page.next_entry]
-        page.next_entry += 1
-        page.entries += 1
-        if is_skipped(info):
-            page.skipped.append(info.filename)
-            continue
-        try:
-            arrival = _arrival(runtime, archive, info, page, heartbeat)
-            page.arrived.append(files.enter_context(arrival))
-        except errors.Rejected as err:
-            page.refused.append((info.filename, err))
-        heartbeat.progress()
-    return page
-
-
-def is_skipped(info: zipfile.ZipInfo) -> bool:
-    """Whether an entry is a folder or something that an operating system left."""
-    path = PurePosixPath(info.filename.replace("\\", "/"))
-    return info.is_dir() or _SKIPPED_FOLDER in path.parts or path.name in _SKIPPED_FILES or path.name.startswith("._")
-
-
-def _arrival(
-    runtime: Runtime, archive: zipfile.ZipFile, info: zipfile.ZipInfo, page: Page, heartbeat: Heartbeat
-) -> contextlib.AbstractContextManager[Arrival]:
-    if info.flag_bits & 0x1:
-        raise errors.Rejected("encrypted", "The entry is encrypted; only plain entries are accepted.")
-    if info.compress_type not in _COMPRESSIONS:
-        raise errors.Rejected(
-            "unsupported_compression", "The entry is compressed in a way that is not accepted; stored and deflated are."
-        )
-    if info.file_size > runtime.settings.max_image_bytes:
-        raise arrivals.too_large(runtime.settings)
-    chunks = _chunks(archive, info, page, runtime.settings, heartbeat)
-    return arrivals.taken(runtime.blobs, info.filename, chunks, runtime.settings)
-
-
-def _chunks(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, page: Page, settings: Settings, heartbeat: Heartbeat
-) -> Iterator[bytes]:
-    """Unpack one entry in pieces. Raises Rejected when it is damaged or the archive unpacks to too much."""
-    try:
-        with archive.open(info) as entry:
-            while chunk := entry.read(_CHUNK_BYTES):
-                page.unpacked_bytes += len(chunk)
-                if page.unpacked_bytes > settings.max_archive_unpacked_bytes:
-                    raise errors.TooLarge(
-                        "archive_bomb",
-                        f"The archive unpacks to more than {settings.max_archive_unpacked_bytes:,} bytes, "
-                        "the most that is accepted.",
-                    )
-                heartbeat.progress()
-                yield chunk
-    except OSError as err:
-        raise errors.Transient("storage_failed", f"The stored archive cannot be read: {err}") from err
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as err:
-        raise errors.Rejected("damaged_entry", f"The entry is damaged: {err}") from err
-
-
-def _record(session: Session, runtime: Runtime, task: Task, page: Page) -> None:
+def _record(session: Session, runtime: Runtime, task: Task, page: entries.Page) -> None:
     """Put a page into the batch and note where to go on. Raises LeaseLost when the archive is no longer ours."""
     archive = _locked(session, task)
     if archive.next_entry >= page.next_entry:

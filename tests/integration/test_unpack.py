@@ -14,7 +14,7 @@ from dermq.models import Archive, Batch, Lab, Refusal
 from dermq.queue import Queue
 from dermq.settings import Settings
 from tests import fakes, samples
-from worker import unpack
+from worker import entries, unpack
 from worker.runtime import Runtime
 
 
@@ -192,7 +192,7 @@ def test_what_is_no_zip_fails_the_archive(runtime: Runtime, batch: Batch) -> Non
 def test_an_endless_list_of_entries_fails_the_archive(
     runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpack, "MAX_DIRECTORY_BYTES", 100)
+    monkeypatch.setattr(entries, "MAX_DIRECTORY_BYTES", 100)
     archive = store(runtime, batch, samples.archive(fakes.pictures(5)))
     unpack.drain(runtime)
     assert get(runtime, archive).error_code == "too_many_entries"
@@ -201,7 +201,7 @@ def test_an_endless_list_of_entries_fails_the_archive(
 def test_unpacking_goes_on_where_it_was_stopped(
     runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpack, "PAGE_ENTRIES", 3)
+    monkeypatch.setattr(entries, "PAGE_ENTRIES", 3)
     archive = store(runtime, batch, samples.archive(fakes.pictures(10)))
     receive, calls = arrivals.receive, []
 
