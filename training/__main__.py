@@ -84,7 +84,7 @@ def train(options: argparse.Namespace) -> None:
     if isinstance(config.plan, configs.Finetune):
         if checkpoint.load(folder) and not options.resume:
             raise runs.Taken(f"{folder} holds a checkpoint; continue it with --resume, or remove the folder.")
-        finetune.train(config, manifest, pixels, folder, processes=options.processes)
+        finetune.train(config, manifest, pixels, folder, processes=options.processes, precision=options.precision)
     else:
         started = time.monotonic()
         network = model.network(config.size, config.start)
@@ -163,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("config", help=f"one of {', '.join(configs.names())}")
     command.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     command.add_argument("--processes", type=int, default=0, help="processes that make batches; 0: one thread")
+    command.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="mixed on a GPU")
     command = _command(commands, export)
     command.add_argument("run", help="the name of a finished run")
     command.add_argument("--name", default="ham10000-b1")

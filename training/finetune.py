@@ -41,16 +41,19 @@ def train(
     folder: Path,
     *,
     processes: int = 0,
+    precision: str = "float32",
     stop: Callable[[Place], bool] = lambda place: False,
     build: Callable[..., Any] = model.network,
 ) -> bool:
     """Train ``config`` in ``folder`` to its end, or until ``stop`` says so after a step; True at the end.
 
     Goes on from the checkpoint in ``folder``, if there is one. After each epoch the folder holds the averaged weights,
-    so a bundle can be made of any epoch. ``build`` makes the network. Raises Diverged when the loss is not finite.
+    so a bundle can be made of any epoch. ``build`` makes the network. ``precision`` may be ``mixed_bfloat16`` on a
+    GPU; weights, checkpoints and evaluations stay float32. Raises Diverged when the loss is not finite.
     """
     plan = _plan(config)
     keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
     with batches.executor(processes) as executor:

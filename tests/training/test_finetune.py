@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -86,6 +87,23 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, state)
     assert checkpoint.load(tmp_path).place.epoch == 1
+
+
+@pytest.fixture
+def policy():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.usefixtures("policy")
+def test_mixed_precision_keeps_weights_in_float32(tmp_path):
+    data = samples.prepare(tmp_path)
+    (tmp_path / "run").mkdir()
+    settings = {"precision": "mixed_bfloat16", "stop": lambda place: place.step == 2, "build": samples.network}
+    finetune.train(CONFIG, data, tmp_path / "pixels", tmp_path / "run", **settings)
+    assert keras.config.dtype_policy().compute_dtype == "bfloat16"
+    kinds = {weight.dtype for weight in checkpoint.load(tmp_path / "run").weights}
+    assert kinds <= {np.dtype("float32"), np.dtype("int64"), np.dtype("int32")}
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine():
