@@ -1,5 +1,6 @@
 """The commands, from archives to a bundle that says the same as its card."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,15 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert card.wall_seconds == runs.read_record(Path("runs/smoke"))["wall_seconds"] > 0
     assert training("evaluate") == 0
     assert np.load(bundle.path / bundles.GOLDEN)["probabilities"].shape == (8, 7)
+
+
+def test_archives_of_one_name_are_one_source(training, capsys, tmp_path):
+    with zipfile.ZipFile("tiny.zip") as whole, zipfile.ZipFile("a.zip", "w") as a, zipfile.ZipFile("b.zip", "w") as b:
+        for number, name in enumerate(whole.namelist()):
+            (a, b)[number % 2].writestr(name, whole.read(name))
+    assert training("prepare", "--metadata", "metadata.csv", "ham=a.zip", "ham=b.zip") == 0
+    assert "ham: train 28, val 7, test 7" in capsys.readouterr().out
+    assert training("prepare", "--metadata", "metadata.csv", "ham=a.zip") == 1
 
 
 def test_a_card_that_states_other_figures_is_told(training, capsys):
