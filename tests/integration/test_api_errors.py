@@ -11,8 +11,8 @@ from web.headers import CONTENT_SECURITY_POLICY
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    return sqlite_url
+def database_url(migrated_sqlite_url: str) -> str:
+    return migrated_sqlite_url
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from tests.integration.conftest import with_token
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    return sqlite_url
+def database_url(migrated_sqlite_url: str) -> str:
+    return migrated_sqlite_url
 
 
 def run(app: APIFlask, *arguments: str) -> Result:

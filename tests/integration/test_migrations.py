@@ -7,7 +7,6 @@ from alembic.migration import MigrationContext
 
 from dermq import db, models
 from dermq.settings import ROOT
-from tests.conftest import migrate
 
 
 def test_models_and_migrations_do_not_drift(sessions: db.Sessions) -> None:
@@ -22,7 +21,6 @@ def test_checks_exist_by_name(sessions: db.Sessions) -> None:
 
 
 def test_downgrade_takes_everything_away(database_url: str) -> None:
-    migrate(database_url)
     found = db.Sessions(database_url)
     config = Config(ROOT / "alembic.ini")
     with found.engine.begin() as connection:

@@ -17,7 +17,7 @@ import pytest
 from dermq import db, labs
 from dermq.settings import ROOT
 from tests import samples
-from tests.conftest import free_port, migrate
+from tests.conftest import free_port
 
 
 class Server:
@@ -49,16 +49,15 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, sqlite_url: str) -> Iterator[Server]:
-    migrate(sqlite_url)
-    sessions = db.Sessions(sqlite_url)
+def server(tmp_path: Path, migrated_sqlite_url: str) -> Iterator[Server]:
+    sessions = db.Sessions(migrated_sqlite_url)
     lab = db.transact(sessions, labs.add, "lab")
     token = db.transact(sessions, labs.issue_token, lab, "test")
     sessions.close()
     port = free_port()
     environment = {
         "DERMQ_VAR_DIR": str(tmp_path),
-        "DERMQ_DATABASE_URL": sqlite_url,
+        "DERMQ_DATABASE_URL": migrated_sqlite_url,
         "DERMQ_PORT": str(port),
         "DERMQ_WEB_THREADS": "4",
         "DERMQ_UPLOAD_SILENT_SECONDS": "2",

@@ -22,18 +22,16 @@ from dermq.models import Batch, Claim, Worker
 from dermq.queue import Queue, Wakeups
 from dermq.settings import ROOT, Settings
 from tests import fakes
-from tests.conftest import migrate
 
 IMAGES = 160
 
 
 @pytest.fixture
-def deployed(tmp_path: Path, sqlite_url: str, valkey: str) -> Settings:
+def deployed(tmp_path: Path, migrated_sqlite_url: str, valkey: str) -> Settings:
     """Settings with short leases, a migrated SQLite database and a Valkey of its own."""
-    migrate(sqlite_url)
     return Settings(
         var_dir=tmp_path / "var",
-        database_url=sqlite_url,
+        database_url=migrated_sqlite_url,
         redis_url=valkey,
         lease_seconds=3,
         reaper_seconds=1,

@@ -116,3 +116,13 @@ def test_the_published_split_is_by_image_and_leaks(shared):
     assert len(sides[0] & sides[1]) > 300
     assert drawn == manifest.split_by_image(whole)
     assert drawn.sha256 != whole.sha256
+
+
+def test_another_source_can_be_the_reference(tmp_path):
+    metadata, places = write(tmp_path, ROWS, FILES)
+    made = manifest.prepare(metadata, places | {"again": places["all"]})
+    assert made.reference == "all"
+    assert made.with_reference("again").reference == "again"
+    assert made.with_reference("again").sha256 == made.sha256
+    with pytest.raises(manifest.Mismatch, match="there are all, again"):
+        made.with_reference("sharp")
