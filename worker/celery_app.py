@@ -1,4 +1,4 @@
-"""Celery as dermq uses it. Every setting here avoids a failure that was seen; see docs/adr."""
+"""Celery as dermq uses it. Every setting avoids a failure that was seen; docs/adr/0007 tells which."""
 
 from celery import Celery
 
