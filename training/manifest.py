@@ -75,6 +75,12 @@ class Manifest:
         """The complete source."""
         return next(iter(self.places))
 
+    def with_reference(self, source: str) -> "Manifest":
+        """The same with ``source`` as the reference, complete or not. Raises Mismatch for an unknown one."""
+        if source not in self.places:
+            raise Mismatch("unknown_source", f"No source {source!r}; there are {', '.join(self.places)}.")
+        return replace(self, places={source: self.places[source]} | self.places)
+
     def of(self, source: str, split: str | None = None) -> list[Entry]:
         """The entries of ``source``, in the manifest's order; of one split when ``split`` is given."""
         return [entry for entry in self.entries if entry.source == source and split in (None, entry.split)]
