@@ -84,5 +84,9 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.var_dir.resolve() / 'dermq.sqlite3'}"
 
     @property
+    def worker_gone_seconds(self) -> float:
+        return 6 * self.worker_seen_seconds
+
+    @property
     def blobs(self) -> Path:
         return self.blobs_dir or self.var_dir / "blobs"

@@ -25,8 +25,6 @@ from web.services import Services
 blueprint = APIBlueprint(
     "health", __name__, url_prefix="/health", tag={"name": "Health", "description": "For operators."}
 )
-SILENT_PERIODS = 6
-"""A worker that missed this many of its signs of life counts as gone."""
 
 
 class Live(BaseModel):
@@ -132,7 +130,7 @@ def _examine_bundle(here: Services) -> Check:
 
 
 def _examine_worker(here: Services, queue: Queue) -> Check:
-    silent_seconds = here.settings.worker_seen_seconds * SILENT_PERIODS
+    silent_seconds = here.settings.worker_gone_seconds
     alive: sa.Select[Any] = sa.select(sa.func.count()).where(
         Worker.queue == queue.value, Worker.seen_at >= db.now(-silent_seconds)
     )

@@ -10,14 +10,11 @@ from dermq import db
 from dermq.models import Worker
 from dermq.settings import Settings
 
-_SILENT_SIGNS = 6
-"""A worker that left out this many signs of life counts as gone."""
-
 
 def main(settings: Settings) -> bool:
     """Whether a worker of this host lives, by its row."""
     sessions = db.Sessions(settings.database)
-    since = db.now(-_SILENT_SIGNS * settings.worker_seen_seconds)
+    since = db.now(-settings.worker_gone_seconds)
 
     def work(session: Session) -> bool:
         mine = sa.select(Worker.name).where(
