@@ -1,4 +1,4 @@
-"""A real browser before a real system: gunicorn, Valkey and, where a test wants them, workers with the real bundle."""
+"""A real browser before a real system: the one that ``make run`` starts, or a web alone."""
 
 import contextlib
 import os
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,15 +31,15 @@ class System:
     """A running dermq with one lab."""
 
     url: str
-    settings: Settings
     sessions: db.Sessions
+    lab: str
     token: str
 
     def sign_in_link(self) -> str:
         """A link that signs a browser in once."""
 
         def issue(session: db.Session) -> str:
-            lab = labs.find(session, "lab")
+            lab = labs.find(session, self.lab)
             assert lab is not None
             return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])
 
@@ -66,49 +65,44 @@ class Watched:
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The whole: web, workers, reaper."""
-    with running(tmp_path_factory.mktemp("system"), ["classify", "intake", "reaper"]) as found:
-        yield found
+    """The whole, started as ``make run`` starts it."""
+    settings = _settings(tmp_path_factory.mktemp("system"))
+    with _running(["embedded"], settings, "ready"):
+        token = (settings.var_dir / "local-token").read_text().strip()
+        with contextlib.closing(db.Sessions(settings.database)) as sessions:
+            yield System(_address(settings), sessions, "local", token)
 
 
 @pytest.fixture(scope="session")
 def web_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A web without workers: what is queued stays queued."""
-    with running(tmp_path_factory.mktemp("web"), []) as found:
-        yield found
+    """A web without workers and without Redis: what is queued stays queued."""
+    settings = _settings(tmp_path_factory.mktemp("web"))
+    conftest.migrate(settings.database)
+    with contextlib.closing(db.Sessions(settings.database)) as sessions:
+        token = db.transact(sessions, lambda session: labs.issue_token(session, labs.add(session, "lab"), "tests"))
+        with _running(["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"], settings, "live"):
+            yield System(_address(settings), sessions, "lab", token)
+
+
+def _settings(folder: Path) -> Settings:
+    return Settings(var_dir=folder, port=conftest.free_port(), _env_file=None)
+
+
+def _address(settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.port}"
 
 
 @contextlib.contextmanager
-def running(folder: Path, workers: list[str]) -> Iterator[System]:
-    """Start the programs and stop them in the order in which ``make run`` does."""
-    sockets = Path("/tmp") / f"dermq-browser-{uuid.uuid4().hex[:8]}"  # a socket's path must be short
-    sockets.mkdir(mode=0o700)
-    port = conftest.free_port()
-    settings = Settings(var_dir=folder, redis_url=f"unix://{sockets / 'valkey'}", port=port, _env_file=None)
-    conftest.migrate(settings.database)
-    sessions = db.Sessions(settings.database)
-    token = db.transact(sessions, lambda session: labs.issue_token(session, labs.add(session, "lab"), "tests"))
-    environment = {
-        **os.environ,
-        "DERMQ_VAR_DIR": str(folder),
-        "DERMQ_REDIS_URL": settings.redis_url,
-        "DERMQ_PORT": str(port),
-    }
-    web = ["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
-    if not (ROOT / web[2]).exists():
-        web[2] = "/tmp/pagesdev/gunicorn_conf.py"  # XXX
-    commands = [["worker", name] for name in workers] + [web]
-    with conftest.running_valkey(sockets / "valkey"):
-        programs = [_start(command, environment, folder / f"{index}.log") for index, command in enumerate(commands)]
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(f"{url}/health/{'ready' if workers else 'live'}", programs, folder)
-            yield System(url, settings, sessions, token)
-        finally:
-            for program in reversed(programs):
-                _stop(program)
-            sessions.close()
-    shutil.rmtree(sockets)
+def _running(command: list[str], settings: Settings, state: str) -> Iterator[None]:
+    """A program that is in a state of health, stopped afterwards."""
+    environment = {**os.environ, "DERMQ_VAR_DIR": str(settings.var_dir), "DERMQ_PORT": str(settings.port)}
+    log = settings.var_dir.with_suffix(".console")
+    program = _start(command, environment, log)
+    try:
+        _wait(f"{_address(settings)}/health/{state}", program, log)
+        yield
+    finally:
+        _stop(program)
 
 
 def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -126,21 +120,20 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> subpro
 def _stop(program: subprocess.Popen[bytes]) -> None:
     program.terminate()
     try:
-        program.wait(10)
+        program.wait(30)
     except subprocess.TimeoutExpired:
         os.killpg(program.pid, signal.SIGKILL)
         program.wait()
 
 
-def _wait(url: str, programs: list[subprocess.Popen[bytes]], folder: Path) -> None:
+def _wait(url: str, program: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and all(program.poll() is None for program in programs):
+    while time.monotonic() < deadline and program.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
             if answer.status == 200:
                 return
         time.sleep(0.1)
-    logs = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-2000:]}" for log in sorted(folder.glob("*.log")))
-    pytest.fail(f"{url} did not get ready\n{logs}")
+    pytest.fail(f"{url} did not get ready\n{log.read_text(errors='replace')[-2000:]}")
 
 
 @pytest.fixture(scope="session")
