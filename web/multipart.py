@@ -16,6 +16,8 @@ from dermq import errors
 
 FIELD_BYTES = 100_000
 """Most bytes of one field that is not a file."""
+_PADDING_BYTES = 100
+"""Blanks that may stand between a delimiter and the end of its line (RFC 2046)."""
 _BUFFER_BYTES = 1_000_000
 """Most bytes held while looking for a part's headers or the next boundary."""
 
@@ -38,7 +40,7 @@ class FormFile:
 def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFile]:
     """The parts of a body in their order. Raises BadRequest when it is malformed."""
     decoder = MultipartDecoder(boundary.encode(), max_form_memory_size=_BUFFER_BYTES)
-    events = _events(decoder, chunks)
+    events = _events(decoder, _uncut(chunks, b"--" + boundary.encode()))
     for event in events:
         if isinstance(event, Field):
             yield FormField(event.name or "", _text(_content(events), event.name))
@@ -47,6 +49,29 @@ def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFi
             yield FormFile(event.filename, content)
             for _ in content:  # what the caller did not want to read
                 pass
+
+
+def _uncut(chunks: Iterable[bytes], delimiter: bytes) -> Iterator[bytes]:
+    """The same bytes, in pieces that never end within a line that is, or may become, a delimiter.
+
+    Werkzeug 3.1.9 gives a file whose closing delimiter is cut short of its end a carriage return that is not the
+    file's.
+    """
+    held = b""
+    for chunk in chunks:
+        piece = held + chunk
+        start = piece.rfind(b"\n") + 1
+        line = piece[start:]
+        is_delimiter = line.startswith(delimiter) and len(line) < len(delimiter) + _PADDING_BYTES
+        if is_delimiter or delimiter.startswith(line):
+            end = max(0, start - len(b"\r\n"))
+        else:
+            end = len(piece) - piece.endswith(b"\r")
+        held = piece[end:]
+        if end:
+            yield piece[:end]
+    if held:
+        yield held
 
 
 def _events(decoder: MultipartDecoder, chunks: Iterable[bytes]) -> Iterator[Event]:
