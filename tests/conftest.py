@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -28,6 +29,10 @@ from dermq.models import Lab
 from dermq.settings import ROOT, Settings
 
 SHARED = ROOT.parent / "shared"
+
+# A shared machine makes no promise of time; and what CI says must not depend on what it happens to draw.
+hypothesis.settings.register_profile("dermq", deadline=None, derandomize=os.environ.get("CI") == "true")
+hypothesis.settings.load_profile("dermq")
 
 
 def missing(what: str) -> NoReturn:
