@@ -105,17 +105,17 @@ def test_answers_are_what_the_document_says(client: FlaskClient, document: dict[
     client.put(api.url(batch, "/archive"), data=samples.archive({"c.jpg": samples.jpeg()}))
     base = "/api/v1/batches/{batch_id}"
     for rest in ("", "/images", "/refusals", "/archives"):
-        _check(document, base + rest, "get", client.get(api.url(batch, rest)))
-    _check(document, f"{base}/images/{{position}}", "get", client.get(api.url(batch, "/images/1")))
-    _check(document, "/api/v1/batches", "get", client.get(api.BATCHES))
-    _check(document, "/api/v1/batches", "post", api.send(client, [("a.jpg", samples.jpeg())]))
-    _check(document, f"{base}/images", "put", api.put(client, batch, "d.jpg", samples.jpeg(3)))
-    _check(document, f"{base}/images", "put", api.put(client, batch, "d.jpg", samples.jpeg(4)))
-    _check(document, f"{base}/seal", "post", client.post(api.url(batch, "/seal")))
-    _check(document, base, "get", client.get(f"{api.BATCHES}/01a209b6-fbf4-7740-aee4-256a76833bda"))
+        _assert_as_documented(document, base + rest, "get", client.get(api.url(batch, rest)))
+    _assert_as_documented(document, f"{base}/images/{{position}}", "get", client.get(api.url(batch, "/images/1")))
+    _assert_as_documented(document, "/api/v1/batches", "get", client.get(api.BATCHES))
+    _assert_as_documented(document, "/api/v1/batches", "post", api.send(client, [("a.jpg", samples.jpeg())]))
+    _assert_as_documented(document, f"{base}/images", "put", api.put(client, batch, "d.jpg", samples.jpeg(3)))
+    _assert_as_documented(document, f"{base}/images", "put", api.put(client, batch, "d.jpg", samples.jpeg(4)))
+    _assert_as_documented(document, f"{base}/seal", "post", client.post(api.url(batch, "/seal")))
+    _assert_as_documented(document, base, "get", client.get(f"{api.BATCHES}/01a209b6-fbf4-7740-aee4-256a76833bda"))
 
 
-def _check(document: dict[str, Any], path: str, method: str, answer: Any) -> None:
+def _assert_as_documented(document: dict[str, Any], path: str, method: str, answer: Any) -> None:
     response = document["paths"][path][method]["responses"][str(answer.status_code)]
     schema = response["content"][answer.mimetype]["schema"]
     jsonschema.validate(answer.get_json(), {**schema, "components": document["components"]})

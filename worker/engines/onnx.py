@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPU: several times the throughput of TensorFlow there, and a twentieth of the install.
+"""ONNX Runtime on CPU, where it needs no TensorFlow and a small part of its install.
 
 Each core runs small batches of its own: what passes between layers then stays in the core's cache, which takes a third
 less processor time for an image than one batch spread over all cores.
