@@ -187,6 +187,9 @@ class Batch(Base):
     rate_smoothed: Mapped[float | None]
     """The same, smoothed over about ten measurements."""
 
+    breached_at: Mapped[datetime | None]
+    """Since when the conservation check finds the batch in breach; unset while everything holds."""
+
     lab: Mapped[Lab] = relationship(lazy="raise")
     bundle: Mapped[Bundle] = relationship(lazy="raise")
 

@@ -1,0 +1,18 @@
+"""conservation: when the check last found a breach in a batch"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("batch", sa.Column("breached_at", sa.DateTime(timezone=True), nullable=True))
+
+
+def downgrade() -> None:
+    # Not in batch mode: to make the table anew, SQLite would have to drop one that images refer to.
+    op.drop_column("batch", "breached_at")
