@@ -5,13 +5,8 @@ A missing service skips a test at home and fails it in CI.
 
 import contextlib
 import os
-import pwd
 import shutil
-import socket
 import sqlite3
-import subprocess
-import time
-import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +15,12 @@ from typing import NoReturn
 import hypothesis
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from dermq import bundles, db, labs
 from dermq.blobs import Blobs
 from dermq.models import Lab
 from dermq.settings import ROOT, Settings
+from tests import servers
 
 SHARED = ROOT.parent / "shared"
 
@@ -70,44 +64,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    binaries = _postgresql_binaries()
+    binaries = servers.postgresql_binaries()
     if binaries is None:
         missing("PostgreSQL (DERMQ_TEST_POSTGRES_URL, or initdb and pg_ctl)")
-    folder = Path("/tmp") / f"dermq-pg-{uuid.uuid4().hex[:8]}"  # a socket's path must be short
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    folder.mkdir(mode=0o700)
-    shutil.chown(folder, user)
-    port = free_port()
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [binaries / program, "-D", folder / "data", *arguments],
-            check=True,
-            user=user if os.getuid() == 0 else None,
-            stdout=subprocess.DEVNULL,
-            cwd=folder,
-        )
-
-    run("initdb", "-U", "dermq", "-A", "trust", "-N", "-E", "UTF8")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-    yield f"postgresql://dermq@127.0.0.1:{port}/postgres"
-    run("pg_ctl", "-m", "immediate", "stop")
-    shutil.rmtree(folder)
-
-
-def _postgresql_binaries() -> Path | None:
-    found = shutil.which("initdb")
-    candidates = [Path(found).parent] if found else []
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in candidates if (folder / "pg_ctl").exists()), None)
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with servers.Postgresql(binaries) as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -119,7 +80,8 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield request.getfixturevalue("migrated_sqlite_url")
     else:
-        yield from _postgresql_copy(request.getfixturevalue("postgresql_template"))
+        with servers.postgresql_copy(request.getfixturevalue("postgresql_template")) as url:
+            yield url
 
 
 @pytest.fixture
@@ -139,7 +101,7 @@ def migrated_sqlite_url(sqlite_url: str, sqlite_template: Path) -> str:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite database to copy; whole in its one file."""
     path = tmp_path_factory.mktemp("template") / "dermq.sqlite3"
-    migrate(f"sqlite:///{path}")
+    servers.migrate(f"sqlite:///{path}")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path
@@ -148,30 +110,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql: str) -> Iterator[sa.URL]:
     """A migrated PostgreSQL database to copy."""
-    for url in _postgresql_copy(sa.make_url(postgresql).set(drivername="postgresql+psycopg"), template="template1"):
-        migrate(url)
+    server = sa.make_url(postgresql).set(drivername="postgresql+psycopg")
+    with servers.postgresql_copy(server, template="template1") as url:
+        servers.migrate(url)
         yield sa.make_url(url)
-
-
-def _postgresql_copy(server: sa.URL, template: str | None = None) -> Iterator[str]:
-    """A new database like the one of ``server``, or like ``template``; dropped afterwards."""
-    name = f"dermq_{uuid.uuid4().hex}"
-    admin = sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template or server.database}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-def migrate(url: str) -> None:
-    """Bring a database to the newest revision."""
-    sessions = db.Sessions(url)
-    config = Config(ROOT / "alembic.ini")
-    with sessions.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    sessions.close()
 
 
 @pytest.fixture
@@ -201,37 +143,5 @@ def lab(sessions: db.Sessions) -> Lab:
 @pytest.fixture
 def valkey() -> Iterator[str]:
     """URL of a real, empty Valkey on a socket of its own."""
-    folder = Path("/tmp") / f"dermq-valkey-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(mode=0o700)
-    with running_valkey(folder / "socket"):
-        yield f"unix://{folder / 'socket'}"
-    shutil.rmtree(folder)
-
-
-class running_valkey:  # noqa: N801 - used as a context
-    """A Valkey server on a socket; ``process`` may be killed, frozen and started again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> "running_valkey":
-        self.start()
-        return self
-
-    def start(self) -> None:
-        from embedded import valkey as valkey_server  # not installed where training is tested
-
-        self.process = subprocess.Popen(
-            [*valkey_server.arguments(self.path)],
-            stdout=subprocess.DEVNULL,
-            cwd=self.path.parent,
-        )
-        deadline = time.monotonic() + 10
-        while not self.path.exists():
-            if time.monotonic() > deadline:
-                pytest.fail("Valkey did not start within 10 s")
-            time.sleep(0.02)
-
-    def __exit__(self, *exc: object) -> None:
-        self.process.kill()
-        self.process.wait()
+    with servers.Valkey() as server:
+        yield server.url

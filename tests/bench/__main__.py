@@ -28,7 +28,8 @@ import psutil
 
 from dermq import bundles, imaging
 from dermq.settings import ROOT, Settings
-from tests.conftest import SHARED, free_port
+from tests.conftest import SHARED
+from tests.servers import free_port
 from worker import engines
 
 ENGINE_SECONDS = 15.0

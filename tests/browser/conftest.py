@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from dermq import db, labs
 from dermq.settings import ROOT, Settings
-from tests import conftest
+from tests import conftest, servers
 
 ARTEFACTS = ROOT / "tests" / "artefacts"
 READY_SECONDS = 60
@@ -77,7 +77,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def web_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A web without workers and without Redis: what is queued stays queued."""
     settings = _settings(tmp_path_factory.mktemp("web"))
-    conftest.migrate(settings.database)
+    servers.migrate(settings.database)
     with contextlib.closing(db.Sessions(settings.database)) as sessions:
         token = db.transact(sessions, lambda session: labs.issue_token(session, labs.add(session, "lab"), "tests"))
         with _running(["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"], settings, "live"):
@@ -85,7 +85,7 @@ def web_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def _settings(folder: Path) -> Settings:
-    return Settings(var_dir=folder, port=conftest.free_port(), _env_file=None)
+    return Settings(var_dir=folder, port=servers.free_port(), _env_file=None)
 
 
 def _address(settings: Settings) -> str:

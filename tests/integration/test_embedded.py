@@ -20,7 +20,7 @@ import pytest
 
 from dermq.settings import ROOT
 from tests import samples
-from tests.conftest import free_port
+from tests.servers import free_port
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 20.0

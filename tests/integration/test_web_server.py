@@ -17,7 +17,7 @@ import pytest
 from dermq import db, labs
 from dermq.settings import ROOT
 from tests import samples
-from tests.conftest import free_port
+from tests.servers import free_port
 
 
 class Server:

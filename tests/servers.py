@@ -1,0 +1,147 @@
+"""Real servers for tests, each in a folder of its own: PostgreSQL and Valkey, started, killed, frozen and restarted."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from dermq import db
+from dermq.settings import ROOT
+
+START_SECONDS = 10
+
+
+class Postgresql:
+    """A PostgreSQL server on a free port; as root it runs as the user that Debian's package makes."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self._folder = Path("/tmp") / f"dermq-pg-{uuid.uuid4().hex[:8]}"  # a socket's path must be short
+        self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        self._port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://dermq@127.0.0.1:{self._port}/postgres"
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(mode=0o700)
+        shutil.chown(self._folder, self._user)
+        self._run("initdb", "-U", "dermq", "-A", "trust", "-N", "-E", "UTF8")
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        # fsync costs time and guards against a loss of power alone, which no test makes.
+        options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop at once, as a crash does; the next start recovers."""
+        self._run("pg_ctl", "-m", "immediate", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._binaries / program, "-D", self._folder / "data", *arguments],
+            check=True,
+            user=self._user if os.getuid() == 0 else None,
+            stdout=subprocess.DEVNULL,
+            cwd=self._folder,
+        )
+
+
+def postgresql_binaries() -> Path | None:
+    """The folder of ``initdb`` and ``pg_ctl``, where they are installed."""
+    found = shutil.which("initdb")
+    candidates = [Path(found).parent] if found else []
+    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in candidates if (folder / "pg_ctl").exists()), None)
+
+
+@contextlib.contextmanager
+def postgresql_copy(server: sa.URL, template: str | None = None) -> Iterator[str]:
+    """URL of a new database like the one of ``server``, or like ``template``; dropped afterwards."""
+    name = f"dermq_{uuid.uuid4().hex}"
+    admin = sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template or server.database}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+class Valkey:
+    """A Valkey server on a socket; ``process`` may be killed, frozen and started again."""
+
+    def __init__(self) -> None:
+        self._folder = Path("/tmp") / f"dermq-valkey-{uuid.uuid4().hex[:8]}"
+        self._socket = self._folder / "socket"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}"
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(mode=0o700)
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        """Start empty: nothing was kept."""
+        from embedded import valkey  # not installed where training is tested
+
+        self._socket.unlink(missing_ok=True)
+        self.process = subprocess.Popen([*valkey.arguments(self._socket)], stdout=subprocess.DEVNULL, cwd=self._folder)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._socket.exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Valkey did not start within {START_SECONDS} s")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Accepts connections and answers nothing for the length of the block."""
+        self.process.send_signal(signal.SIGSTOP)
+        yield
+        self.process.send_signal(signal.SIGCONT)
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest revision."""
+    sessions = db.Sessions(url)
+    config = Config(ROOT / "alembic.ini")
+    with sessions.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    sessions.close()
