@@ -85,6 +85,7 @@ class Blobs:
             for file in files:
                 with contextlib.suppress(FileNotFoundError):  # moved by an earlier run of the same transaction
                     file.path.rename(folder / file.sha256)
+                (folder / file.sha256).stat()  # and not collected since as an orphan
             _sync(folder)
 
     def put_thumbnail(self, batch: uuid.UUID, sha256: str, jpeg: bytes) -> None:
@@ -112,19 +113,17 @@ class Blobs:
             else:
                 self._path(batch, name).unlink(missing_ok=True)
 
-    def list(self, batch: uuid.UUID) -> list[str]:
-        """The names of a batch's blobs."""
-        folder = self.root / str(batch)
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    def list(self, batch: uuid.UUID, *, older_than_seconds: float | None = None) -> list[str]:
+        """The names of a batch's blobs, or of those that were last changed longer ago than this."""
+        with translated():
+            return sorted(path.name for path in _within(self.root / str(batch), older_than_seconds))
 
     def batches(self, *, older_than_seconds: float) -> builtins.list[uuid.UUID]:
         """The batches whose folder was last changed longer ago than this."""
         found = []
-        for path in self.root.iterdir() if self.root.is_dir() else ():
-            with contextlib.suppress(ValueError, FileNotFoundError):
-                batch = uuid.UUID(path.name)
-                if path.stat().st_mtime < time.time() - older_than_seconds:
-                    found.append(batch)
+        for path in _within(self.root, older_than_seconds):
+            with contextlib.suppress(ValueError):
+                found.append(uuid.UUID(path.name))
         return found
 
     def probe(self) -> None:
@@ -137,14 +136,10 @@ class Blobs:
 
     def delete_stale_incoming(self, *, older_than_seconds: float) -> int:
         """Remove incoming files of programs that died, and say how many."""
-        removed = 0
-        folder = self.root / _INCOMING
-        for path in folder.iterdir() if folder.is_dir() else ():
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - older_than_seconds:
-                    path.unlink()
-                    removed += 1
-        return removed
+        stale = list(_within(self.root / _INCOMING, older_than_seconds))
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
 
     def _path(self, batch: uuid.UUID, name: str) -> Path:
         return self.root / str(batch) / name
@@ -161,6 +156,16 @@ def translated(*, missing: bool = False) -> Iterator[None]:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.OutOfSpace("storage_full", "The storage is full; what was accepted before is kept.") from err
         raise errors.Transient("storage_failed", f"The storage failed: {err.strerror}.") from err
+
+
+def _within(folder: Path, older_than_seconds: float | None) -> Iterator[Path]:
+    """What lies in a folder, or what of it is old enough; a folder that is not there holds nothing."""
+    limit = None if older_than_seconds is None else time.time() - older_than_seconds
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if limit is None or path.stat().st_mtime < limit:
+                    yield path
 
 
 def _sync(folder: Path) -> None:

@@ -1,16 +1,20 @@
-"""What an operator does to labs and tokens: ``flask --app web.app lab …`` and ``flask --app web.app token …``."""
+"""What an operator does with ``flask --app web.app``: ``lab …``, ``token …`` and ``audit``."""
 
 import contextlib
+import json
+import sys
+import uuid
 from collections.abc import Iterator
 from datetime import datetime
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dermq import db, errors, labs
+from dermq import conservation, db, errors, labs
+from dermq.conservation import Finding
 from dermq.models import Lab
 from web import services
 
@@ -22,6 +26,7 @@ def register(app: Flask) -> None:
     """Add the commands to ``app``."""
     app.cli.add_command(lab_commands)
     app.cli.add_command(token_commands)
+    app.cli.add_command(audit)
 
 
 @lab_commands.command("add")
@@ -76,6 +81,58 @@ def revoke_token(token_id: int) -> None:
     with _explained():
         token = db.transact(services.current().sessions, labs.revoke_token, token_id)
     click.echo(f"Revoked the token {token.id} ({token.name!r}).")
+
+
+@click.command("audit")
+@click.option("--batch", "only", type=click.UUID, metavar="ID", help="Audit this batch alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@with_appcontext
+def audit(only: uuid.UUID | None, as_json: bool) -> None:
+    """Prove that no image is lost, counted twice or predicted twice; exit code 1 when that does not hold.
+
+    Reads while dermq runs, and changes nothing.
+    """
+    with _explained():
+        batches, images, findings = _audit(only)
+    if as_json:
+        click.echo(json.dumps({"batches": batches, "images": images, "findings": findings}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding['batch'] or 'no batch'}\t{finding['breach']}\t{finding['detail']}")
+        breached = len({finding["batch"] for finding in findings} - {None})
+        result = f"{len(findings)} findings in {breached} batches" if findings else "all conserved"
+        click.echo(f"{batches} batches, {images} images: {result}.")
+    sys.exit(1 if findings else 0)
+
+
+def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]]]:
+    """How many batches and images were audited, and what was found."""
+    here = services.current()
+    ids = _every_batch(here.sessions)
+    if only is not None and only not in ids:
+        raise errors.NotFound("no_batch", f"There is no batch {only}.")
+    ids = ids if only is None else [only]
+    images, findings = 0, []
+    with click.progressbar(ids, label="Auditing", file=sys.stderr) as bar:
+        for batch_id in bar:
+            found = conservation.audit(here.sessions, here.blobs, batch_id)
+            images += found.images
+            findings += [_shown(finding, batch_id) for finding in found.findings]
+    if only is None:
+        findings += [_shown(finding) for finding in db.read(here.sessions, conservation.stale_claims)]
+    return len(ids), images, findings
+
+
+def _every_batch(sessions: db.Sessions) -> list[uuid.UUID]:
+    found: list[uuid.UUID] = []
+    while page := db.read(sessions, conservation.next_batches, found[-1] if found else uuid.UUID(int=0), 1_000):
+        found += page
+    return found
+
+
+def _shown(finding: Finding, batch_id: uuid.UUID | None = None) -> dict[str, str | None]:
+    batch = None if batch_id is None else str(batch_id)
+    return {"batch": batch, "breach": finding.breach.value, "detail": finding.detail}
 
 
 def _find(session: Session, name: str) -> Lab:

@@ -6,6 +6,7 @@ Each duty is its own short transactions; one that fails is logged and tried agai
 import logging
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -13,14 +14,15 @@ from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from dermq import archives, batches, db, errors
+from dermq import archives, batches, conservation, db, errors
 from dermq.blobs import Blobs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.queue import Queue, Wakeups
 from dermq.settings import Settings
-from worker import claims, conservation
+from worker import claims
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,12 @@ _ABANDONED_MINUTES = 10
 _INCOMING_HOURS = 24
 """Incoming files are this old before they count as left by a program that died."""
 _ORPHAN_HOURS = 1
-"""A folder of blobs without a batch is left alone for this long: its batch may be about to be committed."""
+"""Files without a row are left alone for this long: the row may be about to be committed."""
 _ORPHAN_PAGE = 500
 _WORKER_HOURS = 1
-_CHECKED_BATCHES = 5
-"""Batches whose counts are checked in one round."""
+_CHECKED_BATCHES = 20
+_CHECK_SECONDS = 0.5
+"""So many batches are checked in one round, or as many as can be in this time."""
 
 
 def run(settings: Settings) -> None:
@@ -130,10 +133,15 @@ class Reaper:
                 self._blobs.delete(batch_id)
 
     def check_conservation(self) -> None:
-        """Compare the counts of a few batches with their rows, others in each round."""
+        """Check a few batches, others in each round, and remove the files that none of their rows needs."""
         found = db.read(self._sessions, conservation.next_batches, self._checked, _CHECKED_BATCHES)
-        self._each(found, self._check)
-        self._checked = found[-1] if len(found) == _CHECKED_BATCHES else uuid.UUID(int=0)
+        until = time.monotonic() + _CHECK_SECONDS
+        for self._checked in found:  # the next round goes on behind one that cannot be checked
+            self._check(self._checked)
+            if time.monotonic() > until:
+                return
+        if len(found) < _CHECKED_BATCHES:
+            self._checked = uuid.UUID(int=0)
 
     def forget_workers(self) -> None:
         """Remove the rows of workers that were killed long ago."""
@@ -168,8 +176,29 @@ class Reaper:
         db.transact(self._sessions, batches.mark_deleted, batch_id, actor="reaper")
 
     def _check(self, batch_id: uuid.UUID) -> None:
-        if found := db.read(self._sessions, conservation.differences, batch_id):
-            log.error("batch %s counts other than its rows say (counted, rows): %s", batch_id, found)
+        audit = conservation.audit(self._sessions, self._blobs, batch_id)
+        for finding in audit.findings:
+            log.error("batch %s is in breach (%s): %s", batch_id, finding.breach, finding.detail)
+        db.transact(self._sessions, conservation.mark, batch_id, breached=bool(audit.findings))
+        if audit.unneeded:
+            self._collect(batch_id, audit.unneeded)
+
+    def _collect(self, batch_id: uuid.UUID, unneeded: frozenset[str]) -> None:
+        old = self._blobs.list(batch_id, older_than_seconds=_ORPHAN_HOURS * 3600)
+        orphans = [name for name in old if name in unneeded]
+        for at in range(0, len(orphans), _ORPHAN_PAGE):
+            page = orphans[at : at + _ORPHAN_PAGE]
+            removed = db.transact(self._sessions, self._remove_orphans, batch_id, page)
+            log.info("removed %d files of batch %s that no row needed", removed, batch_id)
+
+    def _remove_orphans(self, session: Session, batch_id: uuid.UUID, names: list[str]) -> int:
+        """Remove those files that still no row needs, under the lock under which uploads put files and add rows."""
+        if not batches.lock_all(session, [batch_id]):
+            return 0
+        orphans = set(names) - conservation.needed(session, batch_id, names)
+        for name in orphans:
+            self._blobs.delete(batch_id, name)
+        return len(orphans)
 
     def _batches(self, *where: sa.ColumnElement[bool]) -> list[uuid.UUID]:
         wanted = sa.select(Batch.id).where(*where).order_by(Batch.id)

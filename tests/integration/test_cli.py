@@ -1,11 +1,18 @@
 """What an operator does with ``flask --app web.app``. On SQLite alone."""
 
+import json
+import uuid
+
 import pytest
+import sqlalchemy as sa
 from apiflask import APIFlask
 from click.testing import Result
 
-from dermq import models
-from tests import api
+from dermq import bundles, db, models
+from dermq.blobs import Blobs
+from dermq.models import Batch, Claim, Lab
+from dermq.settings import Settings
+from tests import api, fakes
 from tests.integration.conftest import with_token
 
 
@@ -63,3 +70,61 @@ def test_a_database_without_tables_is_said(app: APIFlask) -> None:
     result = run(app, "lab", "list")
     assert result.exit_code == 1
     assert "alembic upgrade head" in result.output
+
+
+@pytest.fixture
+def batch(sessions: db.Sessions, blobs: Blobs, settings: Settings, lab: Lab, bundle: bundles.Bundle) -> Batch:
+    """A batch of three images."""
+    found = fakes.create(sessions, lab, bundle)
+    fakes.add(sessions, blobs, settings, found, fakes.pictures(3))
+    return found
+
+
+def test_an_audit_counts_what_it_saw(app: APIFlask, batch: Batch) -> None:
+    result = run(app, "audit")
+    assert (result.exit_code, result.stdout) == (0, "1 batches, 3 images: all conserved.\n")
+
+
+def test_an_audit_tells_each_finding_and_fails(
+    app: APIFlask, sessions: db.Sessions, blobs: Blobs, batch: Batch
+) -> None:
+    blobs.delete(batch.id, fakes.images(sessions, batch)[1].sha256)
+    result = run(app, "audit")
+    finding, totals = result.stdout.splitlines()
+    assert result.exit_code == 1 and totals == "1 batches, 3 images: 1 findings in 1 batches."
+    assert finding.startswith(f"{batch.id}\tfile_missing\t") and finding.endswith("not so: image 2.")
+
+
+def test_an_audit_tells_of_a_claim_that_belongs_to_no_batch(app: APIFlask, sessions: db.Sessions) -> None:
+    old = sa.insert(Claim).values(token=uuid.uuid4(), worker="w", expires_at=db.now(-86_400))
+    db.transact(sessions, lambda session: session.execute(old))
+    result = run(app, "audit")
+    assert result.exit_code == 1 and result.stdout.startswith("no batch\tclaim_stale\t")
+
+
+def test_an_audit_for_programs_is_one_json_object(
+    app: APIFlask, sessions: db.Sessions, blobs: Blobs, batch: Batch
+) -> None:
+    blobs.delete(batch.id, fakes.images(sessions, batch)[0].sha256)
+    result = run(app, "audit", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1 and (told["batches"], told["images"]) == (1, 3)
+    assert [(one["batch"], one["breach"]) for one in told["findings"]] == [(str(batch.id), "file_missing")]
+
+
+def test_one_batch_is_audited_alone(
+    app: APIFlask, sessions: db.Sessions, blobs: Blobs, batch: Batch, lab: Lab, bundle: bundles.Bundle
+) -> None:
+    other = fakes.create(sessions, lab, bundle)
+    blobs.delete(batch.id, fakes.images(sessions, batch)[0].sha256)
+    assert run(app, "audit", "--batch", str(other.id)).exit_code == 0
+    assert run(app, "audit", "--batch", str(batch.id)).exit_code == 1
+    unknown = run(app, "audit", "--batch", str(uuid.uuid4()))
+    assert unknown.exit_code == 1 and "There is no batch" in unknown.output
+
+
+def test_an_audit_without_the_store_is_said(app: APIFlask, blobs: Blobs, batch: Batch) -> None:
+    blobs.root.rename(blobs.root.with_name("not mounted"))
+    result = run(app, "audit")
+    assert result.exit_code == 1 and "is not the one used before" in result.output
+    assert "Traceback" not in result.output

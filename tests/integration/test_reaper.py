@@ -1,6 +1,7 @@
 """The reaper's duties, each on both databases."""
 
 import os
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import archives, batches, bundles, db
-from dermq.blobs import Blobs
+from dermq import archives, arrivals, batches, bundles, db, errors
+from dermq.blobs import THUMBNAIL, Blobs
 from dermq.lifecycle import ArchiveState, BatchState
 from dermq.models import Archive, Batch, Claim, Lab, Worker
 from dermq.queue import Queue
 from dermq.settings import Settings
-from tests import fakes
+from tests import fakes, samples
 from worker import claims
 from worker.presence import Presence
 from worker.reaper import Reaper
@@ -189,15 +190,157 @@ def test_a_lease_that_cannot_be_expired_keeps_no_other_waiting(
     assert fakes.get(sessions, batch).queued == 1
 
 
-def test_counts_that_differ_from_the_rows_are_said(
-    sessions: db.Sessions, batch: Batch, reaper: Reaper, caplog: pytest.LogCaptureFixture
+def test_a_breach_is_said_and_noted_until_it_is_mended_and_changes_no_status(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    settings: Settings,
+    batch: Batch,
+    reaper: Reaper,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fakes.fill(sessions, batch, 3)
+    fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
     reaper.check_conservation()
-    assert "counts other" not in caplog.text
+    before = fakes.get(sessions, batch)
+    assert before.breached_at is None and "in breach" not in caplog.text
     update(sessions, Batch, received=4, done=1)
     reaper.check_conservation()
-    assert "'done': (1, 0)" in caplog.text and "'received': (4, 3)" in caplog.text
+    since = fakes.get(sessions, batch).breached_at
+    assert since is not None and f"batch {batch.id} is in breach (counts_differ)" in caplog.text
+    reaper.check_conservation()
+    assert fakes.get(sessions, batch).breached_at == since
+    update(sessions, Batch, received=3, done=0)
+    reaper.check_conservation()
+    after = fakes.get(sessions, batch)
+    assert (after.breached_at, after.version) == (None, before.version)
+
+
+def test_every_batch_is_checked_in_its_turn(
+    sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.reaper._CHECKED_BATCHES", 2)
+    created = [fakes.create(sessions, lab, bundle) for _ in range(5)]
+    update(sessions, Batch, received=1, done=1)
+    breached = sa.select(sa.func.count()).where(Batch.breached_at.is_not(None))
+    seen = []
+    for _ in range(3):
+        reaper.check_conservation()
+        seen.append(db.read(sessions, lambda session: session.scalar(breached)))
+    assert seen == [2, 4, len(created)]
+    update(sessions, Batch, received=0, done=0)
+    reaper.check_conservation()
+    assert db.read(sessions, lambda session: session.scalar(breached)) == 3
+
+
+def test_a_batch_that_cannot_be_checked_keeps_no_other_waiting(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    lab: Lab,
+    bundle: bundles.Bundle,
+    reaper: Reaper,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad, good = fakes.create(sessions, lab, bundle), fakes.create(sessions, lab, bundle)
+    update(sessions, Batch, received=1, done=1)
+    listed = Blobs.list
+
+    def fails_for_one(self: Blobs, batch: uuid.UUID, **age: float) -> list[str]:
+        if batch == bad.id:
+            raise errors.Transient("storage_failed", "The storage failed.")
+        return listed(self, batch, **age)
+
+    monkeypatch.setattr(Blobs, "list", fails_for_one)
+    for _ in range(2):
+        reaper.round()
+    assert fakes.get(sessions, good).breached_at is not None
+
+
+@pytest.fixture
+def uploaded(sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch) -> set[str]:
+    """The names of an image's files and of a stored archive's, all of them old."""
+    fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
+    [image] = fakes.images(sessions, batch)
+    blobs.put_thumbnail(batch.id, image.sha256, b"thumbnail")
+    store(sessions, blobs, batch, samples.archive({"a.jpg": samples.jpeg(1)}))
+    age(blobs, batch)
+    return set(blobs.list(batch.id))
+
+
+def store(sessions: db.Sessions, blobs: Blobs, batch: Batch, data: bytes) -> uuid.UUID:
+    archive_id = batches.new_id()
+    db.transact(sessions, archives.begin, batch.id, archive_id)
+    with blobs.incoming() as file:
+        file.write(data)
+        file.finish()
+        db.transact(sessions, archives.store, archive_id, file, blobs)
+    return archive_id
+
+
+def leave_orphan(blobs: Blobs, batch: Batch, data: bytes) -> str:
+    """What a web process leaves that is killed between file and row."""
+    with blobs.incoming() as file:
+        file.write(data)
+        file.finish()
+        blobs.put(batch.id, [file])
+        return file.sha256
+
+
+def age(blobs: Blobs, batch: Batch) -> None:
+    for name in blobs.list(batch.id):
+        os.utime(blobs.root / str(batch.id) / name, (0, 0))
+
+
+def test_files_that_no_row_needs_are_removed_when_they_are_old(
+    blobs: Blobs, batch: Batch, reaper: Reaper, uploaded: set[str]
+) -> None:
+    orphan = leave_orphan(blobs, batch, samples.jpeg(7))
+    blobs.put_thumbnail(batch.id, orphan, b"thumbnail")
+    reaper.round()
+    assert set(blobs.list(batch.id)) == {*uploaded, orphan, orphan + THUMBNAIL}
+    age(blobs, batch)
+    reaper.round()
+    assert set(blobs.list(batch.id)) == uploaded
+
+
+@pytest.mark.parametrize("ended", [ArchiveState.DONE, ArchiveState.FAILED, ArchiveState.CANCELLED])
+def test_the_file_of_an_archive_that_ended_is_removed(
+    sessions: db.Sessions, blobs: Blobs, batch: Batch, reaper: Reaper, uploaded: set[str], ended: ArchiveState
+) -> None:
+    update(sessions, Archive, state=ended)
+    update(sessions, Batch, archives_open=0)
+    reaper.round()
+    [image] = fakes.images(sessions, batch)
+    assert set(blobs.list(batch.id)) == {image.sha256, image.sha256 + THUMBNAIL}
+    assert fakes.get(sessions, batch).breached_at is None
+
+
+def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
+    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, reaper: Reaper
+) -> None:
+    name = leave_orphan(blobs, batch, samples.jpeg(0))
+    removed: list[int] = []
+
+    def collect() -> None:
+        removed.append(db.transact(sessions, reaper._remove_orphans, batch.id, [name]))
+
+    collector = threading.Thread(target=collect)
+    with arrivals.taken(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival, sessions.writing() as session:
+        arrivals.receive(session, batch.id, [arrival], blobs, settings)
+        collector.start()
+        collector.join(0.3)
+        assert collector.is_alive(), "it waits until the row is committed"
+    collector.join()
+    assert removed == [0] and blobs.exists(batch.id, name)
+
+
+def test_a_file_collected_between_two_runs_of_its_upload_is_missed(blobs: Blobs, batch: Batch) -> None:
+    with blobs.incoming() as file:
+        file.write(b"bytes")
+        file.finish()
+        blobs.put(batch.id, [file])
+        blobs.put(batch.id, [file])
+        blobs.delete(batch.id, file.sha256)
+        with pytest.raises(errors.Transient):
+            blobs.put(batch.id, [file])
 
 
 def test_a_batch_touched_meanwhile_is_not_sealed(sessions: db.Sessions, batch: Batch) -> None:

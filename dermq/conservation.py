@@ -1,0 +1,261 @@
+"""The conservation check: every image of a batch is counted once, predicted once, and has its file.
+
+It reads a page of images at a time and locks nothing, while others upload, work and delete. So files are looked for
+after the rows that need them, and what looks like a breach is looked at twice. The reaper checks a few batches a
+round; an operator checks all of them with ``flask --app web.app audit``.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dermq import db
+from dermq.blobs import THUMBNAIL, Blobs
+from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
+from dermq.models import Archive, Batch, Claim, Image, Prediction, Refusal
+
+_PAGE_IMAGES = 1_000
+_STALE_SECONDS = 600
+"""A lease that ran out so long ago should have been taken back by the reaper many times."""
+_SWEEP_SECONDS = 600
+"""A cancelled batch is finished by a second transaction, or by the reaper."""
+_SHOWN = 5
+"""Images or archives that one finding names."""
+
+
+class Breach(StrEnum):
+    """What can be wrong with a batch."""
+
+    COUNTS_DIFFER = "counts_differ"
+    FINISHED_EARLY = "finished_early"
+    NOT_SETTLED = "not_settled"
+    PREDICTION_MISSING = "prediction_missing"
+    PREDICTION_DOUBLED = "prediction_doubled"
+    PREDICTION_UNDUE = "prediction_undue"
+    CLAIM_MISSING = "claim_missing"
+    CLAIM_LEFT = "claim_left"
+    CLAIM_STALE = "claim_stale"
+    FILE_MISSING = "file_missing"
+
+
+_EXPECTED = {
+    Breach.COUNTS_DIFFER: "A batch counts what its rows say",
+    Breach.FINISHED_EARLY: "Nothing of a finished batch is left to do",
+    Breach.NOT_SETTLED: "A sealed batch with nothing left to do is finished",
+    Breach.PREDICTION_MISSING: "A done image has a prediction by its batch's bundle",
+    Breach.PREDICTION_DOUBLED: "An image has at most one prediction by each bundle",
+    Breach.PREDICTION_UNDUE: "Only a done image has a prediction",
+    Breach.CLAIM_MISSING: "A claim holds what is being worked on",
+    Breach.CLAIM_LEFT: "No claim holds what is not being worked on",
+    Breach.CLAIM_STALE: f"A lease that ran out more than {_STALE_SECONDS // 60} minutes ago has been taken back",
+    Breach.FILE_MISSING: "The file of every image, and of every archive that waits, is in the store",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A breach, and a sentence that says what was expected and what was found."""
+
+    breach: Breach
+    detail: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found out about a batch."""
+
+    images: int
+    findings: tuple[Finding, ...]
+    unneeded: frozenset[str]
+    """Files that no row needed: orphans, or on their way in."""
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """One place where a breach shows."""
+
+    breach: Breach
+    subject: str
+    found: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.subject} ({self.found})" if self.found else self.subject
+
+
+@dataclass
+class _Look:
+    """What one look at a batch brought; empty when the batch is gone or about to be."""
+
+    images: int = 0
+    last_position: int = 0
+    signs: list[_Sign] = field(default_factory=list)
+    needs: dict[str, str] = field(default_factory=dict)
+    """Who needs a file, by its hash."""
+    unneeded: frozenset[str] = frozenset()
+
+
+def next_batches(session: Session, after: uuid.UUID, most: int) -> list[uuid.UUID]:
+    """The ids of the next few batches that are not being deleted, in the order of their ids."""
+    wanted = sa.select(Batch.id).where(Batch.id > after, Batch.deleted_at.is_(None)).order_by(Batch.id).limit(most)
+    return list(session.scalars(wanted))
+
+
+def audit(sessions: db.Sessions, blobs: Blobs, batch_id: uuid.UUID) -> Audit:
+    """Find every breach in a batch. Raises Transient when the store is not there."""
+    look = _look(sessions, blobs, batch_id)
+    signs = look.signs
+    if signs:
+        before = set(signs)
+        look = _look(sessions, blobs, batch_id)
+        signs = [sign for sign in look.signs if sign in before]
+    return Audit(look.images, tuple(_findings(signs)), look.unneeded)
+
+
+def stale_claims(session: Session) -> list[Finding]:
+    """Claims of no image and no archive whose lease ran out long ago; they belong to no batch."""
+    held = sa.exists().where(Image.claim_token == Claim.token) | sa.exists().where(Archive.claim_token == Claim.token)
+    found = session.scalars(sa.select(Claim.token).where(_is_stale(), ~held).order_by(Claim.token))
+    return list(_findings([_Sign(Breach.CLAIM_STALE, f"claim {token}") for token in found]))
+
+
+def mark(session: Session, batch_id: uuid.UUID, *, breached: bool) -> None:
+    """Note since when a batch is in breach, or that it no longer is. Its status shows nothing of it."""
+    news = Batch.breached_at.is_(None) if breached else Batch.breached_at.is_not(None)
+    since = datetime.now(UTC) if breached else None
+    session.execute(sa.update(Batch).where(Batch.id == batch_id, news).values(breached_at=since))
+
+
+def needed(session: Session, batch_id: uuid.UUID, names: Iterable[str]) -> set[str]:
+    """Those of a few ``names`` of files that a row of the batch needs."""
+    by_hash = {name: name.removesuffix(THUMBNAIL) for name in names}
+    images = sa.select(Image.sha256).where(Image.batch_id == batch_id, Image.sha256.in_(by_hash.values()))
+    waiting = sa.select(Archive.sha256).where(Archive.batch_id == batch_id, Archive.state.in_(OPEN_ARCHIVE))
+    found = set(session.scalars(images)) | set(session.scalars(waiting))
+    return {name for name, sha256 in by_hash.items() if sha256 in found}
+
+
+def _look(sessions: db.Sessions, blobs: Blobs, batch_id: uuid.UUID) -> _Look:
+    look = db.read(sessions, _look_at_batch, batch_id)
+    for after in range(0, look.last_position, _PAGE_IMAGES):
+        page = db.read(sessions, _page, batch_id, after)
+        look.needs |= {row.sha256: f"image {row.position}" for row in page}
+        for position, rows in groupby(page, key=lambda row: row.position):
+            look.signs += _image_signs(f"image {position}", list(rows))
+    names = blobs.list(batch_id)
+    missing = look.needs.keys() - set(names)
+    if missing:
+        blobs.probe()
+    look.signs += [_Sign(Breach.FILE_MISSING, who) for sha256, who in look.needs.items() if sha256 in missing]
+    look.unneeded = frozenset(name for name in names if name.removesuffix(THUMBNAIL) not in look.needs)
+    return look
+
+
+def _look_at_batch(session: Session, batch_id: uuid.UUID) -> _Look:
+    """The batch's row against the rows that belong to it, all of one snapshot."""
+    batch = session.get(Batch, batch_id)
+    if batch is None or batch.deleted_at is not None:
+        return _Look()
+    states = sa.select(Image.state, sa.func.count()).where(Image.batch_id == batch_id).group_by(Image.state)
+    images = dict(session.execute(states).all())
+    archives = session.execute(
+        sa.select(Archive.id, Archive.state, Archive.sha256, Claim.token, _is_stale().label("is_stale"))
+        .outerjoin(Claim, Claim.token == Archive.claim_token)
+        .where(Archive.batch_id == batch_id)
+    ).all()
+    waiting = [archive for archive in archives if archive.state in OPEN_ARCHIVE]
+    rows = {state.value: images.get(state, 0) for state in ImageState}
+    rows |= {"received": sum(images.values()), "archives_open": len(waiting), "refused": _refusals(session, batch_id)}
+    last = session.scalar(sa.select(sa.func.max(Image.position)).where(Image.batch_id == batch_id))
+    look = _Look(rows["received"], last or 0)
+    look.needs = {archive.sha256: f"archive {archive.id}" for archive in waiting if archive.sha256}
+    look.signs += _counts(batch, rows)
+    look.signs += _settling(batch, rows)
+    for archive in archives:
+        working = archive.state == ArchiveState.UNPACKING
+        look.signs += _claiming(f"archive {archive.id}", archive.token, archive.is_stale, working=working)
+    return look
+
+
+def _refusals(session: Session, batch_id: uuid.UUID) -> int:
+    counted = sa.select(sa.func.count()).select_from(Refusal).where(Refusal.batch_id == batch_id)
+    return session.scalar(counted) or 0
+
+
+def _counts(batch: Batch, rows: dict[str, int]) -> Iterator[_Sign]:
+    for name, count in rows.items():
+        if (counted := getattr(batch, name)) != count:
+            yield _Sign(Breach.COUNTS_DIFFER, name, f"{counted} counted, {count} in rows")
+
+
+def _settling(batch: Batch, rows: dict[str, int]) -> Iterator[_Sign]:
+    left = {name: rows[name] for name in ("queued", "running", "archives_open") if rows[name]}
+    if batch.finished_at is not None:
+        yield from (_Sign(Breach.FINISHED_EARLY, name, str(count)) for name, count in left.items())
+    elif batch.sealed_at is not None and not left and not _may_be_swept(batch):
+        yield _Sign(Breach.NOT_SETTLED, "this batch")
+
+
+def _may_be_swept(batch: Batch) -> bool:
+    since = batch.cancelled_at
+    return since is not None and since > datetime.now(UTC) - timedelta(seconds=_SWEEP_SECONDS)
+
+
+def _page(session: Session, batch_id: uuid.UUID, after: int) -> Sequence[Any]:
+    """Some images with their claims and predictions: a row for each prediction."""
+    return session.execute(
+        sa.select(
+            Image.position,
+            Image.sha256,
+            Image.state,
+            Claim.token,
+            _is_stale().label("is_stale"),
+            Prediction.bundle_id,
+            Batch.bundle_id.label("wanted"),
+        )
+        .join(Batch, Batch.id == Image.batch_id)
+        .outerjoin(Claim, Claim.token == Image.claim_token)
+        .outerjoin(Prediction, Prediction.image_id == Image.id)
+        .where(Image.batch_id == batch_id, Image.position.between(after + 1, after + _PAGE_IMAGES))
+        .order_by(Image.position)
+    ).all()
+
+
+def _image_signs(subject: str, rows: Sequence[Any]) -> Iterator[_Sign]:
+    image = rows[0]
+    predictions = Counter(row.bundle_id for row in rows if row.bundle_id is not None)
+    if image.state == ImageState.DONE and not predictions[image.wanted]:
+        yield _Sign(Breach.PREDICTION_MISSING, subject)
+    if image.state != ImageState.DONE and predictions:
+        yield _Sign(Breach.PREDICTION_UNDUE, subject, image.state.value)
+    if max(predictions.values(), default=0) > 1:
+        yield _Sign(Breach.PREDICTION_DOUBLED, subject, str(max(predictions.values())))
+    yield from _claiming(subject, image.token, image.is_stale, working=image.state == ImageState.RUNNING)
+
+
+def _claiming(subject: str, token: uuid.UUID | None, is_stale: bool | None, *, working: bool) -> Iterator[_Sign]:
+    if working and token is None:
+        yield _Sign(Breach.CLAIM_MISSING, subject)
+    if not working and token is not None:
+        yield _Sign(Breach.CLAIM_LEFT, subject)
+    if is_stale:
+        yield _Sign(Breach.CLAIM_STALE, subject)
+
+
+def _is_stale() -> sa.ColumnElement[bool]:
+    return Claim.expires_at < db.now(-_STALE_SECONDS)
+
+
+def _findings(signs: Sequence[_Sign]) -> Iterator[Finding]:
+    for breach in Breach:
+        shown = [str(sign) for sign in signs if sign.breach is breach]
+        if shown:
+            more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+            yield Finding(breach, f"{_EXPECTED[breach]}; not so: {', '.join(shown[:_SHOWN])}{more}.")
