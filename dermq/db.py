@@ -145,7 +145,8 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
         try:
             with begin() as session:
                 return work(session)
-        except exc.DBAPIError as err:
+        except exc.DBAPIError as raised:
+            err = _unmasked(raised)
             if _is_full(err):
                 raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
             if not _is_of_the_surroundings(err):
@@ -159,6 +160,13 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
         except exc.TimeoutError as err:
             raise errors.Unavailable("database_unavailable", "The database has no free connection.") from err
     raise AssertionError("unreachable")
+
+
+def _unmasked(err: exc.DBAPIError) -> exc.DBAPIError:
+    """What went wrong first: SQLite may end a transaction by itself, and then no savepoint is left to go back to."""
+    while "no such savepoint" in str(err.orig) and isinstance(err.__context__, exc.DBAPIError):
+        err = err.__context__
+    return err
 
 
 def _may_rerun(err: exc.DBAPIError) -> bool:

@@ -233,13 +233,13 @@ def test_a_batch_cancelled_this_moment_is_no_breach(sessions: db.Sessions, blobs
 
 
 def test_a_claim_of_nothing_is_stale_when_it_ran_out_long_ago(world: World) -> None:
-    def stale() -> list[Breach]:
-        return [finding.breach for finding in db.read(world.sessions, conservation.stale_claims)]
-
-    world.do(sa.insert(Claim).values(token=uuid.uuid4(), worker="w", expires_at=db.now(-1)))
-    assert stale() == []
+    """And the one that holds an image is that image's finding."""
+    of_nothing = uuid.uuid4()
+    world.do(sa.insert(Claim).values(token=of_nothing, worker="w", expires_at=db.now(-1)))
+    assert db.read(world.sessions, conservation.stale_claims) == []
     world.update(Claim, expires_at=LONG_AGO)
-    assert stale() == [Breach.CLAIM_STALE], "and the one that holds an image is that image's finding"
+    [finding] = db.read(world.sessions, conservation.stale_claims)
+    assert finding.breach is Breach.CLAIM_STALE and finding.detail.endswith(f"not so: claim {of_nothing}.")
 
 
 def test_a_store_that_is_not_there_is_no_breach_of_every_batch(world: World) -> None:

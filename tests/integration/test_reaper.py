@@ -317,10 +317,11 @@ def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
     sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, reaper: Reaper
 ) -> None:
     name = leave_orphan(blobs, batch, samples.jpeg(0))
+    blobs.put_thumbnail(batch.id, name, b"thumbnail")
     removed: list[int] = []
 
     def collect() -> None:
-        removed.append(db.transact(sessions, reaper._remove_orphans, batch.id, [name]))
+        removed.append(db.transact(sessions, reaper._remove_orphans, batch.id, [name, name + THUMBNAIL]))
 
     collector = threading.Thread(target=collect)
     with arrivals.taken(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival, sessions.writing() as session:
@@ -329,7 +330,14 @@ def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
         collector.join(0.3)
         assert collector.is_alive(), "it waits until the row is committed"
     collector.join()
-    assert removed == [0] and blobs.exists(batch.id, name)
+    assert removed == [0] and blobs.list(batch.id) == [name, name + THUMBNAIL]
+
+
+def test_a_file_that_a_row_needs_by_now_is_kept(
+    sessions: db.Sessions, blobs: Blobs, batch: Batch, reaper: Reaper, uploaded: set[str]
+) -> None:
+    assert db.transact(sessions, reaper._remove_orphans, batch.id, sorted(uploaded)) == 0
+    assert set(blobs.list(batch.id)) == uploaded and len(uploaded) == 3
 
 
 def test_a_file_collected_between_two_runs_of_its_upload_is_missed(blobs: Blobs, batch: Batch) -> None:
