@@ -88,9 +88,7 @@ def train(options: argparse.Namespace) -> None:
     else:
         started = time.monotonic()
         network = model.network(config.size, config.start)
-        epochs = head.train(
-            network, config.seed, config.plan, config.size, manifest, pixels, folder, _track("features")
-        )
+        epochs = head.train(network, config.seed, config.plan, config.size, manifest, pixels, _track("features"))
         network.save_weights(folder / runs.WEIGHTS)
         runs.write_epochs(folder, epochs)
         seconds = time.monotonic() - started

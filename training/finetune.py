@@ -86,7 +86,7 @@ def _train_head(
     """Train the head of ``network`` alone; its epochs get a table of their own in the folder ``head``."""
     part = folder / "head"
     part.mkdir(exist_ok=True)
-    runs.write_epochs(part, head.train(network, config.seed, plan, size, manifest, data, part))
+    runs.write_epochs(part, head.train(network, config.seed, plan, size, manifest, data))
 
 
 def _train_epoch(

@@ -9,6 +9,7 @@ import numpy as np
 from dermq import taxonomy
 
 ARCHITECTURE = "EfficientNetB1 (stock Keras graph, no top), global average pooling, dense 7, softmax"
+FEATURES = "features"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
 OOD_SCORE = "ood_score"
@@ -59,7 +60,7 @@ def network(size: int, start: str, *, dropout: float = 0.0) -> Any:
 
 def features(network: Any) -> Any:
     """``network`` cut after pooling, its one output named ``features``: ``(n, 1280) float32``."""
-    return keras.Model(network.input, {"features": network.get_layer("pool").output})
+    return keras.Model(network.input, {FEATURES: network.get_layer("pool").output})
 
 
 def logits(network: Any) -> Any:

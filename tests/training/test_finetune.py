@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from tests.training import samples
-from training import checkpoint, config, finetune, runs
+from training import checkpoint, config, finetune, head, manifest, runs
 from training.config import Config, Finetune, Head, Phase
 
 PLAN = Finetune(
@@ -124,6 +124,26 @@ def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path):
     assert run(tmp_path / "run", dataclasses.replace(CONFIG, plan=plan))
     with (tmp_path / "run" / "head" / runs.EPOCHS_CSV).open() as file:
         assert len(list(csv.DictReader(file))) == 3
+
+
+def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(tmp_path, monkeypatch):
+    made, data = samples.prepare(tmp_path), tmp_path / "pixels"
+    computed = []
+    run_graph = head.onnx_run.run
+    monkeypatch.setattr(
+        head.onnx_run,
+        "run",
+        lambda graph, images, **rest: computed.append(len(images)) or run_graph(graph, images, **rest),
+    )
+    for name, split in (("published", made), ("published_by_image", manifest.split_by_image(made))):
+        published = config.load(name)
+        plan = dataclasses.replace(published.plan, phases=(Phase(16, 4),), batch=4, epoch_images=8)
+        short = dataclasses.replace(published, size=16, plan=plan)
+        (tmp_path / name).mkdir()
+        assert finetune.train(short, split, data, tmp_path / name, build=samples.network)
+        assert len((tmp_path / name / runs.EPOCHS_CSV).read_text().splitlines()) == 1 + 4
+        assert len((tmp_path / name / "head" / runs.EPOCHS_CSV).read_text().splitlines()) == 1 + 15
+    assert computed.count(len(made.entries)) == len(list(data.glob("features-*.npy"))) == 1
 
 
 def test_the_published_rate_falls_to_one_in_a_hundred_million():
