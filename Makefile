@@ -7,7 +7,7 @@ PIP = -m pip --disable-pip-version-check install -q --require-hashes -r
 # Locks name packages and hashes, never an index: that is each machine's own choice.
 LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate pyproject.toml
 
-.PHONY: help run test test-training check lock docs bench clean
+.PHONY: help run test test-training check chaos chaos-short lock docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -28,6 +28,12 @@ check: .venv/.dev ## format, lint, types, imports and unit tests, in under a min
 	$(VENV) -m mypy
 	$(VENV) .venv/bin/lint-imports --no-logo
 	$(VENV) -m pytest -q tests/unit
+
+chaos: .venv/.dev ## do everything to a whole system that can be done to it; a row a fault; about 25 minutes
+	$(VENV) -m tests.chaos
+
+chaos-short: .venv/.dev ## a part of make chaos, for CI
+	$(VENV) -m tests.chaos --short
 
 bench: .venv/.dev ## images per second, end to end and of the engine alone (BENCH="--images 10015": all)
 	$(VENV) -m tests.bench $(BENCH)

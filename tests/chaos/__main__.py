@@ -1,0 +1,169 @@
+"""``make chaos`` and ``make chaos-short``: do every fault to a whole system and print what it cost.
+
+A row a fault and database. Ends with 1 when an invariant broke or a row was skipped.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tests import servers
+from tests.chaos import broker, databases, lanes, uploads, workers  # noqa: F401 - they add their rows
+from tests.chaos.faults import FAULTS, PART, WHOLE, Broken, Fault, Scale, expected
+from tests.chaos.system import CANARIES, Census, System
+from tests.conftest import SHARED
+
+_WIDTHS = (46, 10, 7, 5, 8, 8)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one fault did on one database."""
+
+    fault: str
+    database: str
+    told: str
+    census: Census
+    seconds_lost: float
+    broken: str = ""
+
+
+class Bench:
+    """The servers that the systems of all faults share."""
+
+    def __init__(self, postgresql: servers.Postgresql) -> None:
+        self._postgresql = postgresql
+
+    @contextlib.contextmanager
+    def system(self, database: str, disk_bytes: int | None) -> Iterator[System]:
+        """A fresh system on an empty, migrated database."""
+        with (
+            _folder(disk_bytes) as folder,
+            servers.Valkey() as valkey,
+            self._database(database, folder) as url,
+            System(folder, url, valkey) as system,
+        ):
+            system.postgresql = self._postgresql if database == "postgresql" else None
+            yield system
+
+    @contextlib.contextmanager
+    def _database(self, kind: str, folder: Path) -> Iterator[str]:
+        if kind == "sqlite":
+            url = f"sqlite:///{folder / 'dermq.sqlite3'}"
+            servers.migrate(url)
+            yield url
+            return
+        server = sa.make_url(self._postgresql.url).set(drivername="postgresql+psycopg")
+        with servers.postgresql_copy(server, template="template1") as url:
+            servers.migrate(url)
+            yield url
+
+
+@contextlib.contextmanager
+def _folder(disk_bytes: int | None) -> Iterator[Path]:
+    """A folder, on a disk of its own in memory where a size is given."""
+    with tempfile.TemporaryDirectory(prefix="dermq-chaos-") as name:
+        if disk_bytes is None:
+            yield Path(name)
+            return
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={disk_bytes}", "tmpfs", name], check=True)
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a part of it, for CI")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), help="one database only")
+    options = parser.parse_args()
+    scale = PART if options.short else WHOLE
+    wanted = [
+        (fault, database)
+        for fault in FAULTS
+        for database in (fault.short if options.short and not options.database else fault.databases)
+        if options.only.lower() in fault.name.lower() and options.database in (None, database)
+    ]
+    binaries = servers.postgresql_binaries()
+    if not SHARED.is_dir() or binaries is None:
+        print("Chaos needs PostgreSQL's initdb and pg_ctl, and ../shared beside this clone.", file=sys.stderr)
+        print(f"{len(wanted)} faults, 0 lost, 0 doubled, {len(wanted)} skipped")
+        return 1
+    started = time.monotonic()
+    _print("fault", "database", "images", "lost", "doubled", "s lost", "what was seen")
+    with servers.Postgresql(binaries) as postgresql:
+        bench = Bench(postgresql)
+        rows = [_do(bench, fault, database, scale) for fault, database in wanted]
+    return _close(rows, time.monotonic() - started)
+
+
+def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
+    """One row; whatever goes wrong stands in it."""
+    broken, told, census, lost = "", "", Census(0, 0, 0, {}, []), 0.0
+    try:
+        with bench.system(database, fault.disk_bytes) as system:
+            try:
+                canary = None if fault.rows_only else system.canary()
+                found = fault.run(system, scale)
+                told, lost, census = found.done, found.seconds_lost, Census(found.rows, 0, 0, {}, [])
+                if canary is not None:
+                    system.finish(canary)
+                    census = system.census(found.batches | expected(canary, images=CANARIES))
+                    broken = _breach(census, found.failed)
+            except Exception:
+                _show_logs(system)
+                raise
+    except Broken as err:
+        broken = str(err)
+    except Exception as err:  # a program's edge: the other rows shall still be done
+        traceback.print_exc()
+        broken = f"{type(err).__name__}: {err}"
+    row = Row(fault.name, database, told, census, lost, broken)
+    seen = f"BROKEN: {broken}" if broken else told
+    _print(fault.name, database, census.images, census.lost, census.doubled, f"{lost:.1f}", seen)
+    return row
+
+
+def _breach(census: Census, failed: int) -> str:
+    """What the images and the audit say against the invariants; nothing when they hold."""
+    said = [f"{census.lost} lost"] if census.lost else []
+    said += [f"{census.doubled} doubled"] if census.doubled else []
+    if (other := census.states.get("failed", 0)) != failed:
+        said.append(f"{other} failed, not {failed}")
+    return "; ".join(said + census.breaches[:3])
+
+
+def _show_logs(system: System) -> None:
+    for log in sorted(system.folder.glob("*.log")):
+        tail = log.read_text(errors="replace").splitlines()[-60:]
+        print(f"-- {log.name}", *tail, sep="\n   ", file=sys.stderr)
+
+
+def _close(rows: list[Row], seconds: float) -> int:
+    lost, doubled = sum(row.census.lost for row in rows), sum(row.census.doubled for row in rows)
+    broken = [row for row in rows if row.broken]
+    print(f"{seconds / 60:.1f} minutes")
+    for row in broken:
+        print(f"BROKEN: {row.fault} on {row.database}: {row.broken}")
+    print(f"{len(rows)} faults, {lost} lost, {doubled} doubled, 0 skipped")
+    return 1 if broken or lost or doubled or not rows else 0
+
+
+def _print(*cells: object) -> None:
+    shown = [str(cell).ljust(width) for cell, width in zip(cells, _WIDTHS, strict=False)]
+    print(*shown, *cells[len(_WIDTHS) :], flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""A broker that delivers too often, loses, freezes, and forgets."""
+
+import statistics
+import threading
+import time
+import uuid
+
+import redis
+
+from dermq.models import Batch
+from dermq.queue import Queue
+from tests.chaos.faults import Scale, Told, expect, expected, fault
+from tests.chaos.system import System, beyond, images, until
+
+_SPEED = 150.0
+_MOST_MESSAGES = 60
+"""Messages that may wait at one time; they are wake-ups, so a few are enough."""
+
+
+def _delivered(system: System, scale: Scale, times: list[int], what: str) -> Told:
+    system.start("reaper", messages=times)
+    system.start_ready(Queue.CLASSIFY, 2, images_per_second=_SPEED / 2, messages=times)
+    with _watched(system) as waiting:
+        started = time.monotonic()
+        batch = system.submit(images(scale.images), wake=False)
+        system.finish(batch)
+        lost = beyond(started, scale.images, _SPEED)
+    expect(waiting[0] <= _MOST_MESSAGES, f"{waiting[0]} messages waited at one time")
+    told = f"{what}; at most {waiting[0]} messages waited"
+    return Told(told, expected(batch, images=scale.images), lost)
+
+
+@fault("Every message delivered three times", short=("sqlite",))
+def messages_tripled(system: System, scale: Scale) -> Told:
+    return _delivered(system, scale, [3], "wake-ups of reaper and workers tripled")
+
+
+@fault("Every second message lost", short=("postgresql",))
+def messages_lost(system: System, scale: Scale) -> Told:
+    return _delivered(system, scale, [0, 1], "every second wake-up of reaper and workers lost")
+
+
+@fault("Valkey frozen", short=("sqlite",))
+def valkey_frozen(system: System, scale: Scale) -> Told:
+    """A frozen server accepts connections and never answers, which is worse than none."""
+    system.start("reaper")
+    system.start_web()
+    system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
+    uploads = system.create()
+    batch = system.submit(images(scale.images))
+    calm = [_upload(system, uploads, at) for at in range(10)]
+    started = time.monotonic()
+    with system.valkey.frozen():
+        slow: list[float] = []
+        while time.monotonic() - started < scale.seconds:
+            slow.append(_upload(system, uploads, len(calm) + len(slow)))
+            slow.append(_poll(system, uploads))
+    thawed = time.monotonic()
+    system.seal(uploads)
+    system.finish(batch, uploads)
+    resumed = time.monotonic() - thawed
+    expect(max(slow) < 1, f"a request took {max(slow):.2f} s while Valkey was frozen")
+    told = (
+        f"{scale.seconds:g} s; {len(slow)} requests, slowest {max(slow):.2f} s, median {statistics.median(slow):.3f} s "
+        f"(before: {statistics.median(calm):.3f} s); all done {resumed:.1f} s after it woke"
+    )
+    return Told(told, expected(batch, images=scale.images), beyond(started, scale.images, _SPEED))
+
+
+@fault("Valkey killed and restarted empty, three times", short=("postgresql",))
+def valkey_restarted(system: System, scale: Scale) -> Told:
+    system.start("reaper")
+    system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED / 3)
+    started, backs, parts = time.monotonic(), list[float](), list[Batch]()
+    files, each = list(images(scale.images).items()), scale.images // 3
+    for at in range(3):
+        parts.append(system.submit(dict(files[at * each : (at + 1) * each])))
+        until(lambda: system.ended(parts[-1]) >= each // 4, 60, "work goes on")
+        system.valkey.kill()
+        time.sleep(1)
+        system.valkey.start()
+        backs.append(_done_alone(system, parts))  # by the drain in progress, which needs no message
+        system.finish(*parts, seconds=60)
+        backs.append(_done_alone(system, parts))  # by the next one, which a message of the new Valkey begins
+    told = "back to work " + ", ".join(f"{back:.1f}" for back in backs) + " s after its return"
+    expect(max(backs) < 30, told)
+    return Told(told, {part.id: system.get(part).received for part in parts}, beyond(started, 3 * each, _SPEED / 3))
+
+
+def _done_alone(system: System, parts: list[Batch]) -> float:
+    """Seconds until one image of a new lab is done of which no message tells but the reaper's."""
+    started = time.monotonic()
+    parts.append(system.submit(dict(list(images().items())[:1]), wake=False))
+    system.finish(parts[-1], seconds=60)
+    return time.monotonic() - started
+
+
+def _upload(system: System, batch: uuid.UUID, at: int) -> float:
+    """Seconds that one upload takes."""
+    started = time.monotonic()
+    status, _ = system.put(batch, f"{at}.jpg", list(images(1000).values())[at % 1000])
+    expect(status == 202, f"an upload answered {status}")
+    return time.monotonic() - started
+
+
+def _poll(system: System, batch: uuid.UUID) -> float:
+    """Seconds that one look at the status takes."""
+    started = time.monotonic()
+    status, _ = system.call("GET", f"/api/v1/batches/{batch}")
+    expect(status == 200, f"a poll answered {status}")
+    return time.monotonic() - started
+
+
+class _watched:  # noqa: N801 - used as a context
+    """The most messages that waited in the queues at one time."""
+
+    def __init__(self, system: System) -> None:
+        self._redis = redis.Redis.from_url(system.settings.redis_url)
+        self._ended = threading.Event()
+        self._most = [0]
+
+    def __enter__(self) -> list[int]:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self._most
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._redis.close()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.05):
+            self._most[0] = max(self._most[0], sum(int(self._redis.llen(queue.value)) for queue in Queue))

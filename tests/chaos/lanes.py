@@ -1,0 +1,121 @@
+"""Crowds: many workers and reapers at once, many labs, and very many rows."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from dermq import batches, db, errors
+from dermq.models import Batch
+from dermq.queue import Queue
+from tests import samples, scenarios
+from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, fault
+from tests.chaos.system import System, images
+
+_THREADS = 10
+_MOST_SLOWER = 1.5
+"""A claim among a million rows may take so much longer than one among a thousand."""
+
+
+@fault("Two reapers, four workers, cancels and retries from ten threads", short=("postgresql",))
+def crowd(system: System, scale: Scale) -> Told:
+    """Every tenth image cannot be decoded, so that there is something to retry."""
+    for _ in range(2):
+        system.start("reaper")
+    system.start_ready(Queue.CLASSIFY, 4, images_per_second=60)
+    good, each = list(images(1000).items()), scale.images // 20
+    lots = [
+        dict(good[at * each : (at + 1) * each])
+        | {f"bad-{bad}.jpg": samples.truncated_jpeg() for bad in range(each // 10)}
+        for at in range(20)
+    ]
+    submitted = [system.submit(lot) for lot in lots]
+    ended, met = threading.Event(), list[str]()
+
+    def disturb(seed: int) -> None:
+        chance = random.Random(seed)
+        while not ended.is_set():
+            batch = chance.choice(submitted[5:])  # the first five are left in peace
+            act = chance.choice([batches.cancel, batches.retry])
+            try:
+                _act(system, act, batch, chance)
+            except errors.Conflict:
+                pass  # what a lab is told: cancelled already, say
+            except Exception as err:
+                met.append(repr(err))
+            time.sleep(chance.uniform(0, 0.2))
+
+    threads = [threading.Thread(target=disturb, args=(seed,), daemon=True) for seed in range(_THREADS)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    time.sleep(min(10.0, scale.seconds))
+    ended.set()
+    for thread in threads:
+        thread.join()
+    system.finish(*submitted)
+    expect(not met, f"met {met[:3]}")
+    counts = {batch.id: len(lot) for batch, lot in zip(submitted, lots, strict=True)}
+    failed = sum(system.get(batch).failed for batch in submitted)
+    cancelled = sum(system.get(batch).cancelled_at is not None for batch in submitted)
+    told = f"{cancelled} of 20 batches cancelled, {failed} bad images, {time.monotonic() - started:.0f} s"
+    return Told(told, counts, failed=failed)
+
+
+def _act(system: System, act: Callable[..., object], batch: Batch, chance: random.Random) -> None:
+    if act is batches.cancel and chance.random() < 0.9:
+        return  # or nothing would be left to do
+    db.transact(system.sessions, act, batch.id)
+    system.wakeups.send(Queue.CLASSIFY)
+
+
+@fault("A lab with a full queue, and a second one that brings ten", short=("sqlite",), rows_only=True)
+def small_lab(system: System, scale: Scale) -> Told:
+    return _one_round(
+        scenarios.a_small_lab_behind_a_large_one(system.sessions, system.bundle, waiting=scale.rows), scale
+    )
+
+
+@fault("A lab that cancels a full queue and brings ten", short=("postgresql",), rows_only=True)
+def fickle_lab(system: System, scale: Scale) -> Told:
+    return _one_round(
+        scenarios.a_lab_that_cancelled_comes_back(system.sessions, system.bundle, waiting=scale.rows), scale
+    )
+
+
+@fault("A thousand old failures retried while a new lab arrives", short=("sqlite",), rows_only=True)
+def retry_and_arrival(system: System, scale: Scale) -> Told:
+    return _one_round(scenarios.an_old_failure_is_retried_while_a_lab_arrives(system.sessions, system.bundle), scale)
+
+
+def _one_round(turn: scenarios.Turn, scale: Scale) -> Told:
+    """Judge a turn: a round gives each lab one, and a quarter of a claim is more than what was brought."""
+    told = f"all {turn.images} taken in turn {turn.turns} of a round of {turn.labs} labs, in claim {turn.claims}"
+    expect(turn.turns <= turn.labs and turn.claims == 1, told)
+    return Told(told, rows=scale.rows)
+
+
+@fault("Labs of weights 1 and 3", short=("postgresql",), rows_only=True)
+def weighted_labs(system: System, scale: Scale) -> Told:
+    count = scale.images
+    light, heavy = scenarios.shares(system.sessions, system.bundle, (1, 3), count=count)
+    told = f"{count} claims gave them {light} and {heavy} images: 1 to {heavy / light:.2f}"
+    expect(abs(heavy / light / 3 - 1) <= 0.05, told)
+    return Told(told, rows=light + heavy)
+
+
+@fault("A cancel while a claim's transaction is open", short=("postgresql",), rows_only=True)
+def cancel_during_claim(system: System, scale: Scale) -> Told:
+    found = scenarios.cancel_during_a_claim(system.sessions, system.bundle)
+    told = ", ".join(f"{count} {name}" for name, count in found.items() if count)
+    expect(found["received"] == found["done"] + found["cancelled"] and found["done"] <= 64, told)
+    return Told(told, rows=found["received"])
+
+
+@fault("A claim among 1,000,000 rows and among 1,000", databases=POSTGRESQL, rows_only=True)
+def million_rows(system: System, scale: Scale) -> Told:
+    few, many = scenarios.claim_times(system.sessions, system.bundle, (1_000, 10 * scale.rows))
+    ratio = many.take / few.take
+    told = f"{few.take:.1f} ms and {many.take:.1f} ms: {ratio:.2f} times; for suspects {few.take_suspect:.1f} and {many.take_suspect:.1f} ms"
+    expect(ratio <= _MOST_SLOWER, told)
+    return Told(told, rows=many.rows)

@@ -1,0 +1,323 @@
+"""A whole dermq of real processes with short leases, made to be harmed; and what became of its images."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import psutil
+import sqlalchemy as sa
+
+from dermq import batches, bundles, conservation, db, labs
+from dermq.blobs import Blobs
+from dermq.lifecycle import ImageState
+from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
+from dermq.queue import Queue, Wakeups
+from dermq.settings import ROOT, Settings
+from tests import fakes, servers
+from tests.chaos import worker
+from tests.conftest import SHARED
+
+SHORT = {
+    "lease_seconds": 4,
+    "reaper_seconds": 1,
+    "worker_seen_seconds": 1,
+    "stalled_seconds": 8,
+    "claim_images": 32,
+    "step_images": 8,
+    "drain_seconds": 20,
+}
+"""Settings that make of minutes seconds; the proportions between them stay those of the defaults."""
+_KEEPER_SECONDS = 0.05
+CANARIES = 10
+_FINAL = (ImageState.DONE, ImageState.FAILED, ImageState.CANCELLED)
+
+
+class Gone(Exception):
+    """Raised when something that must come did not come in time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """Where the images are in the end, and what the audit says."""
+
+    images: int
+    lost: int
+    """Expected, and not in a final state; or accepted, and without a row."""
+    doubled: int
+    """Rows, predictions or counts over one for an image."""
+    states: dict[str, int]
+    breaches: list[str]
+
+
+class Program:
+    """A process that is started again when it ends, as supervisor and compose do."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self._command, self._environment, self._log = command, environment, log
+        self.starts = 0
+        self._kept = True
+        self._start()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def children(self) -> list[psutil.Process]:
+        """The pool processes: what does the work."""
+        with contextlib.suppress(psutil.Error):
+            return [child for child in self.process.children() if "spawn_main" in " ".join(child.cmdline())]
+        return []
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
+
+    def end(self) -> None:
+        """Kill it for good, with its children."""
+        self._kept = False
+        self._keeper.join()
+        self.signal(signal.SIGCONT, group=True)
+        self.signal(signal.SIGKILL, group=True)
+        self.process.wait()
+
+    def _start(self) -> None:
+        self.starts += 1
+        with self._log.open("ab") as log:
+            self.process = psutil.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        while self._kept:
+            if self.process.poll() is not None:
+                self.signal(signal.SIGKILL, group=True)  # what a manager that kills the group would leave: nothing
+                self._start()
+            time.sleep(_KEEPER_SECONDS)
+
+
+class System:
+    """Database, Valkey, blobs and the programs that were started on them."""
+
+    def __init__(self, folder: Path, database_url: str, valkey: servers.Valkey, **changes: Any) -> None:
+        self.folder = folder
+        self.valkey = valkey
+        said = SHORT | changes
+        self.settings = Settings(
+            var_dir=folder / "var", database_url=database_url, redis_url=valkey.url, port=servers.free_port(), **said
+        )
+        self.sessions = db.Sessions(database_url)
+        self.bundle = bundles.current(ROOT / "bundles")
+        self.blobs = Blobs(self.settings.blobs)
+        self.wakeups = Wakeups(self.settings)
+        self.programs: list[Program] = []
+        self.postgresql: servers.Postgresql | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for program in self.programs:
+            program.end()
+        self.sessions.close()
+
+    def start(
+        self,
+        program: str,
+        *,
+        images_per_second: float | None = None,
+        poison: tuple[str, str] | None = None,
+        messages: list[int] | None = None,
+        **changes: Any,
+    ) -> Program:
+        """Start ``classify``, ``intake`` or ``reaper``, maybe changed as ``tests.chaos.worker`` says; or ``web``."""
+        said = self.settings.model_dump(mode="json", exclude_defaults=True) | changes
+        environment = {f"DERMQ_{name.upper()}": str(value) for name, value in said.items()}
+        told = {worker.RATE: images_per_second, worker.POISON: poison, worker.MESSAGES: messages}
+        environment |= {name: json.dumps(value) for name, value in told.items() if value}
+        command = [sys.executable, "-m", "tests.chaos.worker", program]
+        if program == "web":
+            command = [sys.executable, "-m", "gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
+        started = Program(command, environment, self.folder / f"{program}.log")
+        self.programs.append(started)
+        return started
+
+    def start_ready(self, queue: Queue, count: int = 1, **changes: Any) -> list[Program]:
+        """Start workers of a queue and wait until each has verified its bundle."""
+        before = self.workers(queue)
+        started = [self.start(queue.value, **changes) for _ in range(count)]
+        until(lambda: self.workers(queue) >= before + count, 90, "workers are ready")
+        return started
+
+    def workers(self, queue: Queue) -> int:
+        """Workers of a queue that say that they live."""
+        wanted = sa.select(sa.func.count()).select_from(Worker).where(Worker.queue == queue)
+        return self.read(wanted)
+
+    def lab(self, name: str = "") -> Lab:
+        return db.transact(self.sessions, labs.add, name or uuid.uuid4().hex[:8])
+
+    def submit(
+        self, files: dict[str, bytes], lab: Lab | None = None, *, sealed: bool = True, wake: bool = True
+    ) -> Batch:
+        """Put files into a new batch as the web does, and wake the workers."""
+        batch = fakes.create(self.sessions, lab or self.lab(), self.bundle, name="chaos")
+        names = list(files)
+        for at in range(0, len(names), 200):
+            part = {name: files[name] for name in names[at : at + 200]}
+            verdicts = fakes.add(self.sessions, self.blobs, self.settings, batch, part)
+            assert all(verdict.error is None for verdict in verdicts)
+        db.transact(self.sessions, batches.seal, batch.id)
+        if wake:
+            self.wakeups.send(Queue.CLASSIFY)
+        return batch
+
+    def canary(self) -> Batch:
+        """A few images of another lab, which no fault may harm."""
+        return self.submit(dict(list(images().items())[:CANARIES]))
+
+    def get(self, batch: Batch | uuid.UUID) -> Batch:
+        batch_id = batch if isinstance(batch, uuid.UUID) else batch.id
+        found = db.read(self.sessions, lambda session: session.get(Batch, batch_id))
+        assert found is not None
+        return found
+
+    def ended(self, batch: Batch | uuid.UUID) -> int:
+        """Images of a batch in a final state, by its counts."""
+        found = self.get(batch)
+        return found.done + found.failed + found.cancelled
+
+    def claims(self) -> set[uuid.UUID]:
+        return db.read(self.sessions, lambda session: set(session.scalars(sa.select(Claim.token))))
+
+    def read(self, wanted: sa.Executable) -> Any:
+        """The first column of the first row."""
+        return db.read(self.sessions, lambda session: session.scalar(wanted))
+
+    def rows(self, wanted: sa.Executable) -> list[tuple[Any, ...]]:
+        return db.read(self.sessions, lambda session: [tuple(row) for row in session.execute(wanted)])
+
+    def finish(self, *wanted: Batch | uuid.UUID, seconds: float = 180) -> None:
+        """Wait until batches are finished."""
+        for batch in wanted:
+            until(lambda batch=batch: self.get(batch).finished_at is not None, seconds, "a batch is finished")
+
+    def census(self, expected: dict[uuid.UUID, int]) -> Census:
+        """Count the images of some batches by their rows, and audit every batch of the database."""
+        states: dict[str, int] = {}
+        lost = doubled = 0
+        for batch_id, count in expected.items():
+            found, predictions = db.read(self.sessions, _count, batch_id)
+            final = sum(found.get(state, 0) for state in _FINAL)
+            lost += max(0, count - final)
+            doubled += max(0, sum(found.values()) - count) + max(0, predictions - found.get(ImageState.DONE, 0))
+            for state, number in found.items():
+                states[state.value] = states.get(state.value, 0) + number
+        every = db.read(self.sessions, lambda session: list(session.scalars(sa.select(Batch.id))))
+        audits = [conservation.audit(self.sessions, self.blobs, batch_id) for batch_id in every]
+        breaches = [finding.detail for audit in audits for finding in audit.findings]
+        return Census(sum(states.values()), lost, doubled, states, breaches)
+
+    @cached_property
+    def token(self) -> str:
+        """A token of a lab called ``web``, which ``client`` uses."""
+        lab = self.lab("web")
+        return db.transact(self.sessions, labs.issue_token, lab, "chaos")
+
+    def start_web(self) -> Program:
+        started = self.start("web")
+        until(lambda: self.call("GET", "/health/live")[0] == 200, 60, "the web answers")
+        return started
+
+    def call(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> tuple[int, Any]:
+        """One request on a connection of its own; status 0 when there was no answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.settings.port, timeout=60)
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
+        with contextlib.closing(connection):
+            try:
+                connection.request(method, path, body, headers)
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read() or b"null")
+            except (OSError, http.client.HTTPException):
+                return 0, None
+
+    def create(self) -> uuid.UUID:
+        """An empty batch of the lab ``web``, through the API."""
+        status, batch = self.call("POST", "/api/v1/batches", b'{"name": "chaos"}')
+        if status != 201:
+            raise Gone(f"creating a batch answered {status}: {batch}")
+        return uuid.UUID(batch["id"])
+
+    def put(self, batch_id: uuid.UUID, name: str, data: bytes) -> tuple[int, Any]:
+        """Add one image through the API."""
+        return self.call("PUT", f"/api/v1/batches/{batch_id}/images?name={quote(name)}", data, "image/jpeg")
+
+    def seal(self, batch_id: uuid.UUID) -> None:
+        """Seal through the API."""
+        status, answer = self.call("POST", f"/api/v1/batches/{batch_id}/seal")
+        if status != 200:
+            raise Gone(f"sealing answered {status}: {answer}")
+
+
+def _count(session: Any, batch_id: uuid.UUID) -> tuple[dict[ImageState, int], int]:
+    by_state = sa.select(Image.state, sa.func.count()).where(Image.batch_id == batch_id).group_by(Image.state)
+    predictions = sa.select(sa.func.count()).select_from(Prediction).join(Image).where(Image.batch_id == batch_id)
+    return dict(session.execute(by_state).tuples().all()), session.scalar(predictions) or 0
+
+
+def beyond(started: float, count: int, images_per_second: float) -> float:
+    """Seconds since ``started`` beyond those that the engine needs for so many images."""
+    return max(0.0, time.monotonic() - started - count / images_per_second)
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait for a condition and say how long it took. Raises Gone."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > seconds:
+            raise Gone(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+_images: dict[str, bytes] = {}
+
+
+def images(count: int = 1000) -> dict[str, bytes]:
+    """Real dermatoscopic images, by name; the same ones each time."""
+    if not _images:
+        with zipfile.ZipFile(SHARED / "ham10000" / "full_200x150.zip") as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            _images.update((name, archive.read(name)) for name in names[:2000])
+    if count > len(_images):
+        raise ValueError(f"{count} images wanted, {len(_images)} are at hand.")
+    return dict(list(_images.items())[:count])
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pause(least: float, most: float, chance: random.Random) -> None:
+    time.sleep(chance.uniform(least, most))

@@ -1,0 +1,108 @@
+"""Uploads that meet a dying web, and disks that are full."""
+
+import shutil
+import signal
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import sqlalchemy as sa
+
+from dermq.models import Image
+from dermq.queue import Queue
+from tests import samples
+from tests.chaos.faults import Scale, Told, expect, fault
+from tests.chaos.system import System, images, until
+
+_CLIENTS = 24
+_DISK_BYTES = 24_000_000
+_LEFT_BYTES = 1_500_000
+
+
+@fault("SIGKILL the web in the middle of concurrent uploads", short=("sqlite",))
+def web_killed(system: System, scale: Scale) -> Told:
+    """Each client sends its file again until it has an answer, as one that resumes does."""
+    web = system.start_web()
+    system.start("reaper")
+    system.start_ready(Queue.CLASSIFY, images_per_second=400)
+    files = {**images(200), **{f"refused-{at}.svg": samples.svg() for at in range(5)}}
+    batch = system.create()
+    kills, ended = min(5, scale.times), threading.Event()
+
+    def kill() -> None:
+        for _ in range(kills):
+            before = system.read(sa.select(sa.func.count()).select_from(Image))
+            until(
+                lambda before=before: system.read(sa.select(sa.func.count()).select_from(Image)) > before + 10,
+                60,
+                "uploads",
+            )
+            web.signal(signal.SIGKILL, group=True)
+        ended.set()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    started = time.monotonic()
+    with ThreadPoolExecutor(_CLIENTS) as clients:
+        answers = dict(
+            zip(files, clients.map(lambda name: _insist(system, batch, name, files[name]), files), strict=True)
+        )
+    seconds = time.monotonic() - started
+    accepted = {name for name, status in answers.items() if status in (200, 202)}
+    expect(ended.is_set(), "the uploads were over before the last kill")
+    expect(accepted == set(images(200)), f"{len(accepted)} accepted; refused {set(files) - accepted}")
+    system.seal(batch)
+    system.finish(batch)
+    rows = _names(system, batch)
+    expect(sorted(rows) == sorted(accepted), "rows differ from what was accepted")
+    told = (
+        f"{kills} kills, {len(files)} uploads, {_CLIENTS} clients, {seconds:.1f} s; each accepted once, no refused one"
+    )
+    return Told(told, {batch: len(accepted)})
+
+
+def _insist(system: System, batch: uuid.UUID, name: str, data: bytes) -> int:
+    """Send a file until there is an answer about it."""
+    for _ in range(200):
+        status, _answer = system.put(batch, name, data)
+        if status not in (0, 503):
+            return status
+        time.sleep(0.1)
+    return 0
+
+
+@fault("A full disk while uploading and while recording", short=("sqlite",), disk_bytes=_DISK_BYTES)
+def disk_full(system: System, scale: Scale) -> Told:
+    """Everything that is embedded stands on one small disk; beside PostgreSQL, what stands on it is the blobs."""
+    system.start("reaper")
+    system.start_web()
+    system.start_ready(Queue.CLASSIFY, images_per_second=20)
+    batch, ballast, files = system.create(), system.folder / "ballast", list(images(1000).items())
+    with ballast.open("wb") as file:
+        file.write(b"\0" * (shutil.disk_usage(system.folder).free - _LEFT_BYTES))
+    accepted = 0
+    while (answer := system.put(batch, *files[accepted]))[0] == 202:
+        accepted += 1
+    full = time.monotonic()
+    expect(answer[0] == 507 and "detail" in answer[1], f"a full disk answered {answer}")
+    time.sleep(5)  # workers want to record, and cannot where the database is on this disk
+    ballast.unlink()
+    freed, ended = time.monotonic(), system.ended(batch)
+    until(lambda: system.ended(batch) > ended, 60, "recording goes on once there is space")
+    resumed = time.monotonic() - freed
+    status, _ = system.put(batch, *files[accepted])
+    expect(status == 202, f"with space again an upload answered {status}")
+    system.seal(batch)
+    system.finish(batch)
+    rows = _names(system, batch)
+    expect(rows == [name for name, _ in files[: accepted + 1]], f"{len(rows)} rows, {accepted + 1} accepted")
+    told = f"507 after {accepted} images; full for {freed - full:.0f} s; recording {resumed:.1f} s after; none lost"
+    return Told(told, {batch: accepted + 1}, seconds_lost=resumed)
+
+
+def _names(system: System, batch_id: uuid.UUID) -> list[str]:
+    return [
+        name
+        for (name,) in system.rows(sa.select(Image.name).where(Image.batch_id == batch_id).order_by(Image.position))
+    ]

@@ -1,0 +1,109 @@
+"""``python -m worker`` with what no real image or Redis does on request: an engine of known speed, images that kill.
+
+Told by environment variables, so that the pool process, which imports this module anew, is changed as its parent is.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+from celery import Celery
+from numpy.typing import NDArray
+
+from dermq import bundles, imaging
+from worker import __main__ as program
+from worker import engines
+from worker.engines import Outputs
+
+RATE = "CHAOS_ENGINE_IMAGES_PER_SECOND"
+POISON = "CHAOS_POISON"
+MESSAGES = "CHAOS_MESSAGES"
+_MEMORY_BYTES = 8 << 30
+
+
+class Engine:
+    """Takes a known time for an image and gives what the golden inputs say, or the class of the mean pixel."""
+
+    name = "chaos"
+    files: tuple[str, ...] = (bundles.GOLDEN,)
+    tolerance = 0.0
+
+    def __init__(self, images_per_second: float) -> None:
+        self._seconds = 1 / images_per_second
+
+    def load(self, bundle: bundles.Bundle) -> None:
+        with np.load(bundle.path / bundles.GOLDEN) as golden:
+            self._golden, self._probabilities = golden["pixels"], golden["probabilities"]
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
+        if np.array_equal(pixels, self._golden):
+            return Outputs(self._probabilities, np.zeros(len(pixels), np.float32))
+        time.sleep(len(pixels) * self._seconds)
+        classes = pixels.reshape(len(pixels), -1).mean(axis=1).astype(int) % 7
+        return Outputs(np.eye(7, dtype=np.float32)[classes] * 0.93 + 0.01, np.zeros(len(pixels), np.float32))
+
+
+def die_of_a_bad_address() -> None:
+    """As a decoder does that was handed a file made to break it."""
+    ctypes.string_at(0)
+
+
+def be_killed() -> None:
+    """As the kernel does when memory has run out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exhaust_memory() -> None:
+    """Ask for more than there is; Python's own MemoryError."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
+    bytearray(16 * _MEMORY_BYTES)
+
+
+DEATHS: dict[str, Callable[[], None]] = {
+    "segfault": die_of_a_bad_address,
+    "kill": be_killed,
+    "memory": exhaust_memory,
+}
+
+
+def poison(death: str, sha256: str) -> None:
+    """Let the image with this SHA-256 do to its decoder what ``DEATHS`` says."""
+    decode = imaging.decode
+
+    def decode_or_die(data: bytes, **options: Any) -> Any:
+        if hashlib.sha256(data).hexdigest() == sha256:
+            DEATHS[death]()
+        return decode(data, **options)
+
+    imaging.decode = decode_or_die
+
+
+def deliver(times: list[int]) -> None:
+    """Send the messages so many times each, in turn: ``[3]`` triples them, ``[0, 1]`` loses every second."""
+    send, sent = Celery.send_task, count()
+
+    def send_times(*arguments: Any, **options: Any) -> None:
+        for _ in range(times[next(sent) % len(times)]):
+            send(*arguments, **options)
+
+    Celery.send_task = send_times
+
+
+if rate := os.environ.get(RATE):
+    engines.create = lambda choice, *, step_images: Engine(float(rate))
+if told := os.environ.get(POISON):
+    poison(*json.loads(told))
+if told := os.environ.get(MESSAGES):
+    deliver(json.loads(told))
+
+if __name__ == "__main__":
+    sys.exit(program.main())

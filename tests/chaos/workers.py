@@ -1,0 +1,208 @@
+"""Workers that are killed, frozen, stopped, hung, or brought down by an image."""
+
+import random
+import signal
+import time
+
+import sqlalchemy as sa
+
+from dermq.models import Archive, Image
+from dermq.queue import Queue
+from tests import samples
+from tests.chaos.faults import Scale, Told, expect, expected, fault
+from tests.chaos.system import System, beyond, images, pause, sha256, until
+
+_SPEED = 100.0
+"""Images a second of the fake engine: slow enough to be caught at work."""
+_SLACK_SECONDS = 1.5
+"""Of a shared machine, on every time that is measured."""
+
+
+@fault("SIGKILL the pool process at random moments", short=("sqlite",))
+def child_killed(system: System, scale: Scale) -> Told:
+    system.start("reaper")
+    [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
+    chance, slowest, kills = random.Random(1), 0.0, 0
+    started = time.monotonic()
+    batch = system.submit(images(scale.images))
+    while kills < scale.times and system.get(batch).finished_at is None:
+        until(lambda: bool(system.claims()) and len(worker.children()) == 1, 60, "a child at work")
+        pause(0, 0.3, chance)
+        held = system.claims()
+        for child in worker.children():
+            child.kill()
+        kills += 1
+        slowest = max(slowest, until(lambda held=held: not held & system.claims(), 60, "its claims are given back"))
+    system.finish(batch)
+    lost = beyond(started, scale.images, _SPEED)
+    limit = system.settings.lease_seconds + system.settings.reaper_seconds
+    expect(kills >= scale.times, f"only {kills} of {scale.times} kills before the work was done")
+    expect(
+        slowest <= limit + _SLACK_SECONDS, f"claims came back after {slowest:.1f} s; lease and reaper take {limit:g} s"
+    )
+    expect(worker.starts == 1, "the worker itself ended")
+    told = f"{kills} kills; claims given back within {slowest:.1f} s (lease + reaper {limit:g} s)"
+    return Told(told, expected(batch, images=scale.images), lost)
+
+
+@fault("SIGKILL the whole worker", short=("postgresql",))
+def worker_killed(system: System, scale: Scale) -> Told:
+    """With the engine and the bundle that ship."""
+    system.start("reaper")
+    [worker] = system.start_ready(Queue.CLASSIFY)
+    times = min(3, scale.times)
+    count = scale.images // 2
+    started = time.monotonic()
+    batch = system.submit(images(count))
+    for kill in range(times):
+        target = count * (kill + 1) // (times + 1)
+        until(lambda target=target: system.ended(batch) >= target, 120, "work goes on")
+        if kill == 0:
+            speed = system.ended(batch) / (time.monotonic() - started)
+        worker.signal(signal.SIGKILL, group=True)
+    system.finish(batch)
+    told = f"{times} kills of worker and child, started again by their manager; the engine that ships"
+    return Told(told, expected(batch, images=count), beyond(started, count, speed))
+
+
+@fault("SIGSTOP a worker past its lease, then SIGCONT", short=("sqlite",))
+def worker_frozen(system: System, scale: Scale) -> Told:
+    system.start("reaper")
+    [frozen] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED / 2)
+    started = time.monotonic()
+    batch = system.submit(images(scale.images))
+    until(lambda: system.ended(batch) >= scale.images // 20, 60, "the first worker works")
+    frozen.signal(signal.SIGSTOP, group=True)
+    held = system.claims()
+    expect(bool(held), "the frozen worker held nothing")
+    system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
+    until(lambda: not held & system.claims(), 60, "the frozen worker loses its lease")
+    frozen.signal(signal.SIGCONT, group=True)
+    woken = time.monotonic()
+    until(lambda: "was lost" in _log(system, "classify"), 30, "the woken worker is told that its lease was lost")
+    refused = time.monotonic() - woken
+    system.finish(batch)
+    lost = beyond(started, scale.images, _SPEED)
+    told = f"frozen over {len(held)} claims; late results refused {refused:.1f} s after it woke"
+    return Told(told, expected(batch, images=scale.images), lost)
+
+
+def _log(system: System, program: str) -> str:
+    return (system.folder / f"{program}.log").read_text(errors="replace")
+
+
+def _deadly(system: System, scale: Scale, death: str) -> Told:
+    files = images(scale.images)
+    name = random.Random(2).choice(list(files)[scale.images // 4 :])
+    system.start("reaper")
+    [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED * 2, poison=(death, sha256(files[name])))
+    pid, started = worker.pid, time.monotonic()
+    batch = system.submit(files)
+    system.finish(batch)
+    lost = beyond(started, scale.images, 2 * _SPEED)
+    failed = sa.select(Image.name, Image.error_code).where(Image.batch_id == batch.id, Image.state == "failed")
+    found = dict(system.rows(failed))
+    expect(found == {name: "worker_lost"}, f"failed are {found}, not the one image")
+    expect(worker.pid == pid and worker.starts == 1, "the worker itself ended")
+    told = f"{scale.images - 1} done, 1 worker_lost; the worker lives"
+    return Told(told, expected(batch, images=scale.images), lost, failed=1)
+
+
+@fault("A decoder that segfaults on one image", short=("postgresql",))
+def decoder_segfaults(system: System, scale: Scale) -> Told:
+    return _deadly(system, scale, "segfault")
+
+
+@fault("A decoder whose memory the kernel ends", databases=("sqlite",))
+def decoder_is_killed(system: System, scale: Scale) -> Told:
+    return _deadly(system, scale, "kill")
+
+
+@fault("A decoder that exhausts memory on one image", short=("sqlite",))
+def decoder_exhausts_memory(system: System, scale: Scale) -> Told:
+    return _deadly(system, scale, "memory")
+
+
+def _stopped(system: System, scale: Scale, *, group: bool) -> Told:
+    system.start("reaper")
+    [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
+    times, slowest = min(scale.times, 10), 0.0
+    started = time.monotonic()
+    batch = system.submit(images(scale.images))
+    for at in range(times):
+        ended = system.ended(batch)
+        until(lambda ended=ended: system.ended(batch) > ended, 60, f"work goes on after stop {at}")
+        until(lambda: len(worker.children()) == 1, 60, "a child")
+        pid = worker.pid
+        worker.signal(signal.SIGTERM, group=group)
+        slowest = max(slowest, until(lambda: not system.get(batch).running, 30, "everything is given back"))
+        until(lambda pid=pid: worker.pid != pid, 30, "the worker ends and is started again")
+        expect(system.get(batch).finished_at is None, f"the work was done before stop {at + 1} of {times}")
+        system.wakeups.send(Queue.CLASSIFY)
+    charged = sa.select(sa.func.count()).select_from(Image).where(Image.batch_id == batch.id)
+    suspects = system.read(charged.where(Image.suspect)) + system.read(charged.where(Image.solo_losses > 0))
+    expect(suspects == 0, f"{suspects} images were charged for a stop")
+    system.finish(batch)
+    lost = beyond(started, scale.images, _SPEED)
+    expect(slowest < 4, f"given back after {slowest:.1f} s")
+    told = f"{times} stops of {'its group' if group else 'the worker'}; given back within {slowest:.1f} s; none charged"
+    return Told(told, expected(batch, images=scale.images), lost)
+
+
+@fault("SIGTERM to the worker during work", short=("sqlite",))
+def worker_stopped(system: System, scale: Scale) -> Told:
+    return _stopped(system, scale, group=False)
+
+
+@fault("SIGTERM to its process group during work", short=("postgresql",))
+def group_stopped(system: System, scale: Scale) -> Told:
+    return _stopped(system, scale, group=True)
+
+
+@fault("A pool process that hangs for ever", short=("sqlite",))
+def child_hangs(system: System, scale: Scale) -> Told:
+    """Frozen in native code, as far as anybody can tell; its worker sees no progress and has itself started again."""
+    system.start("reaper")
+    [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
+    started = time.monotonic()
+    batch = system.submit(images(scale.images))
+    until(lambda: system.ended(batch) >= scale.images // 10, 60, "work goes on")
+    for child in worker.children():
+        child.suspend()
+    frozen = time.monotonic()
+    until(lambda: worker.starts == 2, 60, "the worker ends itself")
+    noticed = time.monotonic() - frozen
+    system.finish(batch)
+    lost = beyond(started, scale.images, _SPEED)
+    told = f"noticed after {noticed:.1f} s without progress (limit {system.settings.stalled_seconds:g} s); started anew"
+    return Told(told, expected(batch, images=scale.images), lost)
+
+
+@fault("SIGKILL while an archive is unpacked", short=("postgresql",))
+def unpacker_killed(system: System, scale: Scale) -> Told:
+    system.start("reaper")
+    system.start_web()
+    [unpacker] = system.start_ready(Queue.INTAKE)
+    entries, times = images(scale.images * 2), min(3, scale.times)
+    batch_id = system.create()
+    path = f"/api/v1/batches/{batch_id}/archive"
+    status, _ = system.call("PUT", path, samples.archive(entries), "application/zip")
+    expect(status == 202, f"sending the archive answered {status}")
+    started, chance = time.monotonic(), random.Random(3)
+    system.seal(batch_id)
+    for kill in range(times):
+        wanted = len(entries) * (kill + 1) // (times + 3)
+        until(lambda wanted=wanted: system.get(batch_id).received >= wanted, 120, "unpacking goes on")
+        pause(0, 0.1, chance)
+        unpacker.signal(signal.SIGKILL, group=True)
+    until(lambda: system.get(batch_id).received == len(entries), 120, "every entry is there")
+    until(
+        lambda: system.read(sa.select(Archive.state).where(Archive.batch_id == batch_id)) == "done", 60, "it is closed"
+    )
+    unpacked = time.monotonic() - started
+    archive = system.rows(sa.select(Archive.entries, Archive.received, Archive.unchanged, Archive.refused))
+    expect(archive == [(len(entries), len(entries), 0, 0)], f"the archive tells {archive}")
+    system.start("classify", images_per_second=_SPEED * 10)
+    system.finish(batch_id)
+    told = f"{times} kills within {len(entries):,} entries; each entry once; unpacked in {unpacked:.0f} s"
+    return Told(told, {batch_id: len(entries)}, unpacked)
