@@ -243,7 +243,7 @@ def retry(session: Session, batch_id: uuid.UUID) -> int:
     batch.queued += len(failed)
     batch.finished_at = None
     record(session, batch, "retried", images=len(failed))
-    changed(batch)
+    changed(batch, touched=True)
     return len(failed)
 
 
@@ -310,7 +310,7 @@ def measure(batch: Batch, now: datetime) -> None:
 
 
 def changed(batch: Batch, *, touched: bool = False) -> None:
-    """Note that a locked batch shows something new; ``touched`` when its lab added to it."""
+    """Note that a locked batch shows something new; ``touched`` when its lab gave it work."""
     batch.version += 1
     if touched:
         batch.touched_at = datetime.now(UTC)

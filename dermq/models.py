@@ -161,7 +161,7 @@ class Batch(Base):
 
     created_at: Mapped[datetime]
     touched_at: Mapped[datetime]
-    """When the lab last added something; an open batch that stays idle seals itself."""
+    """When the lab last added something or retried; an open batch that stays idle seals itself."""
     sealed_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -4,8 +4,9 @@
 """
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,8 +77,18 @@ class Settings(BaseSettings):
     """Pause between two rounds of the reaper."""
     worker_seen_seconds: float = Field(5.0, gt=0)
     """A worker says that it lives this often; one silent for six times as long counts as gone."""
+    stalled_seconds: float = Field(45.0, gt=0)
+    """A worker that does nothing for this long while work waits ends, to be started again; more than the reaper's
+    pause and a worker's sign of life together."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
+
+    @model_validator(mode="after")
+    def _idle_workers_are_woken_in_time(self) -> Self:
+        least = self.reaper_seconds + self.worker_seen_seconds
+        if self.stalled_seconds <= least:
+            raise ValueError(f"stalled_seconds is {self.stalled_seconds:g}; more than {least:g} is accepted.")
+        return self
 
     @property
     def database(self) -> str:

@@ -76,6 +76,9 @@ class Presence:
     def progress(self) -> None:
         pass
 
+    def hold(self, model: Model | None) -> None:
+        pass
+
 
 def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
-import sqlalchemy as sa
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -13,7 +11,7 @@ from flask import Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from dermq import db, errors
+from dermq import db, errors, liveness
 from dermq.models import Worker
 from dermq.queue import Queue
 from dermq.settings import ROOT
@@ -130,14 +128,15 @@ def _examine_bundle(here: Services) -> Check:
 
 
 def _examine_worker(here: Services, queue: Queue) -> Check:
-    silent_seconds = here.settings.worker_gone_seconds
-    alive: sa.Select[Any] = sa.select(sa.func.count()).where(
-        Worker.queue == queue.value, Worker.seen_at >= db.now(-silent_seconds)
-    )
+    settings = here.settings
     with here.sessions.reading() as session:
-        count = session.scalar(alive) or 0
-    if count:
-        return Check(ok=True, detail=f"{count} alive.")
-    return Check(
-        ok=False, detail=f"No {queue} worker gave a sign of life in {silent_seconds:g} s; start one and see its log."
-    )
+        alive = liveness.alive(session, settings, Worker.queue == queue.value)
+        waited_seconds = liveness.waited_seconds(session, queue)
+    stalled = sum(pulse.stalled(waited_seconds, settings) for pulse in alive)
+    if not alive:
+        detail = f"No {queue} worker gave a sign of life in {settings.worker_gone_seconds:g} s"
+        return Check(ok=False, detail=f"{detail}; start one and see its log.")
+    if stalled == len(alive):
+        detail = f"Stalled: no {queue} worker got on in {settings.stalled_seconds:g} s while work waited"
+        return Check(ok=False, detail=f"{detail}; each ends by itself to be started again: see its log.")
+    return Check(ok=True, detail=f"{len(alive)} alive, {stalled} stalled.")

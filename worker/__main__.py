@@ -5,15 +5,20 @@ import logging
 import os
 import socket
 import sys
+import threading
+import time
 from typing import Any
 
 from celery import signals
 
 from dermq.queue import Queue
 from dermq.settings import Settings
-from worker import celery_app, logs, shutdown
+from worker import celery_app, logs, shutdown, tasks
 
 log = logging.getLogger(__name__)
+
+_WATCH_AFTER_SECONDS = 2.0
+"""What the watch imports must not delay the start."""
 
 
 def main() -> int:
@@ -52,6 +57,7 @@ def _work(settings: Settings, queue: Queue) -> int:
         without_heartbeat=True,
         loglevel=settings.log_level,
     )
+    threading.Thread(target=_watch, args=(settings, queue, time.monotonic()), name="watch", daemon=True).start()
     try:
         worker.start()
     finally:
@@ -61,6 +67,14 @@ def _work(settings: Settings, queue: Queue) -> int:
         log.critical("this worker ends with status %d: %s", status, reason)
         return status
     return int(worker.exitcode or 0)
+
+
+def _watch(settings: Settings, queue: Queue, started: float) -> None:
+    """End the worker when it stalls."""
+    time.sleep(_WATCH_AFTER_SECONDS)
+    from worker import watch
+
+    watch.keep(settings, queue, started, tasks.FAILED)
 
 
 if __name__ == "__main__":

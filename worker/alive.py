@@ -1,30 +1,29 @@
-"""``python -m worker.alive``: ends with 0 when a worker of this host said lately that it lives. For health checks."""
+"""``python -m worker.alive``: ends with 0 when a worker of this host lives and has not stalled. For health checks."""
 
 import socket
 import sys
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import db
+from dermq import db, liveness
 from dermq.models import Worker
 from dermq.settings import Settings
 
 
 def main(settings: Settings) -> bool:
-    """Whether a worker of this host lives, by its row."""
+    """Whether a worker of this host lives and gets on, by its row."""
     sessions = db.Sessions(settings.database)
-    since = db.now(-settings.worker_gone_seconds)
 
     def work(session: Session) -> bool:
-        mine = sa.select(Worker.name).where(
-            Worker.name.startswith(f"{socket.gethostname()}:", autoescape=True), Worker.seen_at > since
+        mine = Worker.name.startswith(f"{socket.gethostname()}:", autoescape=True)
+        return any(
+            not pulse.stalled(liveness.waited_seconds(session, pulse.queue), settings)
+            for pulse in liveness.alive(session, settings, mine)
         )
-        return session.scalar(mine.limit(1)) is not None
 
-    alive = db.read(sessions, work)
+    well = db.read(sessions, work)
     sessions.close()
-    return alive
+    return well
 
 
 if __name__ == "__main__":

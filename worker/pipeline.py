@@ -65,6 +65,7 @@ def drain(runtime: Runtime) -> None:
                 return
             try:
                 if not _work(runtime, stop, deadline):
+                    runtime.presence.progress()
                     return
                 pause, engine_losses = PAUSE_SECONDS[0], 0
             except errors.Transient as err:
@@ -72,14 +73,14 @@ def drain(runtime: Runtime) -> None:
                 if engine_losses == ENGINE_LOSSES:
                     raise
                 log.warning("pausing %.0f s: %s", pause, err)
-                _sleep(pause, stop)
+                _pause(runtime, pause, stop)
                 pause = min(2 * pause, PAUSE_SECONDS[1])
 
 
 def _work(runtime: Runtime, stop: Stop, deadline: float) -> bool:
     """Work with one model until nothing waits for it; says whether anything was done."""
     waiting = db.read(runtime.sessions, claims.waiting_bundles)
-    found = runtime.models.find(waiting) if waiting else None
+    found = _find(runtime, waiting)
     if found is None:
         return False
     with (
@@ -87,6 +88,14 @@ def _work(runtime: Runtime, stop: Stop, deadline: float) -> bool:
         Heartbeat(runtime.sessions, runtime.settings.lease_seconds) as heartbeat,
     ):
         return _Line(runtime, found, decoder, heartbeat, stop, deadline).run()
+
+
+def _find(runtime: Runtime, waiting: set[str]) -> Model | None:
+    """The model for what waits; to load one may take minutes, in which this worker holds none."""
+    runtime.presence.hold(None)
+    found = runtime.models.find(waiting) if waiting else None
+    runtime.presence.hold(runtime.models.held)
+    return found
 
 
 class _Line:
@@ -144,6 +153,7 @@ class _Line:
         if lease is None:
             return
         self._heartbeat.hold(lease.token)
+        self._runtime.presence.progress()
         size = self._model.bundle.card.input_size
         self._held.append(Held(lease, tuple((image, self._decoder.start(image, size)) for image in lease.images)))
         if len(lease.images) == most:
@@ -156,8 +166,7 @@ class _Line:
                 if self._stop.requested:
                     return
                 self._record(held, self._predict(step))
-                self._heartbeat.progress()
-                self._runtime.presence.progress()
+                self._get_on()
             self._let_go(held)
         except LeaseLost as err:
             log.warning("%s", err)
@@ -174,11 +183,12 @@ class _Line:
                 ready.append((image, future.result()))
             except errors.Permanent as err:
                 found.append(Failed(image.id, err.code, err.detail))
-            self._heartbeat.progress()  # decoding is progress as well
+            self._get_on()  # decoding is progress as well
         if not ready:
             return found
         started = time.perf_counter()
         outputs = self._engine_outputs(np.stack([pixels for _, pixels in ready]))
+        self._get_on()
         milliseconds = 1000 * (time.perf_counter() - started) / len(ready)
         for (image, _), probabilities, score in zip(ready, outputs.probabilities, outputs.ood_scores, strict=True):
             found.append(outcomes.predicted(image.id, probabilities, float(score), milliseconds, self._provenance))
@@ -238,8 +248,12 @@ class _Line:
                 if time.monotonic() > until or self._stop.requested:
                     raise
                 log.warning("writing again in %.0f s: %s", pause, err)
-                _sleep(pause, self._stop)
+                _pause(self._runtime, pause, self._stop)
                 pause = min(2 * pause, PAUSE_SECONDS[1])
+
+    def _get_on(self) -> None:
+        self._heartbeat.progress()
+        self._runtime.presence.progress()
 
     def _let_go(self, held: Held) -> None:
         self._heartbeat.drop(held.lease.token)
@@ -256,8 +270,9 @@ def _bundle_id(runtime: Runtime, loaded: Model) -> int:
     return runtime.bundle_ids[sha256]
 
 
-def _sleep(seconds: float, stop: Stop) -> None:
-    """Sleep, but not past a request to stop."""
+def _pause(runtime: Runtime, seconds: float, stop: Stop) -> None:
+    """Sleep, but not past a request to stop. It is meant, so it must not look like a hang."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and not stop.requested:
+        runtime.presence.progress()
         time.sleep(0.1)

@@ -1,8 +1,12 @@
-"""A worker's row in SQL: that it lives, what it has loaded, when it last got on. ``/health/ready`` reads it."""
+"""A worker's row in SQL: that it lives, what it has loaded, when it last got on. ``dermq.liveness`` reads it."""
+
+from __future__ import annotations
 
 import logging
+import socket
 import threading
-from typing import Any
+import time
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -10,8 +14,17 @@ from sqlalchemy.orm import Session
 
 from dermq import db, errors
 from dermq.models import Worker
+from dermq.queue import Queue
+
+if TYPE_CHECKING:
+    from worker.model import Model
 
 log = logging.getLogger(__name__)
+
+
+def name(queue: Queue, pid: int) -> str:
+    """What the pool process ``pid`` of this host is called."""
+    return f"{socket.gethostname()}:{queue}:{pid}"
 
 
 class Presence:
@@ -22,19 +35,25 @@ class Presence:
         self._sessions = sessions
         self._queue = queue
         self._every_seconds = every_seconds
-        self._progressed = False
+        self._model: Model | None = None
+        self._progressed = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
-    def start(self, *, bundle: str | None = None, engine: str | None = None) -> None:
+    def start(self, model: Model | None = None) -> None:
         """Appear, and go on saying so."""
-        row = {"queue": self._queue, "bundle": bundle, "engine": engine}
-        db.transact(self._sessions, _appear, self.name, row)
+        self.hold(model)
+        db.transact(self._sessions, self._appear)
         self._thread.start()
 
     def progress(self) -> None:
-        """Note that work got done; written with the next sign of life."""
-        self._progressed = True
+        """The drain got on, or found nothing that it can claim; written with the next sign of life."""
+        self._progressed = time.monotonic()
+
+    def hold(self, model: Model | None) -> None:
+        """Say what is loaded; None while that changes."""
+        self._model = model
+        self.progress()
 
     def stop(self) -> None:
         """Disappear."""
@@ -44,21 +63,25 @@ class Presence:
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            values: dict[str, Any] = {"seen_at": db.now()}
-            if self._progressed:
-                self._progressed = False
-                values["progressed_at"] = db.now()
-            self._write(sa.update(Worker).where(Worker.name == self.name).values(**values))
+            self._write(sa.update(Worker).where(Worker.name == self.name).values(self._signs()))
+
+    def _signs(self) -> dict[str, object]:
+        model = self._model
+        return {
+            "bundle": model.bundle.name if model else None,
+            "engine": model.engine.name if model else None,
+            "seen_at": db.now(),
+            "progressed_at": db.now(self._progressed - time.monotonic()),
+        }
+
+    def _appear(self, session: Session) -> None:
+        session.execute(sa.delete(Worker).where(Worker.name == self.name))
+        session.execute(
+            sa.insert(Worker).values(name=self.name, queue=self._queue, started_at=db.now(), **self._signs())
+        )
 
     def _write(self, statement: sa.Executable) -> None:
         try:
             db.transact(self._sessions, lambda session: session.execute(statement))
         except (errors.Transient, SQLAlchemyError) as err:
             log.warning("the worker's row could not be written: %s", err)
-
-
-def _appear(session: Session, name: str, row: dict[str, Any]) -> None:
-    session.execute(sa.delete(Worker).where(Worker.name == name))
-    session.execute(
-        sa.insert(Worker).values(name=name, started_at=db.now(), seen_at=db.now(), progressed_at=db.now(), **row)
-    )

@@ -1,13 +1,13 @@
 """What a worker process holds for as long as it lives."""
 
 import os
-import socket
 from dataclasses import dataclass, field
 
 from dermq import db
 from dermq.blobs import Blobs
 from dermq.queue import Queue, Wakeups
 from dermq.settings import Settings
+from worker import presence
 from worker.model import Models
 from worker.presence import Presence
 
@@ -34,7 +34,7 @@ class Runtime:
 
 def build(settings: Settings, queue: Queue) -> Runtime:
     """Connect to everything; loads no model and claims nothing."""
-    name = f"{socket.gethostname()}:{queue}:{os.getpid()}"
+    name = presence.name(queue, os.getpid())
     sessions = db.Sessions(settings.database)
     return Runtime(
         settings=settings,

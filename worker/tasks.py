@@ -82,10 +82,7 @@ def _appear(built: Runtime) -> None:
     model = built.models.load_current() if built.queue is Queue.CLASSIFY else None
     while True:
         try:
-            if model is None:
-                built.presence.start()
-            else:
-                built.presence.start(bundle=model.bundle.name, engine=model.engine.name)
+            built.presence.start(model)
             return
         except errors.Transient as err:
             if shutdown.flag(built.settings, os.getppid()).exists():

@@ -55,12 +55,14 @@ def drain(runtime: Runtime) -> None:
                 return
             try:
                 task = db.transact(runtime.sessions, claim, runtime)
+                runtime.presence.progress()
                 if task is None:
                     return
                 _work(runtime, task, stop)
             except errors.Transient as err:
                 log.warning("pausing %.0f s: %s", _PAUSE_SECONDS, err)
                 time.sleep(_PAUSE_SECONDS)
+                runtime.presence.progress()
 
 
 def claim(session: Session, runtime: Runtime) -> Task | None:
@@ -110,7 +112,12 @@ def _work(runtime: Runtime, task: Task, stop: Stop) -> None:
 def _unpack(runtime: Runtime, task: Task, heartbeat: Heartbeat, stop: Stop) -> bool:
     """Record page after page; says whether the archive is whole."""
     until = time.monotonic() + SLICE_SECONDS
-    with entries.opened(runtime.blobs, task.batch_id, task.sha256, runtime.settings, heartbeat.progress) as archive:
+
+    def get_on() -> None:
+        heartbeat.progress()
+        runtime.presence.progress()
+
+    with entries.opened(runtime.blobs, task.batch_id, task.sha256, runtime.settings, get_on) as archive:
         page = entries.Page(task.next_entry, task.unpacked_bytes)
         while page.next_entry < len(archive):
             if stop.requested or time.monotonic() > until:
@@ -118,7 +125,7 @@ def _unpack(runtime: Runtime, task: Task, heartbeat: Heartbeat, stop: Stop) -> b
             with contextlib.ExitStack() as files:
                 page = archive.page(page, files)
                 db.transact(runtime.sessions, _record, runtime, task, page)
-            runtime.presence.progress()
+            get_on()
             runtime.wakeups.send(Queue.CLASSIFY)
         return True
 

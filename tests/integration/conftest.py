@@ -1,6 +1,7 @@
-"""The web application on each database, and clients of two labs."""
+"""The web application on each database, clients of two labs, and worker processes."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from dermq import db, labs
 from dermq.models import Lab
 from dermq.settings import Settings
 from tests import fakes
+from tests.processes import Programs
 from web import services
 from web.app import create_app
 
@@ -64,3 +66,32 @@ def with_token(app: APIFlask, token: str) -> FlaskClient:
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     return client
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, migrated_sqlite_url: str, valkey: str) -> Settings:
+    """Settings with short leases, a migrated SQLite database and a Valkey of its own."""
+    return Settings(
+        var_dir=tmp_path / "var",
+        database_url=migrated_sqlite_url,
+        redis_url=valkey,
+        lease_seconds=3,
+        reaper_seconds=1,
+        worker_seen_seconds=1,
+        step_images=4,
+    )
+
+
+@pytest.fixture
+def stored(deployed: Settings) -> Iterator[db.Sessions]:
+    found = db.Sessions(deployed.database)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def start(deployed: Settings) -> Iterator[Programs]:
+    """Starts a program of ``python -m worker``; all are killed after the test."""
+    programs = Programs(deployed)
+    yield programs
+    programs.kill()

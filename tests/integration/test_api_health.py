@@ -4,15 +4,23 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
-from dermq import db, models
-from dermq.models import Worker
+from dermq import bundles, db, models
+from dermq.models import Batch, Lab, Worker
 from tests import api, fakes
 
 
-def _seen(sessions: db.Sessions, queue: str, seconds_ago: float) -> None:
+def _seen(sessions: db.Sessions, queue: str, seconds_ago: float, *, progressed: float = 0, name: str = "1") -> None:
     at = db.now(-seconds_ago)
-    row = {"name": f"{queue}-1", "queue": queue, "started_at": at, "seen_at": at, "progressed_at": at}
+    row = {"name": f"{queue}-{name}", "queue": queue, "bundle": "b", "started_at": at, "seen_at": at}
+    row["progressed_at"] = db.now(-max(progressed, seconds_ago))
     db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)) and None)
+
+
+def _wait(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, seconds: float) -> None:
+    """Let an image wait for so long."""
+    fakes.fill(sessions, fakes.create(sessions, lab, bundle), 1)
+    waiting = sa.update(Batch).values(touched_at=db.now(-seconds))
+    db.transact(sessions, lambda session: session.execute(waiting) and None)
 
 
 def test_live_needs_nothing(app: APIFlask) -> None:
@@ -40,6 +48,31 @@ def test_not_ready_without_workers_or_with_silent_ones(app: APIFlask, sessions: 
     ]
     assert "start one" in problem["detail"]
     assert "Retry-After" in answer.headers
+
+
+def test_not_ready_when_no_worker_gets_on_while_work_waits(
+    app: APIFlask, sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle
+) -> None:
+    _seen(sessions, "classify", 1, progressed=600)
+    _seen(sessions, "intake", 1, progressed=600)
+    assert app.test_client().get("/health/ready").status_code == 200, "idle is not stalled"
+    _wait(sessions, lab, bundle, seconds=20)
+    assert app.test_client().get("/health/ready").status_code == 200, "nor is work that has just come"
+    _wait(sessions, lab, bundle, seconds=60)
+    problem = api.assert_problem(app.test_client().get("/health/ready"), 503, "not_ready")
+    assert [name for name, check in problem["checks"].items() if not check["ok"]] == ["worker_classify"]
+    assert "Stalled" in problem["detail"] and "see its log" in problem["detail"]
+
+
+def test_ready_while_one_worker_of_two_gets_on(
+    app: APIFlask, sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle
+) -> None:
+    _seen(sessions, "classify", 1, progressed=600)
+    _seen(sessions, "classify", 1, progressed=10, name="2")
+    _seen(sessions, "intake", 1)
+    _wait(sessions, lab, bundle, seconds=60)
+    answer = app.test_client().get("/health/ready")
+    assert answer.get_json()["checks"]["worker_classify"] == {"ok": True, "detail": "2 alive, 1 stalled."}
 
 
 def test_not_ready_without_redis(app: APIFlask, wakeups: fakes.Wakeups) -> None:

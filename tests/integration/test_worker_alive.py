@@ -1,19 +1,21 @@
-"""What a container's health check asks: does a worker of this host live?"""
+"""What a container's health check asks: does a worker of this host live and get on?"""
 
 import socket
 
 import pytest
 import sqlalchemy as sa
 
-from dermq import db
-from dermq.models import Worker
+from dermq import bundles, db
+from dermq.models import Batch, Lab, Worker
 from dermq.settings import Settings
+from tests import fakes
 from worker import alive
 
 
-def _seen(sessions: db.Sessions, name: str, seconds_ago: float) -> None:
+def _seen(sessions: db.Sessions, name: str, seconds_ago: float, *, progressed: float = 0) -> None:
     at = db.now(-seconds_ago)
-    row = {"name": name, "queue": "classify", "started_at": at, "seen_at": at, "progressed_at": at}
+    row = {"name": name, "queue": "classify", "bundle": "b", "started_at": at, "seen_at": at}
+    row["progressed_at"] = db.now(-progressed)
     db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)))
 
 
@@ -26,3 +28,13 @@ def test_only_a_sign_of_life_from_this_host_counts(
 ) -> None:
     _seen(sessions, f"{host}:classify:42", seconds_ago)
     assert alive.main(Settings(database_url=database_url)) is expected
+
+
+def test_a_worker_that_stalled_is_not_well(
+    sessions: db.Sessions, database_url: str, lab: Lab, bundle: bundles.Bundle
+) -> None:
+    _seen(sessions, f"{socket.gethostname()}:classify:42", 1, progressed=600)
+    assert alive.main(Settings(database_url=database_url))
+    fakes.fill(sessions, fakes.create(sessions, lab, bundle), 1)
+    db.transact(sessions, lambda session: session.execute(sa.update(Batch).values(touched_at=db.now(-60))))
+    assert not alive.main(Settings(database_url=database_url))

@@ -5,99 +5,23 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import sqlalchemy as sa
 
-from dermq import batches, bundles, db, labs
-from dermq.blobs import Blobs
-from dermq.models import Batch, Claim, Worker
-from dermq.queue import Queue, Wakeups
-from dermq.settings import ROOT, Settings
+from dermq import bundles, db
+from dermq.models import Claim
+from dermq.queue import Queue
+from dermq.settings import Settings
 from tests import fakes
-
-IMAGES = 160
-
-
-@pytest.fixture
-def deployed(tmp_path: Path, migrated_sqlite_url: str, valkey: str) -> Settings:
-    """Settings with short leases, a migrated SQLite database and a Valkey of its own."""
-    return Settings(
-        var_dir=tmp_path / "var",
-        database_url=migrated_sqlite_url,
-        redis_url=valkey,
-        lease_seconds=3,
-        reaper_seconds=1,
-        worker_seen_seconds=1,
-        step_images=4,
-    )
-
-
-@pytest.fixture
-def stored(deployed: Settings) -> Iterator[db.Sessions]:
-    found = db.Sessions(deployed.database)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def start(deployed: Settings) -> Iterator[Callable[[str], psutil.Popen]]:
-    """Starts a program of ``python -m worker``; all are killed after the test."""
-    started: list[psutil.Popen] = []
-
-    def run(program: str, **changes: object) -> psutil.Popen:
-        environment = {f"DERMQ_{k.upper()}": str(v) for k, v in deployed.model_dump(exclude_defaults=True).items()}
-        environment |= {f"DERMQ_{k.upper()}": str(v) for k, v in changes.items()}
-        process = psutil.Popen(
-            [sys.executable, "-m", "worker", program],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.is_running():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def submit(settings: Settings, sessions: db.Sessions, bundle: bundles.Bundle) -> Batch:
-    lab = db.transact(sessions, labs.add, "lab")
-    batch = fakes.create(sessions, lab, bundle)
-    fakes.add(sessions, Blobs(settings.blobs), settings, batch, fakes.pictures(IMAGES))
-    db.transact(sessions, batches.seal, batch.id)
-    Wakeups(settings).send(Queue.CLASSIFY)
-    return batch
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> float:
-    """Wait for a condition and say how long it took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, "waited in vain"
-        time.sleep(0.05)
-    return time.monotonic() - started
-
-
-def is_alive(sessions: db.Sessions, queue: Queue) -> bool:
-    wanted = sa.select(Worker.name).where(Worker.queue == queue)
-    return db.read(sessions, lambda session: session.scalar(wanted)) is not None
+from tests.processes import IMAGES, Programs, is_alive, pool, submit, until
 
 
 def test_a_worker_killed_midway_loses_and_doubles_nothing(
-    deployed: Settings, stored: db.Sessions, start: Callable[[str], psutil.Popen], bundle: bundles.Bundle
+    deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
     start("reaper")
     worker = start("classify")
@@ -114,23 +38,22 @@ def test_a_worker_killed_midway_loses_and_doubles_nothing(
 
 
 def test_a_killed_pool_process_is_replaced(
-    deployed: Settings, stored: db.Sessions, start: Callable[[str], psutil.Popen], bundle: bundles.Bundle
+    deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
     start("reaper")
     worker = start("classify")
     until(lambda: is_alive(stored, Queue.CLASSIFY))
     batch = submit(deployed, stored, bundle)
     until(lambda: fakes.get(stored, batch).done >= 8)
-    pool = [child for child in worker.children() if "spawn_main" in " ".join(child.cmdline())]
-    assert len(pool) == 1
-    pool[0].kill()
+    [child] = pool(worker)
+    child.kill()
     until(lambda: fakes.get(stored, batch).finished_at is not None)
     assert fakes.get(stored, batch).done == IMAGES and fakes.predictions(stored, batch.id) == IMAGES
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["worker", "process group"])
 def test_a_stopped_worker_gives_everything_back_at_once(
-    deployed: Settings, stored: db.Sessions, start: Callable[[str], psutil.Popen], bundle: bundles.Bundle, group: bool
+    deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle, group: bool
 ) -> None:
     worker = start("classify")
     until(lambda: is_alive(stored, Queue.CLASSIFY))
@@ -148,7 +71,7 @@ def test_a_stopped_worker_gives_everything_back_at_once(
 
 
 def test_a_worker_with_a_lying_bundle_does_not_start(
-    tmp_path: Path, stored: db.Sessions, start: Callable[..., psutil.Popen], bundle: bundles.Bundle
+    tmp_path: Path, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
     """The golden probabilities are changed, and the card's hash with them, as a careless export would."""
     lying = tmp_path / "bundles" / "lying"
@@ -165,9 +88,7 @@ def test_a_worker_with_a_lying_bundle_does_not_start(
     assert not is_alive(stored, Queue.CLASSIFY)
 
 
-def test_a_worker_with_a_damaged_model_does_not_start(
-    tmp_path: Path, start: Callable[..., psutil.Popen], bundle: bundles.Bundle
-) -> None:
+def test_a_worker_with_a_damaged_model_does_not_start(tmp_path: Path, start: Programs, bundle: bundles.Bundle) -> None:
     shutil.copytree(bundle.path, tmp_path / "bundles" / "damaged")
     (tmp_path / "bundles" / "current").write_text("damaged")
     with (tmp_path / "bundles" / "damaged" / "model.onnx").open("r+b") as file:
@@ -176,9 +97,7 @@ def test_a_worker_with_a_damaged_model_does_not_start(
     assert start("classify", bundles_dir=tmp_path / "bundles").wait(timeout=60) == 78
 
 
-def test_a_worker_that_starts_before_its_database_waits_for_it(
-    deployed: Settings, start: Callable[..., psutil.Popen]
-) -> None:
+def test_a_worker_that_starts_before_its_database_waits_for_it(deployed: Settings, start: Programs) -> None:
     assert deployed.database_url.startswith("sqlite")
     database = Path(deployed.database_url.removeprefix("sqlite:///"))
     away = database.rename(database.with_suffix(".away"))

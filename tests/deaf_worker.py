@@ -1,0 +1,18 @@
+"""A worker that consumes nothing, as one may after its broker was away: ``python -m tests.deaf_worker classify``."""
+
+import sys
+from typing import Any
+
+from celery import signals
+
+from worker import __main__
+
+
+@signals.worker_ready.connect
+def _deafen(sender: Any, **_: Any) -> None:
+    for queue in list(sender.app.amqp.queues.consume_from):
+        sender.cancel_task_queue(queue)
+
+
+if __name__ == "__main__":
+    sys.exit(__main__.main())

@@ -1,0 +1,190 @@
+"""Progress is told by what a drain does, and read back from rows."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from dermq import archives, batches, bundles, db, liveness
+from dermq.blobs import Blobs
+from dermq.models import Archive, Batch, Lab, Worker
+from dermq.queue import Queue
+from dermq.settings import Settings
+from tests import fakes, samples
+from worker import pipeline, unpack
+from worker.model import Model
+from worker.presence import Presence
+from worker.runtime import Runtime
+
+
+class Counted(Presence):
+    """Counts progress, and what was held meanwhile; has no row."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.held: list[Model | None] = []
+
+    def progress(self) -> None:
+        self.times += 1
+
+    def hold(self, model: Model | None) -> None:
+        self.held.append(model)
+
+
+@pytest.fixture
+def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
+    return fakes.create(sessions, lab, bundle)
+
+
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def runtime(
+    settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, counted: Counted
+) -> Runtime:
+    return dataclasses.replace(fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine()), presence=counted)
+
+
+def waited(sessions: db.Sessions, queue: Queue) -> float | None:
+    return db.read(sessions, liveness.waited_seconds, queue)
+
+
+def update(sessions: db.Sessions, table: type[Batch | Archive | Worker], **values: object) -> None:
+    db.transact(sessions, lambda session: session.execute(sa.update(table).values(**values)))
+
+
+def pulse(sessions: db.Sessions) -> liveness.Pulse:
+    [found] = db.read(sessions, liveness.pulses)
+    return found
+
+
+def test_a_drain_that_finds_nothing_that_it_can_claim_gets_on(
+    sessions: db.Sessions, runtime: Runtime, counted: Counted, lab: Lab, bundle: bundles.Bundle
+) -> None:
+    pipeline.drain(runtime)
+    assert counted.times == 1
+    elsewhere = bundles.Bundle(bundle.path, bundle.card, "0" * 64)
+    fakes.fill(sessions, fakes.create(sessions, lab, elsewhere), 3)
+    pipeline.drain(runtime)
+    assert counted.times == 2
+
+
+def test_an_engine_that_hangs_does_not_get_on(
+    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, runtime: Runtime, counted: Counted
+) -> None:
+    fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
+    seen: list[int] = []
+
+    def hang(pixels: NDArray[np.uint8]) -> None:
+        seen.append(counted.times)
+        time.sleep(0.3)
+        seen.append(counted.times)
+
+    assert runtime.models.held is not None
+    runtime.models.held.engine.before = hang  # type: ignore[attr-defined]
+    pipeline.drain(runtime)
+    assert seen[0] == seen[1] >= 1, "the claim and the decoding were progress"
+    assert counted.times >= seen[1] + 2, "so are the prediction and the record"
+
+
+def test_a_worker_holds_no_model_while_it_looks_for_one(
+    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, runtime: Runtime, counted: Counted
+) -> None:
+    fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
+    pipeline.drain(runtime)
+    assert counted.held[:2] == [None, runtime.models.held]
+
+
+def test_unpacking_gets_on_with_every_page_and_with_nothing_to_do(
+    sessions: db.Sessions, blobs: Blobs, batch: Batch, runtime: Runtime, counted: Counted
+) -> None:
+    unpack.drain(runtime)
+    assert counted.times == 1
+    _store(sessions, blobs, batch)
+    unpack.drain(runtime)
+    assert counted.times >= 4, "a claim, an entry, a page, and nothing more"
+
+
+def test_the_row_tells_when_progress_was_made_and_not_when_it_was_written(sessions: db.Sessions) -> None:
+    presence = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    presence.start()
+    time.sleep(0.6)
+    found = pulse(sessions)
+    assert found.progressed_seconds >= 0.5 > found.seen_seconds and found.loading
+    presence.progress()
+    time.sleep(0.3)
+    assert pulse(sessions).progressed_seconds < 0.5
+    presence.stop()
+
+
+def test_the_row_tells_what_is_loaded(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
+    presence = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    presence.start(Model(bundle, fakes.Engine()))
+    assert not pulse(sessions).loading
+    presence.hold(None)
+    time.sleep(0.4)
+    assert pulse(sessions).loading
+    presence.stop()
+
+
+def test_images_wait_from_when_their_batch_was_touched_or_moved_last(sessions: db.Sessions, batch: Batch) -> None:
+    assert waited(sessions, Queue.CLASSIFY) is None
+    fakes.fill(sessions, batch, 2)
+    update(sessions, Batch, touched_at=db.now(-100))
+    assert waited(sessions, Queue.CLASSIFY) == pytest.approx(100, abs=5)
+    update(sessions, Batch, measured_at=db.now(-50))
+    assert waited(sessions, Queue.CLASSIFY) == pytest.approx(50, abs=5)
+    update(sessions, Batch, measured_at=db.now(-150))
+    assert waited(sessions, Queue.CLASSIFY) == pytest.approx(100, abs=5)
+    db.transact(sessions, batches.cancel, batch.id)
+    assert waited(sessions, Queue.CLASSIFY) is None
+
+
+def test_retried_images_wait_from_then_on(sessions: db.Sessions, batch: Batch) -> None:
+    fakes.fill(sessions, batch, 1)
+    update(sessions, Batch, touched_at=db.now(-100), queued=0, failed=1)
+    db.transact(sessions, lambda session: session.execute(sa.text("UPDATE image SET state = 'failed'")))
+    db.transact(sessions, batches.retry, batch.id)
+    found = waited(sessions, Queue.CLASSIFY)
+    assert found is not None and found < 50
+
+
+def test_archives_wait_once_they_are_stored(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:
+    assert waited(sessions, Queue.INTAKE) is None
+    _store(sessions, blobs, batch)
+    update(sessions, Archive, touched_at=db.now(-100))
+    assert waited(sessions, Queue.INTAKE) == pytest.approx(100, abs=5)
+    db.transact(sessions, batches.cancel, batch.id)
+    assert waited(sessions, Queue.INTAKE) is None
+
+
+@pytest.mark.parametrize(
+    ("progressed", "waited_seconds", "loading", "expected"),
+    [
+        (50, 50, False, True),
+        (40, 50, False, False),
+        (50, 40, False, False),
+        (50, None, False, False),
+        (50, 50, True, False),
+    ],
+)
+def test_a_worker_is_stalled_when_it_did_nothing_while_work_waited(
+    settings: Settings, progressed: float, waited_seconds: float | None, loading: bool, expected: bool
+) -> None:
+    found = liveness.Pulse(Queue.CLASSIFY, seen_seconds=1, progressed_seconds=progressed, loading=loading)
+    assert found.stalled(waited_seconds, settings) is expected
+
+
+def _store(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:
+    archive_id = batches.new_id()
+    db.transact(sessions, archives.begin, batch.id, archive_id)
+    with blobs.incoming() as file:
+        file.write(samples.archive({"a.jpg": samples.jpeg()}))
+        file.finish()
+        db.transact(sessions, archives.store, archive_id, file, blobs)
