@@ -8,7 +8,7 @@ from flask.json.provider import DefaultJSONProvider
 from flask_bootstrap import Bootstrap5
 
 from dermq.settings import Settings
-from web import auth, cli, errors, headers, keys, pages, services
+from web import auth, cli, errors, headers, keys, metrics, pages, services
 from web.api import parts
 
 _FORM_BYTES = 1_000_000
@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     app.before_request(auth.protect_forms)
     cli.register(app)
     parts.register(app)
+    app.register_blueprint(metrics.blueprint)
     app.register_blueprint(pages.blueprint)
     return app
 
