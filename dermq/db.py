@@ -32,13 +32,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RERUNS = 3
-"""Times a transaction is run again after a deadlock or a serialization failure."""
-_RERUN_STATES = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock timeout
+"""Times a transaction is run again after a deadlock, a serialization failure or a lost connection."""
+_RERUN_SECONDS = 30.0
+"""After so long no transaction is run again: somebody waits for the answer."""
+# Serialization failure, deadlock, lock timeout, read-only transaction (a standby that has not been promoted yet).
+_RERUN_STATES = frozenset({"40001", "40P01", "55P03", "25006"})
 _FULL_STATES = frozenset({"53100"})
 _SQLITE_BUSY_SECONDS = 30
 _POSTGRESQL_OPTIONS = (
     "-c timezone=utc -c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 )
+# Without these a server that vanished without a word is waited for until the kernel gives up, a quarter of an hour.
+_POSTGRESQL_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -87,9 +98,7 @@ class Sessions:
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.engine = _engine(url, pool_size)
-        self._write_lock: contextlib.AbstractContextManager[Any] = (
-            threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
-        )
+        self._write_lock = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(
             self.engine.execution_options(dermq_reading=True, **_reading_options(self.engine)),
@@ -100,7 +109,7 @@ class Sessions:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
         """A session in a transaction that commits when the block ends well."""
-        with self._write_lock, self._writing() as session, session.begin():
+        with self._turn(), self._writing() as session, session.begin():
             yield session
 
     @contextlib.contextmanager
@@ -112,6 +121,19 @@ class Sessions:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """On SQLite, wait until no other thread of this process writes, but not for ever."""
+        if self._write_lock is None:
+            yield
+            return
+        if not self._write_lock.acquire(timeout=_SQLITE_BUSY_SECONDS):
+            raise _unavailable()
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
 
 def _reading_options(engine: Engine) -> dict[str, Any]:
@@ -129,8 +151,9 @@ class _ReadingSession(Session):
 def transact(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``work(session, …)`` in one transaction and commit it; rerun it after a deadlock or a serialization failure.
 
-    ``work`` must do nothing that cannot be done twice. Raises what ``work`` raises, Unavailable when the database
-    cannot be reached or stays busy, OutOfSpace when its disk is full.
+    ``work`` must do nothing that cannot be done twice: it is rerun as well when the connection is lost while it
+    commits, and nobody can tell then whether it did. Raises what ``work`` raises, Unavailable when the database cannot
+    be reached or stays busy, OutOfSpace when its disk is full.
     """
     return _run(sessions.writing, lambda session: work(session, *args, **kwargs))
 
@@ -141,6 +164,7 @@ def read(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: 
 
 
 def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: Callable[[Session], T]) -> T:
+    until = time.monotonic() + _RERUN_SECONDS
     for attempt in range(RERUNS + 1):
         try:
             with begin() as session:
@@ -151,15 +175,18 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
                 raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
             if not _is_of_the_surroundings(err):
                 raise
-            if attempt == RERUNS or not _may_rerun(err):
-                raise errors.Unavailable(
-                    "database_unavailable", "The database is busy or cannot be reached; nothing was changed."
-                ) from err
+            if attempt == RERUNS or time.monotonic() > until or not _may_rerun(err):
+                raise _unavailable() from err
             log.warning("transaction run again (%d of %d): %s", attempt + 1, RERUNS, err.orig)
             time.sleep(random.uniform(0.01, 0.05) * 4**attempt)
         except exc.TimeoutError as err:
             raise errors.Unavailable("database_unavailable", "The database has no free connection.") from err
     raise AssertionError("unreachable")
+
+
+def _unavailable() -> errors.Unavailable:
+    """The error of a database that is away; it does not say that nothing was changed, for nobody can know."""
+    return errors.Unavailable("database_unavailable", "The database is busy or cannot be reached; try again.")
 
 
 def _unmasked(err: exc.DBAPIError) -> exc.DBAPIError:
@@ -239,7 +266,7 @@ def _engine(url: str, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        connect_args={"options": _POSTGRESQL_OPTIONS, "connect_timeout": 5},
+        connect_args={"options": _POSTGRESQL_OPTIONS, **_POSTGRESQL_CONNECTION},
     )
 
 
