@@ -22,6 +22,11 @@ from worker.outcomes import Failed, Outcome, Predicted
 SOLO_LOSSES = 3
 """Leases an image may lose while claimed alone before it fails as ``worker_lost``."""
 
+# In the words of the partial indexes, and no parameters: a plan for any parameter cannot use them, nor does SQLite see
+# that ``suspect = 1`` says the same as ``suspect``.
+_WAITS = Image.state == sa.literal(ImageState.QUEUED, Image.state.type, literal_execute=True)
+_IS_SUSPECT: sa.ColumnElement[bool] = sa.literal_column("image.suspect")
+
 
 class LeaseLost(errors.DermqError):
     """Raised when a claim is no longer ours: nothing of it may be written."""
@@ -78,7 +83,7 @@ def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
             sa.select(Image.id, Image.batch_id, Image.sha256, Image.position)
             .where(
                 Image.batch_id == batch_id,
-                Image.state == ImageState.QUEUED,
+                _WAITS,
                 Image.suspect.is_(False),
                 Image.position > reached[batch_id],
             )
@@ -104,8 +109,8 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     found = session.execute(
         sa.select(Image.id, Image.batch_id, Image.sha256)
         .join(Batch, Batch.id == Image.batch_id)
-        .where(Image.suspect, Image.state == ImageState.QUEUED, Batch.bundle_id == claimant.bundle_id, *_active())
-        .order_by(Image.id)
+        .where(_IS_SUSPECT, _WAITS, Batch.bundle_id == claimant.bundle_id, *_active())
+        .order_by(Image.batch_id, Image.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Image)
     ).first()
