@@ -224,8 +224,8 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     batch.archives_open -= len(archives)
     batch.queued -= len(waiting)
     batch.cancelled += len(waiting)
-    settle(batch)
-    if archives or waiting:
+    settled = settle(batch)
+    if archives or waiting or settled:
         changed(batch)
     return bool(archives or waiting)
 
@@ -278,19 +278,21 @@ def purge_page(session: Session, batch_id: uuid.UUID) -> bool:
     return False
 
 
-def settle(batch: Batch) -> None:
-    """Set ``finished_at`` when nothing of a locked batch is left to do.
+def settle(batch: Batch) -> bool:
+    """Set ``finished_at`` when nothing of a locked batch is left to do, and say whether this did.
 
     Called in every transaction that changes counts, seals, cancels or closes an archive.
     """
-    if (
+    settled = (
         batch.finished_at is None
         and batch.sealed_at is not None
         and batch.archives_open == 0
         and batch.queued == 0
         and batch.running == 0
-    ):
+    )
+    if settled:
         batch.finished_at = datetime.now(UTC)
+    return settled
 
 
 def measure(batch: Batch, now: datetime) -> None:

@@ -1,0 +1,48 @@
+"""Much at once, on both databases: exact counts, no deadlock that reaches a caller, a fair order."""
+
+import pytest
+
+from dermq import bundles, db
+from dermq.settings import Settings
+from tests import scenarios
+
+
+def test_a_storm_leaves_every_image_once(sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings) -> None:
+    seen = scenarios.storm(sessions, bundle, settings)
+    assert not seen.errors
+    assert (seen.unfinished, seen.doubled, seen.late, seen.breaches) == (0, 0, 0, [])
+    assert min(seen.records, seen.leases_lost, seen.cancels, seen.retries) > 0, "nothing was tried"
+
+
+def test_what_an_open_claim_took_is_recorded_and_the_rest_is_cancelled(
+    sessions: db.Sessions, bundle: bundles.Bundle
+) -> None:
+    found = scenarios.cancel_during_a_claim(sessions, bundle)
+    assert found == {"received": 100, "queued": 0, "running": 0, "done": 64, "failed": 0, "cancelled": 36}
+
+
+def test_ten_images_are_claimed_within_a_round_behind_a_hundred_thousand(
+    sessions: db.Sessions, bundle: bundles.Bundle
+) -> None:
+    turn = scenarios.a_small_lab_behind_a_large_one(sessions, bundle)
+    assert (turn.images, turn.claims) == (10, 1) and turn.waited <= turn.round
+
+
+def test_who_cancelled_a_hundred_thousand_waits_no_longer_for_ten_more(
+    sessions: db.Sessions, bundle: bundles.Bundle
+) -> None:
+    turn = scenarios.a_lab_that_cancelled_comes_back(sessions, bundle)
+    assert (turn.images, turn.claims) == (10, 1) and turn.waited <= turn.round
+
+
+def test_a_retry_of_old_failures_pushes_nobody_aside(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
+    turn = scenarios.an_old_failure_is_retried_while_a_lab_arrives(sessions, bundle)
+    assert (turn.images, turn.claims) == (10, 1) and turn.waited <= turn.round
+    old, steady = turn.afterwards.values()
+    assert abs(old - steady) <= 64, "they share alike afterwards"
+
+
+def test_weights_of_one_and_three_get_one_and_three_parts(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
+    light, heavy = scenarios.shares(sessions, bundle, (1.0, 3.0), count=250)
+    assert light + heavy == 1_000
+    assert heavy / light == pytest.approx(3, rel=0.05)
