@@ -45,6 +45,16 @@ class OutOfDistribution(_Part):
     measured_on: str
 
 
+class Decision(_Part):
+    """How the logits were moved from the shares in which training drew the classes towards their frequencies."""
+
+    tau: float
+    """How far: 0 not at all, 1 to the frequencies of the training data."""
+    shift: dict[str, float]
+    """What was added to the logit of each class, by diagnosis code."""
+    chosen: str
+
+
 class Metrics(_Part):
     """What was measured on one split; per-class figures by diagnosis code."""
 
@@ -81,6 +91,8 @@ class Card(_Part):
     recipe: Recipe
     temperature: float
     """Already folded into the exported head; recorded, never applied again."""
+    decision: Decision | None = None
+    """Folded in like the temperature, and before it; None in bundles made before there was a choice."""
     out_of_distribution: OutOfDistribution
     metrics: dict[str, Metrics]
     start_weights: str

@@ -11,12 +11,14 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import bundles, errors
+from training import assess, runs
 from training import config as configs
 from training import manifest as manifests
-from training import runs
 
 DATA = Path("../shared/ham10000")
 _MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Taken, runs.Unfinished, FileNotFoundError)
@@ -40,7 +42,7 @@ def describe(options: argparse.Namespace) -> None:
     if options.model:
         from training import model
 
-        text = descriptions.write_model(model.ship(model.network(options.size, "none"), 1.0), options.out / "model")
+        text = descriptions.write_model(model.ship(model.network(options.size, "none")), options.out / "model")
     else:
         text = descriptions.write_dataset(manifests.read_metadata(options.metadata), options.out / "dataset")
     print(text)
@@ -98,29 +100,40 @@ def train(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Make a bundle of a run."""
-    from training import evaluate, model
+    from training import evaluate
     from training import export as exports
 
-    folder = options.runs / options.run
-    record = runs.read_record(folder)
-    network = model.network(record["size"], "none")
-    network.load_weights(folder / runs.WEIGHTS)
+    network, record, manifest = _trained(options)
     target = options.bundles / f"{options.name}-{options.version}"
     bundle = exports.export(
-        network, record, _manifest(options, record["config"].get("split", "lesion")), _data(options) / "pixels", target,
+        network, record, manifest, _data(options) / "pixels", target,
         name=options.name, version=options.version, track=_track("predicting"),
     )  # fmt: skip
     if options.current:
         (options.bundles / "current").write_text(f"{target.name}\n", encoding="utf-8")
     for split, scored in bundle.card.metrics.items():
         print(evaluate.describe(split, scored))
+    print(bundle.card.decision.model_dump_json(indent=2) if bundle.card.decision else "")
     print(bundle.card.out_of_distribution.model_dump_json(indent=2))
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score a run as it was trained, without making a bundle of it, beside the published figures."""
+    from training import calibrate, evaluate, model, onnx_graph, tables
+
+    network, record, manifest = _trained(options)
+    graph = onnx_graph.build(model.logits(network)).SerializeToString()
+    data = _data(options) / "pixels"
+    outputs = evaluate.predict(graph, record["size"], manifest, options.split, data, _track("predicting"))
+    title = f"{options.run} on {options.split}"
+    found = _write_down(calibrate.softmax(outputs[model.LOGITS]), 1.0, manifest, record["size"], title, options)
+    print(tables.comparison({title: found}))
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
-    from training import assess, metrics, model, pixels, tables
     from training import evaluate as evaluation
+    from training import metrics, model
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
@@ -130,15 +143,11 @@ def evaluate(options: argparse.Namespace) -> int:
     size, data = bundle.card.input_size, _data(options) / "pixels"
     path = bundle.path / bundles.ONNX_MODEL
     outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
-    probabilities, entries = outputs[model.PROBABILITIES], manifest.of(manifest.reference, options.split)
+    probabilities = outputs[model.PROBABILITIES]
     scored = metrics.score(probabilities, evaluation.truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")
-    folder = options.out / title.replace(" ", "-")
-    images = pixels.of_split(manifest, manifest.reference, options.split, size, data)
-    found = assess.assess(probabilities, entries, bundle.card.temperature)
-    tables.write(found, probabilities, entries, images, title, folder)
+    _write_down(probabilities, bundle.card.temperature, manifest, size, title, options)
     print(evaluation.describe(options.split, scored))
-    print(f"More in {folder}.")
     if other:
         return 0
     same = evaluation.compare(bundle.card, options.split, scored)
@@ -172,6 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", default="ham10000-b1")
     command.add_argument("--version", required=True)
     command.add_argument("--current", action="store_true", help="make it the bundle that ships")
+    command = _command(commands, score)
+    command.add_argument("run", help="the name of a run with a finished epoch")
+    command.add_argument("--split", choices=manifests.SPLITS, default="test")
     command = _command(commands, evaluate)
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command.add_argument(
@@ -179,6 +191,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--split", choices=manifests.SPLITS, default="test")
     return parser
+
+
+def _trained(options: argparse.Namespace) -> tuple[Any, dict[str, Any], manifests.Manifest]:
+    """A run's network, what the run wrote about itself, and the manifest in its split."""
+    from training import model
+
+    folder = options.runs / options.run
+    record = runs.read_record(folder)
+    network = model.network(record["size"], "none")
+    network.load_weights(folder / runs.WEIGHTS)
+    return network, record, _manifest(options, record["config"].get("split", "lesion"))
+
+
+def _write_down(
+    probabilities: NDArray[np.floating],
+    temperature: float,
+    manifest: manifests.Manifest,
+    size: int,
+    title: str,
+    options: argparse.Namespace,
+) -> assess.Assessment:
+    """Assess the predictions of a split and leave everything about them in out/."""
+    from training import pixels, tables
+
+    entries = manifest.of(manifest.reference, options.split)
+    folder = options.out / title.replace(" ", "-")
+    images = pixels.of_split(manifest, manifest.reference, options.split, size, _data(options) / "pixels")
+    found = assess.assess(probabilities, entries, temperature)
+    tables.write(found, probabilities, entries, images, title, folder)
+    print(f"More in {folder}.")
+    return found
 
 
 def _command(commands: Any, function: Any) -> argparse.ArgumentParser:

@@ -129,11 +129,16 @@ def stream(
 
 
 def shares(truth: NDArray[np.int64], images: int, balance: float) -> list[int]:
-    """How many of ``images`` each class gives: in proportion to its count to the power ``1 - balance``."""
-    counts = np.bincount(truth, minlength=len(taxonomy.CODES)).astype(float)
-    weights = np.where(counts > 0, counts ** (1 - balance), 0.0)
+    """How many of ``images`` each class gives, by ``proportions``."""
+    weights = proportions(truth, balance)
     ends = np.round(np.cumsum(weights) / weights.sum() * images).astype(int)
     return [int(share) for share in np.diff(ends, prepend=0)]
+
+
+def proportions(truth: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
+    """How much of each class is drawn, ``(7,)``: its count to the power ``1 - balance``, not summing to 1."""
+    counts = np.bincount(truth, minlength=len(taxonomy.CODES)).astype(float)
+    return np.where(counts > 0, counts ** (1 - balance), 0.0)
 
 
 def executor(processes: int) -> Executor:

@@ -1,4 +1,4 @@
-"""From a finished run to a bundle: temperature, threshold, both model files, golden inputs, card."""
+"""From a run to a bundle: decision, temperature, strangeness, threshold, both model files, golden inputs, card."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import bundles, imaging, taxonomy
-from training import calibrate, evaluate, metrics, model, onnx_graph, onnx_run, pictures
+from training import calibrate, decision, evaluate, metrics, model, onnx_graph, onnx_run, pictures, strangeness
 from training import manifest as manifests
 from training.evaluate import Track
 
@@ -40,14 +40,16 @@ def export(
 ) -> bundles.Bundle:
     """Write the bundle of ``network`` into ``folder``, its figures measured on what was written.
 
-    ``record`` is what the run wrote about itself. Folds the temperature into ``network``.
+    ``record`` is what the run wrote about itself. Folds decision and temperature into ``network``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     size = int(network.input.shape[1])
-    plain = onnx_graph.build(model.logits(network)).SerializeToString()
-    val_logits = evaluate.predict(plain, size, manifest, "val", data, track)[model.LOGITS]
-    temperature = calibrate.temperature(val_logits, evaluate.truth(manifest, "val"))
-    write_models(model.ship(network, temperature), folder)
+    plain = onnx_graph.build(model.parts(network)).SerializeToString()
+    decided, temperature = _calibrated(plain, size, record["config"]["plan"], manifest, data, track)
+    seen = evaluate.predict(plain, size, manifest, "train", data, track)[model.MIDDLE]
+    shift = np.array([decided.shift[code] for code in taxonomy.CODES])
+    shipped = model.ship(network, shift=shift, temperature=temperature, whitening=strangeness.whitening(seen))
+    write_models(shipped, folder)
     predicted = {split: evaluate.predict(folder / bundles.ONNX_MODEL, size, manifest, split, data, track)
                  for split in ("val", "test")}  # fmt: skip
     write_golden(folder, size)
@@ -62,6 +64,7 @@ def export(
         input_size=size,
         recipe=bundles.Recipe(name=imaging.RECIPE, version=imaging.RECIPE_VERSION),
         temperature=temperature,
+        decision=decided,
         out_of_distribution=_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),
         metrics=scored,
         start_weights=model.START_WEIGHTS[record["config"]["start"]],
@@ -94,6 +97,18 @@ def write_golden(folder: Path, size: int) -> None:
     np.savez_compressed(folder / bundles.GOLDEN, allow_pickle=False, pixels=inputs, **outputs)
 
 
+def _calibrated(
+    plain: bytes, size: int, plan: dict[str, Any], manifest: manifests.Manifest, data: Path, track: Track
+) -> tuple[bundles.Decision, float]:
+    """The decision and, after it, the temperature, both chosen on val."""
+    logits = evaluate.predict(plain, size, manifest, "val", data, track)[model.LOGITS]
+    truth = evaluate.truth(manifest, "val")
+    lesions = [entry.lesion_id for entry in manifest.of(manifest.reference, "val")]
+    odds = decision.log_odds(evaluate.truth(manifest, "train"), plan["class_balance"])
+    decided = decision.choose(logits, truth, lesions, odds)
+    return decided, calibrate.temperature(logits + decided.tau * odds, truth)
+
+
 def _out_of_distribution(
     path: Path, size: int, predicted: dict[str, dict[str, NDArray[np.float32]]]
 ) -> bundles.OutOfDistribution:
@@ -104,7 +119,7 @@ def _out_of_distribution(
     parts = [f"{kind} ({len(scores)}) {metrics.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
              for kind, scores in strange.items()]  # fmt: skip
     return bundles.OutOfDistribution(
-        method="energy",
+        method=strangeness.METHOD,
         threshold=threshold,
         auroc=metrics.auroc(every, lesions),
         measured_on=f"threshold: quantile {calibrate.THRESHOLD_QUANTILE:g} of val; AUROC: {len(lesions)} test images "

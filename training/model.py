@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from dermq import taxonomy
 
@@ -13,6 +14,8 @@ FEATURES = "features"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
 OOD_SCORE = "ood_score"
+MIDDLE = "middle"
+_MIDDLE_LAYER = "block5d_add"
 START_WEIGHTS = {
     "shared": "efficientnetb1_notop.weights.h5: EfficientNetB1 derived from EfficientNet-Lite1's ImageNet weights "
     "(Apache-2.0), batch-norm statistics re-estimated on 640 HAM10000 training images; not the published ImageNet B1",
@@ -68,16 +71,38 @@ def logits(network: Any) -> Any:
     return keras.Model(network.input, {LOGITS: network.output})
 
 
-def ship(network: Any, temperature: float) -> Any:
+def parts(network: Any) -> Any:
+    """What an export is chosen by: ``logits (n, 7)`` and ``middle (n, 112)``, the channel means after five stages."""
+    return keras.Model(network.input, {LOGITS: network.output, MIDDLE: _middle(network)})
+
+
+def ship(
+    network: Any,
+    *,
+    shift: NDArray[np.floating] | float = 0.0,
+    temperature: float = 1.0,
+    whitening: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+) -> Any:
     """The form that ships: outputs ``probabilities (n, 7)`` and ``ood_score (n,)``, both float32.
 
-    The temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) is divided into the last
-    layer's weights: **changes ``network``**. The score is the energy -logsumexp(logits) (Liu et al., "Energy-based
-    Out-of-distribution Detection", NeurIPS 2020) of the divided logits: higher means less like the training data.
+    The ``shift`` is added to the logits, and the temperature (Guo et al., "On Calibration of Modern Neural Networks",
+    ICML 2017) divided out of them, in the last layer's weights: **changes ``network``**. The score is the length of
+    ``middle`` after ``whitening``, a kernel and a bias (see ``training.strangeness``): higher means less like the
+    training data.
+
     Stock layers and operations only, so that the file loads without this package.
     """
     head = network.get_layer(LOGITS)
-    head.set_weights([weights / temperature for weights in head.get_weights()])
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel / temperature, (bias + shift) / temperature])
     probabilities = keras.layers.Softmax(name=PROBABILITIES)(network.output)
-    score = -keras.ops.logsumexp(network.output, axis=-1)
+    middle = _middle(network)
+    distance = keras.layers.Dense(middle.shape[-1], kernel_initializer="identity", name="strangeness")
+    score = keras.ops.norm(distance(middle), axis=-1)
+    if whitening is not None:
+        distance.set_weights(whitening)
     return keras.Model(network.input, {PROBABILITIES: probabilities, OOD_SCORE: score}, name="dermq")
+
+
+def _middle(network: Any) -> Any:
+    return keras.layers.GlobalAveragePooling2D(name="middle_pool")(network.get_layer(_MIDDLE_LAYER).output)

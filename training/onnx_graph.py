@@ -211,12 +211,9 @@ def _softmax(graph: _Graph, layer: Any, sources: list[str]) -> str:
     return graph.add("Softmax", sources, layer.name, axis=-1)
 
 
-def _logsumexp(graph: _Graph, layer: Any, sources: list[str]) -> str:
-    return graph.add("ReduceLogSumExp", sources, layer.name, axes=[-1], keepdims=0)
-
-
-def _negative(graph: _Graph, layer: Any, sources: list[str]) -> str:
-    return graph.add("Neg", sources, layer.name)
+def _norm(graph: _Graph, operation: Any, sources: list[str]) -> str:
+    """The Euclidean length along the last axis."""
+    return graph.add("ReduceL2", sources, operation.name, axes=[-1], keepdims=0)
 
 
 _TRANSLATIONS: dict[str, Callable[[_Graph, Any, list[str]], str]] = {
@@ -228,9 +225,8 @@ _TRANSLATIONS: dict[str, Callable[[_Graph, Any, list[str]], str]] = {
     "DepthwiseConv2D": _depthwise,
     "Dropout": _pass,
     "GlobalAveragePooling2D": _pool,
-    "Logsumexp": _logsumexp,
     "Multiply": _multiply,
-    "Negative": _negative,
+    "Norm": _norm,
     "Normalization": _normalization,
     "Rescaling": _rescaling,
     "Reshape": _pass,  # a squeezed value stays (n, channels, 1, 1) here

@@ -18,10 +18,18 @@ LIMITS = (
     "how the model does on other skin tones, on other devices or at other sites than Vienna and Queensland."
 )
 
+COMPARED = (
+    *("accuracy", "macro_precision", "macro_recall", "macro_f1"),
+    *(f"f1/{code}" for code in taxonomy.CODES),
+    "recall/mel",
+)
+PUBLISHED = (0.843, 0.73, 0.67, 0.70, 0.63, 0.72, 0.70, 0.54, 0.58, 0.93, 0.80, 0.54)
+"""What the publication reports of COMPARED, on 2,000 test images drawn at random by image."""
+
 
 def write(
     assessment: assess.Assessment,
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[np.floating],
     entries: list[manifests.Entry],
     images: NDArray[np.uint8],
     title: str,
@@ -75,6 +83,13 @@ def tables(assessment: assess.Assessment, title: str) -> str:
         LIMITS,
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def comparison(found: dict[str, assess.Assessment]) -> str:
+    """The published figures, and below them those of each assessment by its title, as a Markdown table."""
+    rows = {"published": list(PUBLISHED)}
+    rows |= {title: [one.figures[name].value for name in COMPARED] for title, one in found.items()}
+    return table(["", *COMPARED], [[title, *(f"{value:.3g}" for value in row)] for title, row in rows.items()])
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,5 +1,6 @@
 """The commands, from archives to a bundle that says the same as its card."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from dermq import bundles
 from tests.training import samples
 from training import __main__ as commands
-from training import manifest, runs
+from training import decision, manifest, runs
 
 
 @pytest.fixture
@@ -34,7 +35,11 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert card.training_data.sha256 == manifest.read(Path("runs/data")).sha256
     assert card.config["plan"]["batch"] == 8
     assert card.wall_seconds == runs.read_record(Path("runs/smoke"))["wall_seconds"] > 0
+    assert card.decision.tau in decision.TAUS
     assert training("evaluate") == 0
+    assert training("score", "smoke") == 0
+    assert re.search(r"^\| published \| 0.843 \| 0.73 .*\n\| smoke on test \| 0\.", capsys.readouterr().out, re.M)
+    assert Path("out/smoke-on-test/assessment.json").exists()
     assert np.load(bundle.path / bundles.GOLDEN)["probabilities"].shape == (8, 7)
 
 

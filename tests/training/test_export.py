@@ -9,7 +9,7 @@ import pytest
 
 from dermq import bundles, imaging, taxonomy
 from tests.training import samples
-from training import calibrate, manifest, model, onnx_graph, onnx_run, pictures
+from training import calibrate, decision, evaluate, export, manifest, model, onnx_graph, onnx_run, pictures, strangeness
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -25,13 +25,17 @@ def shipped():
     return bundles.current(ROOT / "bundles")
 
 
-@pytest.fixture(scope="module")
-def lesions(shared, shipped):
+def real_images(shared, size):
     """Real images ``(256, s, s, 3)`` spread over the dataset."""
     with zipfile.ZipFile(shared / "ham10000" / "full_200x150.zip") as archive:
         names = sorted(archive.namelist())
         chosen = names[:: len(names) // REAL_IMAGES][:REAL_IMAGES]
-        return np.stack([imaging.prepare(archive.read(name), shipped.card.input_size) for name in chosen])
+        return np.stack([imaging.prepare(archive.read(name), size) for name in chosen])
+
+
+@pytest.fixture(scope="module")
+def lesions(shared, shipped):
+    return real_images(shared, shipped.card.input_size)
 
 
 def test_onnx_and_keras_agree_on_real_images(shipped, lesions):
@@ -107,15 +111,71 @@ def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
     assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-5)
 
 
-def test_the_temperature_is_folded_into_the_shipped_form_once(small):
-    images = pictures.golden(64)
-    logits = small.predict(images, verbose=0)
+@pytest.fixture
+def unfolded(small):
+    """``small``, its last layer put back after the test."""
     head = small.get_layer(model.LOGITS)
     before = head.get_weights()
-    outputs = model.ship(small, 2.5).predict(images, verbose=0)
+    yield small
     head.set_weights(before)
-    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(logits / 2.5), abs=1e-5)
-    assert outputs[model.OOD_SCORE] == pytest.approx(-np.log(np.exp(logits / 2.5).sum(axis=1)), abs=1e-4)
+
+
+def test_shift_and_temperature_are_folded_into_the_shipped_form_once(unfolded):
+    images = pictures.golden(64)
+    logits = unfolded.predict(images, verbose=0)
+    shift = np.linspace(-1, 1, 7)
+    outputs = model.ship(unfolded, shift=shift, temperature=2.5).predict(images, verbose=0)
+    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax((logits + shift) / 2.5), abs=1e-5)
+
+
+def test_no_shift_and_no_temperature_change_nothing(unfolded):
+    images = pictures.golden(64)
+    logits = unfolded.predict(images, verbose=0)
+    outputs = model.ship(unfolded).predict(images, verbose=0)
+    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(logits), abs=1e-6)
+
+
+def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_onnx(shared, unfolded):
+    images = real_images(shared, 64)
+    seen = model.parts(unfolded).predict(images, verbose=0)[model.MIDDLE]
+    chance = np.random.default_rng(0)
+    kernel, bias = whitening = chance.normal(size=(112, 112)) / 112, chance.normal(size=112) / 112
+    shipped = model.ship(unfolded, whitening=whitening)
+    by_keras = shipped.predict(images, verbose=0)
+    by_onnx = onnx_run.run(onnx_graph.build(shipped).SerializeToString(), images)
+    assert by_keras[model.OOD_SCORE] == pytest.approx(np.linalg.norm(seen @ kernel + bias, axis=1), rel=1e-4)
+    for name, expected in by_keras.items():
+        assert np.abs(by_onnx[name] - expected).max() < TOLERANCE
+
+
+def test_the_score_weighs_each_direction_by_how_the_training_images_vary_in_it():
+    chance = np.random.default_rng(0)
+    features = chance.normal(5, [9, 1, 1], (2000, 3))
+    kernel, bias = strangeness.whitening(features)
+    scores = np.linalg.norm(features @ kernel + bias, axis=1)
+    assert np.mean(scores**2) == pytest.approx(1, rel=0.1)
+    along, across = (np.linalg.norm((features.mean(axis=0) + step) @ kernel + bias) for step in ([3, 0, 0], [0, 3, 0]))
+    assert across > 5 * along
+
+
+def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, monkeypatch):
+    odds = np.linspace(-1, 1, 7)
+    monkeypatch.setattr(decision, "TAUS", (1.0,))
+    monkeypatch.setattr(decision, "log_odds", lambda truth, class_balance: odds * class_balance)
+    made, data, folder = samples.prepare(tmp_path), tmp_path / "pixels", tmp_path / "bundle"
+    network = model.network(32, "none")
+    logits = evaluate.predict(onnx_graph.build(model.logits(network)).SerializeToString(), 32, made, "val", data)
+    plan = {"class_balance": 0.5}
+    record = {"config": {"plan": plan, "start": "none", "description": "", "augmentation": "none"}}
+    record |= {"hardware": "", "packages": {}, "wall_seconds": 1.0, "git_commit": ""}
+    card = export.export(network, record, made, data, folder, name="tiny", version="1").card
+    shifted = logits[model.LOGITS] + odds / 2
+    assert card.decision.tau == 1
+    assert list(card.decision.shift.values()) == pytest.approx(odds / 2)
+    assert card.temperature == pytest.approx(calibrate.temperature(shifted, evaluate.truth(made, "val")))
+    outputs = evaluate.predict(folder / bundles.ONNX_MODEL, 32, made, "val", data)
+    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(shifted / card.temperature), abs=1e-5)
+    assert card.out_of_distribution.method == strangeness.METHOD
 
 
 def test_a_layer_without_a_translation_is_refused():
