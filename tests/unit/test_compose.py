@@ -59,6 +59,11 @@ def test_every_program_has_time_to_stop_and_its_own_image(compose: dict[str, Any
     assert name == "migrate" or service["stop_grace_period"] == "20s"
 
 
+@pytest.mark.parametrize("name", sorted(PROGRAMS - {"migrate"}))
+def test_every_program_that_ends_by_itself_is_started_again(compose: dict[str, Any], name: str) -> None:
+    assert compose["services"][name]["restart"] == "unless-stopped"
+
+
 def test_services_are_checked_for_health(compose: dict[str, Any]) -> None:
     for name in ("redis", "postgres"):
         assert compose["services"][name]["healthcheck"]["test"][0] == "CMD"

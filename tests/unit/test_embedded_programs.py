@@ -31,6 +31,14 @@ def test_a_worker_that_cannot_verify_ends_with_the_status_that_is_not_restarted(
     assert programs.CANNOT_VERIFY == tasks.UNFIT
 
 
+def test_a_worker_that_stalled_is_started_again(found: dict[str, programs.Program]) -> None:
+    parser = configparser.RawConfigParser()
+    parser.read_string(programs.configuration(list(found.values()), {}))
+    assert parser["program:intake"]["autorestart"] == "true"
+    assert parser["program:classify"]["autorestart"] == "unexpected"
+    assert str(tasks.FAILED) not in parser["program:classify"]["exitcodes"].split(",")
+
+
 def test_a_given_redis_needs_no_valkey() -> None:
     assert "valkey" not in {program.name for program in programs.all_programs(None)}
 
