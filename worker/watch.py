@@ -93,6 +93,7 @@ def keep(settings: Settings, queue: Queue, started: float, status: int) -> None:
     while True:
         time.sleep(settings.stalled_seconds / LOOKS)
         if flag.exists():
+            eyes.close()
             return
         try:
             sight = eyes.look()
@@ -117,6 +118,9 @@ class Eyes:
         self._sessions = db.Sessions(settings.database, pool_size=1)
         self._queue = queue
         self._started = started
+
+    def close(self) -> None:
+        self._sessions.close()
 
     def look(self) -> Sight:
         """See whether work waits, and what our child does about it."""

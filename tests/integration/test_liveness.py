@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dermq.queue import Queue
 from dermq.settings import Settings
 from tests import fakes, samples
 from tests.processes import until
-from worker import pipeline, unpack
+from worker import pipeline, presence, unpack, watch
 from worker.model import Model
 from worker.presence import Presence
 from worker.runtime import Runtime
@@ -113,25 +114,25 @@ def test_unpacking_gets_on_with_every_page_and_with_nothing_to_do(
 
 
 def test_the_row_tells_when_progress_was_made_and_not_when_it_was_written(sessions: db.Sessions) -> None:
-    presence = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
 
     def older_than_the_sign_of_life() -> float:
         found = pulse(sessions)
         return found.progressed_seconds - found.seen_seconds
 
-    presence.start()
+    present.start()
     until(lambda: older_than_the_sign_of_life() > 0.5, seconds=20)
-    until(lambda: presence.progress() or older_than_the_sign_of_life() < 0.4, seconds=20)
-    presence.stop()
+    until(lambda: present.progress() or older_than_the_sign_of_life() < 0.4, seconds=20)
+    present.stop()
 
 
 def test_the_row_tells_what_is_loaded(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
-    presence = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
-    presence.start(Model(bundle, fakes.Engine()))
+    present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    present.start(Model(bundle, fakes.Engine()))
     assert not pulse(sessions).loading
-    presence.hold(None)
+    present.hold(None)
     until(lambda: pulse(sessions).loading, seconds=20)
-    presence.stop()
+    present.stop()
 
 
 def test_images_wait_from_when_their_batch_was_touched_or_moved_last(sessions: db.Sessions, batch: Batch) -> None:
@@ -180,6 +181,29 @@ def test_a_worker_is_stalled_when_it_did_nothing_while_work_waited(
 ) -> None:
     found = liveness.Pulse(Queue.CLASSIFY, seen_seconds=1, progressed_seconds=progressed, loading=loading)
     assert found.stalled(waited_seconds, settings) is expected
+
+
+@pytest.mark.parametrize(("pid", "started", "expected"), [(42, 5, True), (43, 5, False), (42, 60, False)])
+def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_before(
+    sessions: db.Sessions,
+    settings: Settings,
+    database_url: str,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+    pid: int,
+    started: float,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(watch, "active_children", lambda: [SimpleNamespace(pid=42)])
+    row = {"name": presence.name(Queue.CLASSIFY, pid), "queue": "classify", "seen_at": db.now()}
+    row |= {"started_at": db.now(-started), "progressed_at": db.now(-1)}
+    db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)))
+    placed = settings.model_copy(update={"database_url": database_url})
+    eyes = watch.Eyes(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
+    sight = eyes.look()
+    eyes.close()
+    assert (sight.progressed_seconds is not None) is expected
+    assert not sight.waiting and not sight.reachable
 
 
 def _store(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:

@@ -98,8 +98,9 @@ def test_waiting_work_shows_with_its_labs_and_its_age(
 ) -> None:
     fakes.fill(sessions, batch, 2)
     update(sessions, batch, touched_at=db.now(-100))
-    other = fakes.create(sessions, db.transact(sessions, labs.add, "other lab"), bundle)
-    fakes.fill(sessions, other, 1)
+    other_lab = db.transact(sessions, labs.add, "other lab")
+    for _ in range(2):
+        fakes.fill(sessions, other := fakes.create(sessions, other_lab, bundle), 1)
     stored = {"state": ArchiveState.STORED, "created_at": other.created_at, "touched_at": other.created_at}
     insert(sessions, Archive(id=batches.new_id(), batch_id=batch.id, **stored))
     insert(sessions, Claim(token=uuid.uuid4(), worker="w", expires_at=other.created_at))
