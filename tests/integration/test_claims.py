@@ -175,17 +175,6 @@ def test_four_workers_claim_every_image_once(sessions: db.Sessions, batch: Batch
     assert left == 0
 
 
-def test_the_claim_uses_the_partial_index(sessions: db.Sessions, batch: Batch) -> None:
-    """EXPLAIN names ``ix_image_queued`` for the query that every claim makes."""
-    query = (
-        f"SELECT id FROM image WHERE batch_id = '{batch.id.hex}' AND state = 'queued' AND position > 0 "
-        "ORDER BY position LIMIT 16"
-    )
-    prefix = "EXPLAIN QUERY PLAN " if sessions.engine.dialect.name == "sqlite" else "EXPLAIN "
-    plan = db.read(sessions, lambda session: session.execute(sa.text(prefix + query)).all())
-    assert "ix_image_queued" in str(plan)
-
-
 def test_an_unknown_claim_is_given_back_in_peace(sessions: db.Sessions) -> None:
     db.transact(sessions, claims.give_back, uuid.uuid4())
     assert not db.transact(sessions, claims.expire, uuid.uuid4())
