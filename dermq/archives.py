@@ -56,8 +56,8 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
     if archive is None:
         raise closed()
     batch = batches.lock(session, archive.batch_id)
-    if archive.state == ArchiveState.STORED and archive.sha256 == file.sha256:
-        return archive, True  # an earlier run of this transaction was committed after all
+    if archive.sha256 == file.sha256:
+        return archive, True  # an earlier run of this transaction was committed after all; it may be unpacked already
     if archive.state != ArchiveState.RECEIVING or batch.cancelled_at is not None:
         raise closed()
     same = _stored(session, archive.batch_id, file.sha256)
