@@ -1,5 +1,6 @@
 """Real worker processes and what they are given to do."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,16 +47,21 @@ class Programs:
         return process
 
     def kill(self) -> None:
-        """Kill all that still run, with their children."""
+        """Kill all, with their children."""
         for process in self._started:
-            if process.is_running():
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def pool(worker: psutil.Popen) -> list[psutil.Process]:
     """The processes that do the work."""
     return [child for child in worker.children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def runs(worker: psutil.Popen) -> bool:
+    """Whether it has not ended; psutil takes an ended one that nobody waited for as running."""
+    return worker.poll() is None
 
 
 def submit(settings: Settings, sessions: db.Sessions, bundle: bundles.Bundle) -> Batch:

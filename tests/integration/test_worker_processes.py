@@ -17,7 +17,7 @@ from dermq.models import Claim
 from dermq.queue import Queue
 from dermq.settings import Settings
 from tests import fakes
-from tests.processes import IMAGES, Programs, is_alive, pool, submit, until
+from tests.processes import IMAGES, Programs, is_alive, pool, runs, submit, until
 
 
 def test_a_worker_killed_midway_loses_and_doubles_nothing(
@@ -104,7 +104,7 @@ def test_a_worker_that_starts_before_its_database_waits_for_it(deployed: Setting
     database.mkdir()  # in whose place no file can be opened
     worker = start("classify")
     time.sleep(6)
-    assert worker.is_running()
+    assert runs(worker)
     database.rmdir()
     away.rename(database)
     sessions = db.Sessions(deployed.database)
