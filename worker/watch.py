@@ -147,7 +147,7 @@ def _end(settings: Settings, status: int, reason: str) -> NoReturn:
     note.leave(status, reason)
     os.kill(os.getpid(), signal.SIGTERM)  # the main thread ends the worker as usual, if it and the child still can
     time.sleep(_GRACE_SECONDS)
-    for child in active_children():
+    for child in active_children():  # on Linux they would die with this process anyway, on macOS they would not
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
     shutdown.flag(settings, os.getpid()).unlink(missing_ok=True)
