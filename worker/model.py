@@ -32,21 +32,24 @@ def load(bundle: Bundle, engine: Engine) -> Model:
 
 
 def verify(bundle: Bundle, engine: Engine) -> None:
-    """Run the golden inputs. Raises Unfit unless every diagnosis is the same and every probability is close.
+    """Run the golden inputs. Raises Unfit unless every diagnosis is the same and both outputs are close.
 
     Silently wrong weights are the classic failure of saved EfficientNets.
     """
     with np.load(bundle.path / bundles.GOLDEN) as golden:
-        pixels, expected = golden["pixels"], golden["probabilities"]
-    found = engine.predict(pixels).probabilities
-    if found.shape != expected.shape or not np.isfinite(found).all():
+        pixels, expected, strange = golden["pixels"], golden["probabilities"], golden["ood_score"]
+    outputs = engine.predict(pixels)
+    found, scores = outputs.probabilities, outputs.ood_scores
+    if found.shape != expected.shape or not np.isfinite(found).all() or not np.isfinite(scores).all():
         raise errors.Unfit("bad_bundle", f"The golden inputs of {bundle.path} give shape {found.shape} or NaN.")
     apart = float(np.abs(found - expected).max())
-    if apart > engine.tolerance or (found.argmax(axis=1) != expected.argmax(axis=1)).any():
+    scores_apart = float((np.abs(scores - strange) / np.maximum(1, np.abs(strange))).max())
+    if max(apart, scores_apart) > engine.tolerance or (found.argmax(axis=1) != expected.argmax(axis=1)).any():
         raise errors.Unfit(
             "bad_bundle",
-            f"The golden inputs of {bundle.path} differ by {apart:.2g} on engine {engine.name}; "
-            f"at most {engine.tolerance:g} and the same diagnoses are accepted.",
+            f"The golden inputs of {bundle.path} differ by {apart:.2g}, their out-of-distribution scores by "
+            f"{scores_apart:.2g} on engine {engine.name}; at most {engine.tolerance:g} and the same diagnoses "
+            "are accepted.",
         )
 
 

@@ -42,11 +42,12 @@ class Engine:
 
     def load(self, bundle: bundles.Bundle) -> None:
         with np.load(bundle.path / bundles.GOLDEN) as golden:
-            self._golden, self._probabilities = golden["pixels"], golden["probabilities"]
+            self._golden = golden["pixels"]
+            self._outputs = Outputs(golden["probabilities"], golden["ood_score"])
 
     def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
         if np.array_equal(pixels, self._golden):
-            return Outputs(self._probabilities, np.zeros(len(pixels), np.float32))
+            return self._outputs
         time.sleep(len(pixels) * self._seconds)
         classes = pixels.reshape(len(pixels), -1).mean(axis=1).astype(int) % 7
         return Outputs(np.eye(7, dtype=np.float32)[classes] * 0.93 + 0.01, np.zeros(len(pixels), np.float32))

@@ -16,6 +16,8 @@ from dermq.queue import Queue
 from dermq.settings import Settings
 from tests import fakes, samples
 from worker import claims, model, pipeline
+from worker.engines import Outputs
+from worker.engines.onnx import OnnxEngine
 
 
 @pytest.fixture
@@ -212,6 +214,18 @@ def test_only_images_of_the_loaded_bundle_are_claimed(
 def test_an_unverified_bundle_is_unfit(bundle: bundles.Bundle) -> None:
     with pytest.raises(errors.Unfit, match="golden inputs"):
         model.verify(bundle, fakes.Engine())
+
+
+def test_an_engine_whose_scores_of_strangeness_differ_is_unfit(bundle: bundles.Bundle) -> None:
+    class Careless(OnnxEngine):
+        def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
+            outputs = super().predict(pixels)
+            return Outputs(outputs.probabilities, outputs.ood_scores * np.float32(1.01))
+
+    engine = Careless()
+    engine.load(bundle)
+    with pytest.raises(errors.Unfit, match="out-of-distribution scores"):
+        model.verify(bundle, engine)
 
 
 def test_another_bundle_that_cannot_be_read_stops_nobody(
