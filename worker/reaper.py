@@ -62,6 +62,7 @@ class Reaper:
         self._blobs = blobs
         self._wakeups = wakeups
         self._checked = uuid.UUID(int=0)
+        self._answered = True
 
     def round(self) -> None:
         """Do every duty once, unless another reaper is at it."""
@@ -82,11 +83,19 @@ class Reaper:
                 for duty in duties if alone else ():
                     self._guarded(duty, duty.__name__)
         except (SQLAlchemyError, OSError) as err:
+            self._answered = False
             log.warning("no round this time: %s", err)
 
     def expire_leases(self) -> None:
-        """Give back what lost workers held."""
-        self._each(db.read(self._sessions, claims.expired, _EXPIRED_PAGE), self._expire)
+        """Give back what lost workers held.
+
+        But not in the first round after the database was away: workers that live could not renew their leases either,
+        and do so now.
+        """
+        answered, self._answered = self._answered, False
+        expired = db.read(self._sessions, claims.expired, _EXPIRED_PAGE)
+        self._answered = True
+        self._each(expired if answered else (), self._expire)
 
     def finish_cancels(self) -> None:
         """Sweep cancelled batches whose canceller did not get that far."""
@@ -149,7 +158,12 @@ class Reaper:
         db.transact(self._sessions, lambda session: session.execute(gone))
 
     def _expire(self, token: uuid.UUID) -> None:
-        if db.transact(self._sessions, claims.expire, token):
+        try:
+            expired = db.transact(self._sessions, claims.expire, token)
+        except errors.Transient:
+            self._answered = False
+            raise
+        if expired:
             log.warning("the lease of claim %s ran out; its images are queued again", token)
 
     def _sweep(self, batch_id: uuid.UUID) -> None:

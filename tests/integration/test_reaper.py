@@ -54,6 +54,23 @@ def test_expired_leases_are_given_back_and_waiting_work_is_woken(
     assert wakeups.sent == [Queue.CLASSIFY]
 
 
+def test_a_lease_that_could_not_be_renewed_while_the_database_was_away_gets_a_round_of_grace(
+    sessions: db.Sessions, batch: Batch, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(session: Session, *arguments: Any) -> Any:
+        raise errors.Unavailable("database_unavailable", "The database cannot be reached.")
+
+    fakes.fill(sessions, batch, 3)
+    assert db.transact(sessions, claims.take, claims.Claimant("w", batch.bundle_id, -1.0), 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "expired", away)
+        reaper.round()
+    reaper.round()
+    assert fakes.get(sessions, batch).running == 3, "whoever lives can renew it now"
+    reaper.round()
+    assert fakes.get(sessions, batch).running == 0, "nobody did"
+
+
 def test_a_cancel_that_stopped_halfway_is_finished(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
     fakes.fill(sessions, batch, 3)
     db.transact(sessions, archives.begin, batch.id, batches.new_id())
