@@ -26,7 +26,7 @@ from dermq.lifecycle import IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Base, Batch, Claim, Image, Lab, Prediction, QueueRow
 from dermq.settings import Settings
 from tests import fakes, scenarios
-from worker import claims, entries, unpack
+from worker import claims, entries, fairness, unpack
 from worker.claims import Claimant, ClaimedImage
 from worker.outcomes import Failed
 from worker.reaper import Reaper
@@ -34,8 +34,9 @@ from worker.reaper import Reaper
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = ImageState
 NAMES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=10)
 """Files of an upload: a few names, so that some come twice, with the same bytes or with others."""
+ARCHIVES = ["a" * 64, "b" * 64]
 HEADER = imaging.Header("JPEG", 1, 1)
-EXAMPLES = {"sqlite": 25, "postgresql": 8}
+EXAMPLES = {"sqlite": 80, "postgresql": 20}
 STEPS = 40
 
 
@@ -127,7 +128,7 @@ class Lifecycle(RuleBasedStateMachine):
         for lab in self.labs[1:]:
             self.submit_for(lab, urgent=False, images=9)
 
-    @precondition(lambda self: len(self.batches) < 6)
+    @precondition(lambda self: len(self.batches) < 4)
     @rule(urgent=st.booleans(), images=st.integers(0, 12), draw=st.data())
     def submit(self, urgent: bool, images: int, draw: st.DataObject) -> None:
         self.submit_for(draw.draw(st.sampled_from(self.labs)), urgent=urgent, images=images)
@@ -149,23 +150,25 @@ class Lifecycle(RuleBasedStateMachine):
         self.find_new_images(batch_id)
 
     @precondition(lambda self: self.batches)
-    @rule(draw=st.data(), is_stored=st.booleans())
-    def begin_archive(self, draw: st.DataObject, is_stored: bool) -> None:
+    @rule(draw=st.data(), sha256=st.sampled_from([None, *ARCHIVES]))
+    def begin_archive(self, draw: st.DataObject, sha256: str | None) -> None:
+        """An archive comes in, and wholly so if it has a hash."""
         batch_id, batch = self.a_batch(draw)
         archive_id = batches.new_id()
         with self.expecting(_closed(batch) or ("batch_sealed" if batch.sealed else None)):
             self.do(archives.begin, batch_id, archive_id)
             self.archives[archive_id] = Sent(batch_id)
             batch.idle = False
-            if is_stored:
-                sha256 = archive_id.hex
-                self.do(archives.store, archive_id, cast(Any, File(sha256)), self.blobs)
-                self.archives[archive_id] = Sent(batch_id, ArchiveState.STORED, sha256)
+        if sha256 and archive_id in self.archives:
+            self.store(archive_id, sha256)
 
     @precondition(lambda self: self.archives)
-    @rule(sha256=st.sampled_from(["a" * 64, "b" * 64]), draw=st.data())
+    @rule(sha256=st.sampled_from(ARCHIVES), draw=st.data())
     def store_archive(self, sha256: str, draw: st.DataObject) -> None:
-        archive_id, archive = draw.draw(st.sampled_from(sorted(self.archives.items())))
+        self.store(draw.draw(st.sampled_from(sorted(self.archives))), sha256)
+
+    def store(self, archive_id: uuid.UUID, sha256: str) -> None:
+        archive = self.archives[archive_id]
         batch = self.batches[archive.batch]
         again = archive.sha256 == sha256 and not batch.deleted  # the answer to the first time was lost
         same = [
@@ -258,6 +261,8 @@ class Lifecycle(RuleBasedStateMachine):
             start = max(tags[lab.id], served)  # an idle lab earned no credit
             expected = start + taken[lab.id] / lab.weight if taken[lab.id] else tags[lab.id]
             assert self.tags[lab.id] == pytest.approx(expected)
+            if taken[lab.id]:  # the last turn was a quantum at most, and ``served`` is not behind its start
+                assert self.served >= self.tags[lab.id] - max(1, most // fairness.QUANTA) / lab.weight - 1e-6
 
     @precondition(lambda self: any(image.suspect for image in self.images.values()))
     @rule()
@@ -288,10 +293,10 @@ class Lifecycle(RuleBasedStateMachine):
         self.recorded(held.token, owned, failed=ids[:fails])
 
     @precondition(lambda self: self.waiting())
-    @rule(fails=st.integers(0, 3), are_sealed=st.booleans())
-    def serve(self, fails: int, are_sealed: bool) -> None:
-        """A worker that nothing befalls takes what waits and records all of it; the labs may have sent all."""
-        while lease := self.do(claims.take, self.claimant, 20):
+    @rule(most=st.integers(1, 40), fails=st.integers(0, 3), are_sealed=st.booleans())
+    def serve(self, most: int, fails: int, are_sealed: bool) -> None:
+        """A worker that nothing befalls takes a claim and records all of it; the labs may have sent all."""
+        if lease := self.do(claims.take, self.claimant, most):
             self.hold(lease)
             ids = [image.id for image in lease.images]
             failures = [Failed(each, "undecodable", "damaged") for each in ids[:fails]]
@@ -303,11 +308,12 @@ class Lifecycle(RuleBasedStateMachine):
                 self.do(batches.seal, batch_id)
                 batch.sealed = True
 
-    @precondition(lambda self: any(image.suspect for image in self.waiting()))
-    @rule(times=st.integers(1, 3))
-    def die_over_a_suspect(self, times: int) -> None:
+    @precondition(lambda self: self.waiting())
+    @rule(times=st.integers(1, 5))
+    def die(self, times: int) -> None:
+        """One worker after the other dies over what it took, in the end over one image alone."""
         for _ in range(times):
-            if (lease := self.do(claims.take_suspect, self.claimant)) is not None:
+            if (lease := scenarios.take_next(self.sessions, self.claimant, 3)) is not None:
                 self.hold(lease)
                 self.do(claims.give_back, lease.token, lost=True)
                 self.return_all(lease.token, lost=True)
@@ -340,10 +346,18 @@ class Lifecycle(RuleBasedStateMachine):
     # Unpackers.
 
     @precondition(lambda self: any(archive.sha256 for archive in self.archives.values()))
-    @rule()
-    def claim_archive(self) -> None:
+    @rule(deaths=st.integers(0, 3))
+    def claim_archive(self, deaths: int) -> None:
+        """Some unpackers die over an archive before one goes on."""
+        for _ in range(deaths):
+            if task := self.claim_an_archive():
+                self.do(claims.give_back, task.token, lost=True)
+                self.return_all(task.token, lost=True)
+        self.claim_an_archive()
+
+    def claim_an_archive(self) -> unpack.Task | None:
         stored = [each for each, archive in self.archives.items() if self.is_stored(archive)]
-        task = self.do(unpack.claim, self.runtime)
+        task: unpack.Task | None = self.do(unpack.claim, self.runtime)
         assert (task is not None) == bool(stored)
         if task is not None:
             archive = self.archives[task.archive_id]
@@ -351,6 +365,7 @@ class Lifecycle(RuleBasedStateMachine):
             archive.state, archive.token = ArchiveState.UNPACKING, task.token
             self.live.add(task.token)
             self.held.append(Held(task.token, task=task))
+        return task
 
     @precondition(lambda self: any(held.task for held in self.held))
     @rule(draw=st.data(), names=NAMES)
@@ -416,8 +431,9 @@ class Lifecycle(RuleBasedStateMachine):
         assert {each: tuple(columns) for each, *columns in rows["images"]} == {
             each: (image.state, image.token, image.suspect, image.losses) for each, image in self.images.items()
         }
-        assert {archive.id: (archive.state, archive.claim_token) for archive in rows["archives"]} == {
-            each: (archive.state, archive.token) for each, archive in self.archives.items()
+        assert {each: tuple(columns) for each, *columns in rows["archives"]} == {
+            each: (archive.state, archive.token, archive.losses, archive.next_entry)
+            for each, archive in self.archives.items()
         }
         assert set(rows["claims"]) == self.live
         assert Counter(rows["predicted"]) == {each: 1 for each, image in self.images.items() if image.state is DONE}
@@ -628,7 +644,9 @@ def _rows(session: Any) -> dict[str, Any]:
         "images": session.execute(
             sa.select(Image.id, Image.state, Image.claim_token, Image.suspect, Image.solo_losses)
         ).all(),
-        "archives": session.execute(sa.select(Archive.id, Archive.state, Archive.claim_token)).all(),
+        "archives": session.execute(
+            sa.select(Archive.id, Archive.state, Archive.claim_token, Archive.losses, Archive.next_entry)
+        ).all(),
         "batches": session.execute(sa.select(*Batch.__table__.columns)).all(),
         "claims": session.scalars(sa.select(Claim.token)).all(),
         "predicted": session.scalars(sa.select(Prediction.image_id)).all(),
