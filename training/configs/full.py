@@ -3,8 +3,8 @@
     python -m training train full            (then, after any stop)
     python -m training train full --resume
 
-Cost: about an hour on two idle cores (39 and 22 images a second on an AMD EPYC). It gave accuracy 0.824 and balanced
-accuracy 0.728 on the lesion-disjoint test split; more epochs should give more.
+Cost: about an hour on two idle cores (39 and 22 images a second on an AMD EPYC). Expected on the lesion-disjoint test
+split: accuracy 0.824 and balanced accuracy 0.728, which one run gave; more epochs should give more.
 """
 
 from training import augment
