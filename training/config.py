@@ -73,6 +73,9 @@ class Config:
     plan: Head | Finetune
     split: Literal["lesion", "image"] = "lesion"
     """``image`` draws images at random and so shows lesions of the test images while training: for comparison only."""
+    continues: str | None = None
+    """The run whose last weights this one goes on from, with a rate that rises again (Loshchilov and Hutter, "SGDR:
+    Stochastic Gradient Descent with Warm Restarts", ICLR 2017); ``start`` is what that run began with."""
     seed: int = 1
     augmentation: str = "none"
     """For the card, in words."""

@@ -67,7 +67,7 @@ def export(
         decision=decided,
         out_of_distribution=_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),
         metrics=scored,
-        start_weights=model.START_WEIGHTS[record["config"]["start"]],
+        start_weights=_start_weights(record["config"]),
         config=record["config"],
         augmentation=record["config"]["augmentation"],
         training_data=_training_data(manifest, record["config"].get("split", "lesion")),
@@ -126,6 +126,13 @@ def _out_of_distribution(
         f"against pictures without lesions from scikit-image and scikit-learn, and noise: {'; '.join(parts)}; "
         f"{(lesions > threshold).mean():.1%} of test above the threshold",
     )
+
+
+def _start_weights(config: dict[str, Any]) -> str:
+    start = model.START_WEIGHTS[config["start"]]
+    if continued := config.get("continues"):
+        return f"what the configuration `{continued}` ended with, which itself started from {start}"
+    return start
 
 
 def _training_data(manifest: manifests.Manifest, split: str) -> bundles.TrainingData:

@@ -61,9 +61,11 @@ def train(
             size = phase_size(plan, place.epoch)
             stream = _stream(config, plan, manifest, size, data)
             network = build(size, config.start, dropout=plan.dropout)
+            if state is None and config.continues:
+                network.load_weights(runs.weights(folder.parent / config.continues))
             if state is None and plan.head:
                 _train_head(network, config, plan.head, size, manifest, data, folder)
-            network = compiled(network, plan)
+            network = compiled(_accelerated(network), plan)
             average = restore(network, state)
             end = place.epoch + _epochs_left(plan, place.epoch)
             while place.epoch < end:
@@ -129,6 +131,15 @@ def _train_epoch(
             return False
     bar.close()
     return True
+
+
+def _accelerated(network: Any) -> Any:
+    """``network``, its layers calling PyTorch directly where Keras runs on PyTorch."""
+    if keras.backend.backend() != "torch":
+        return network
+    from training import torch_layers  # here, because PyTorch is no dependency
+
+    return torch_layers.accelerate(network)
 
 
 def learning_rate(plan: Finetune, epochs_done: float) -> float:

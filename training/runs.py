@@ -22,7 +22,7 @@ EPOCH_COLUMNS = (
     *("seconds", "waiting"),
 )
 """``waiting``: the share of the time spent waiting for batches."""
-PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "numpy", "pillow", "onnx", "onnxruntime")
+PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "torch", "numpy", "pillow", "onnx", "onnxruntime")
 
 
 class Taken(Exception):
@@ -56,9 +56,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         text = (folder / RECORD).read_text(encoding="utf-8")
     except FileNotFoundError as err:
-        raise Unfinished(f"{folder} holds no finished epoch; run `python -m training train {folder.name}`.") from err
+        raise _unfinished(folder) from err
     content: dict[str, Any] = json.loads(text)
     return content
+
+
+def weights(folder: Path) -> Path:
+    """The weights after the last finished epoch. Raises Unfinished when there are none."""
+    if not (folder / WEIGHTS).exists():
+        raise _unfinished(folder)
+    return folder / WEIGHTS
 
 
 def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
@@ -120,6 +127,10 @@ def _processor() -> str:
         return platform.processor() or "unknown processor"
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else "unknown processor"
+
+
+def _unfinished(folder: Path) -> Unfinished:
+    return Unfinished(f"{folder} holds no finished epoch; run `python -m training train {folder.name}`.")
 
 
 def _cell(value: float | None) -> str:

@@ -168,7 +168,8 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     network = model.network(32, "none")
     logits = evaluate.predict(onnx_graph.build(model.logits(network)).SerializeToString(), 32, made, "val", data)
     plan = {"class_balance": 0.5}
-    record = {"config": {"plan": plan, "start": "none", "description": "", "augmentation": "none"}}
+    config = {"plan": plan, "start": "none", "continues": "first", "description": "", "augmentation": "none"}
+    record = {"config": config}
     record |= {"hardware": "", "packages": {}, "wall_seconds": 1.0, "git_commit": ""}
     card = export.export(network, record, made, data, folder, name="tiny", version="1").card
     shifted = logits[model.LOGITS] + odds / 2
@@ -179,6 +180,10 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     outputs = evaluate.predict(folder / bundles.ONNX_MODEL, 32, made, "val", data)
     assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(shifted / 2.5), abs=1e-5)
     assert card.out_of_distribution.method == strangeness.METHOD
+    assert (
+        card.start_weights
+        == "what the configuration `first` ended with, which itself started from random initialisation"
+    )
 
 
 def test_a_layer_without_a_translation_is_refused():

@@ -57,6 +57,23 @@ def test_a_stopped_run_goes_on_exactly(tmp_path, epoch, step):
     ]
 
 
+def test_a_run_goes_on_from_the_weights_that_another_ended_with(tmp_path):
+    assert run(tmp_path / "tiny")
+    still = dataclasses.replace(PLAN, phases=(Phase(24, 1),), rate=1e-12, final_rate=1e-12, weight_decay=0.0)
+    assert run(tmp_path / "again", dataclasses.replace(CONFIG, name="again", continues="tiny", plan=still))
+    first, again = checkpoint.load(tmp_path / "tiny"), checkpoint.load(tmp_path / "again")
+    assert (again.place.epoch, len(again.epochs)) == (1, 1)
+    network = samples.network(24, "none")
+    trained = [weight.path for weight in network.trainable_weights]
+    pairs = zip(network.weights, first.average, again.weights, strict=True)
+    assert all(np.allclose(old, new, atol=1e-6) for weight, old, new in pairs if weight.path in trained)
+
+
+def test_a_run_that_would_go_on_from_nothing_says_what_to_run_first(tmp_path):
+    with pytest.raises(runs.Unfinished, match="training train missing"):
+        run(tmp_path / "again", dataclasses.replace(CONFIG, continues="missing"))
+
+
 def test_the_dropout_goes_on_where_it_stopped(tmp_path):
     run(tmp_path / "run", stop=lambda place: place.step == 2)
     state = checkpoint.load(tmp_path / "run")
