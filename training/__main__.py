@@ -117,6 +117,18 @@ def export(options: argparse.Namespace) -> None:
     print(bundle.card.out_of_distribution.model_dump_json(indent=2))
 
 
+def curves(options: argparse.Namespace) -> None:
+    """Draw the epochs of a run, or of runs that went on from each other, in their order."""
+    from training import figures
+
+    tables = [runs.read_epochs(options.runs / run) for run in options.run]
+    restarts = [sum(map(len, tables[:number])) for number in range(1, len(tables))]
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"curves-{'-'.join(options.run)}.png"
+    figures.curves([epoch for table in tables for epoch in table], restarts, path)
+    print(f"In {path}.")
+
+
 def score(options: argparse.Namespace) -> None:
     """Score a run as it was trained, without making a bundle of it, beside the published figures."""
     from training import calibrate, evaluate, model, onnx_graph, tables
@@ -181,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", default="ham10000-b1")
     command.add_argument("--version", required=True)
     command.add_argument("--current", action="store_true", help="make it the bundle that ships")
+    command = _command(commands, curves)
+    command.add_argument("run", nargs="+", help="the names of runs with a finished epoch")
     command = _command(commands, score)
     command.add_argument("run", help="the name of a run with a finished epoch")
     command.add_argument("--split", choices=manifests.SPLITS, default="test")

@@ -113,6 +113,24 @@ def worst(
     _save(figure, path)
 
 
+def curves(epochs: Sequence[dict[str, float]], restarts: Sequence[int], path: Path) -> None:
+    """Loss and accuracy by epoch, in training and on val; a line stands where a run went on from another."""
+    figure, (losses, rates) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, lines in (
+        (losses, {"loss": "training", "val_loss": "val"}),
+        (rates, {"accuracy": "training", "val_accuracy": "val", "val_balanced_accuracy": "val, balanced"}),
+    ):
+        for (column, label), colour in zip(lines.items(), COLOURS, strict=False):
+            axes.plot([epoch[column] for epoch in epochs], color=colour, marker=".", label=label)
+        for restart in restarts:
+            axes.axvline(restart - 0.5, color="grey", linestyle=":")
+        axes.set_xlabel("epoch")
+        axes.legend()
+    losses.set_ylabel("loss")
+    rates.set_ylabel("accuracy")
+    _save(figure, path)
+
+
 def counts(panels: dict[str, dict[str, int]], path: Path) -> None:
     """Counts as bars, a panel for each trait."""
     heights = [len(values) + 1.5 for values in panels.values()]

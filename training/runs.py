@@ -79,6 +79,15 @@ def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
     (folder / EPOCHS_MARKDOWN).write_text(text, encoding="utf-8")
 
 
+def read_epochs(folder: Path) -> list[dict[str, float]]:
+    """What ``write_epochs`` wrote. Raises Unfinished when nothing is there yet."""
+    try:
+        with (folder / EPOCHS_CSV).open(newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError as err:
+        raise _unfinished(folder) from err
+
+
 def write_events(folder: Path, epoch: dict[str, float]) -> None:
     """Add an epoch to what `tensorboard --logdir runs` shows."""
     from tensorboard.summary import Writer  # here, because it is slow to import and only long runs need it

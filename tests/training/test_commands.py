@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dermq import bundles
 from tests.training import samples
@@ -40,6 +41,9 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert training("score", "smoke") == 0
     assert re.search(r"^\| published \| 0.843 \| 0.73 .*\n\| smoke on test \| 0\.", capsys.readouterr().out, re.M)
     assert Path("out/smoke-on-test/assessment.json").exists()
+    assert training("curves", "smoke", "smoke") == 0
+    with Image.open("out/curves-smoke-smoke.png") as figure:
+        assert figure.width > figure.height > 400
     assert np.load(bundle.path / bundles.GOLDEN)["probabilities"].shape == (8, 7)
 
 
@@ -66,6 +70,7 @@ def test_a_card_that_states_other_figures_is_told(training, capsys):
         (("train", "unheard-of"), "No configuration 'unheard-of'"),
         (("train", "smoke"), "run `python -m training prepare` first"),
         (("export", "smoke", "--version", "1"), "holds no finished epoch"),
+        (("curves", "smoke"), "holds no finished epoch"),
         (("prepare", "--metadata", "metadata.csv", "absent.zip"), "absent.zip"),
     ],
 )
