@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, errors
+from dermq import arrivals, batches, errors
 from dermq.blobs import Blobs, Incoming
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive
@@ -50,7 +50,7 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
     """Keep a wholly received archive for unpacking; the flag says whether it is new to its batch.
 
     Identical bytes are a no-op: the archive that the batch has already is returned. Raises Conflict when the batch
-    was cancelled meanwhile.
+    was cancelled meanwhile, Transient as ``arrivals.keep`` does.
     """
     archive = lock(session, archive_id)
     if archive is None:
@@ -65,7 +65,7 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
         session.delete(archive)
         batch.archives_open -= 1
     else:
-        blobs.put(archive.batch_id, [file])
+        arrivals.keep(session, blobs, archive.batch_id, [file])
         archive.state = ArchiveState.STORED
         archive.sha256 = file.sha256
         archive.bytes = file.bytes

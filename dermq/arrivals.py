@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 from dermq import batches, errors, imaging, models
 from dermq.blobs import Blobs, Incoming
 from dermq.lifecycle import ImageState
-from dermq.models import Batch, Image, Lab, Refusal
+from dermq.models import Archive, Batch, Image, Lab, Refusal
 from dermq.settings import Settings
 
+_WITH_FILES = (sa.select(Image.id), sa.select(Archive.id).where(Archive.sha256.is_not(None)))
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -136,7 +137,7 @@ def receive(
             room = room.less_one()
         verdicts.append(verdict)
     if fresh:
-        blobs.put(batch_id, [arrival.file for arrival, _ in fresh])
+        keep(session, blobs, batch_id, [arrival.file for arrival, _ in fresh])
         session.execute(sa.insert(Image), [_image_row(batch_id, arrival, position) for arrival, position in fresh])
         batch.received += len(fresh)
         batch.queued += len(fresh)
@@ -145,6 +146,16 @@ def receive(
         _add_refusal(session, batch, name, error, archive_id)
     batches.changed(batch, touched=True)
     return verdicts
+
+
+def keep(session: Session, blobs: Blobs, batch_id: uuid.UUID, files: Sequence[Incoming]) -> None:
+    """Put files of a batch into the store; the first files of all begin it.
+
+    Raises Transient when there were files before and the store is not the one that has them.
+    """
+    if not blobs.begun() and not any(session.scalar(sa.select(one.limit(1).exists())) for one in _WITH_FILES):
+        blobs.begin()
+    blobs.put(batch_id, files)
 
 
 def refuse(

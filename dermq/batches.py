@@ -247,10 +247,16 @@ def retry(session: Session, batch_id: uuid.UUID) -> int:
     return len(failed)
 
 
-def mark_deleted(session: Session, batch_id: uuid.UUID, *, actor: str = "lab") -> None:
-    """Hide a batch for good; ``purge_page`` and the blob store then remove it. Safe to do twice."""
+def mark_deleted(
+    session: Session, batch_id: uuid.UUID, *, actor: str = "lab", finished_before: datetime | None = None
+) -> None:
+    """Hide a batch for good; ``purge_page`` and the blob store then remove it. Safe to do twice.
+
+    With ``finished_before`` only a batch that is finished since before then, and was not retried meanwhile.
+    """
     for batch in lock_all(session, [batch_id]):
-        if batch.deleted_at is None:
+        kept = finished_before and (batch.finished_at is None or batch.finished_at >= finished_before)
+        if batch.deleted_at is None and not kept:
             now = datetime.now(UTC)
             batch.deleted_at = now
             batch.cancelled_at = batch.cancelled_at or now

@@ -64,6 +64,16 @@ class Blobs:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def begun(self) -> bool:
+        """Whether this is a store, and not the empty folder that one is mounted over."""
+        return (self.root / _MARKER).is_file()
+
+    def begin(self) -> None:
+        """Make this folder a store; to be called before it holds its first file, and never again."""
+        with translated():
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / _MARKER).touch()
+
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Incoming]:
         """A new incoming file, removed at the end of the block unless it was put in its place."""
@@ -77,16 +87,22 @@ class Blobs:
             file.discard()
 
     def put(self, batch: uuid.UUID, files: Iterable[Incoming]) -> None:
-        """Move finished incoming files to their places, durably. Safe to do twice."""
+        """Move finished incoming files to their places, durably. Safe to do twice.
+
+        Raises Transient where no store was begun: on a disk that is not mounted, files would be lost.
+        """
         folder = self.root / str(batch)
         with translated():
+            self._expect_begun()
+            new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            (self.root / _MARKER).touch()
             for file in files:
                 with contextlib.suppress(FileNotFoundError):  # moved by an earlier run of the same transaction
                     file.path.rename(folder / file.sha256)
                 (folder / file.sha256).stat()  # and not collected since as an orphan
             _sync(folder)
+            if new:
+                _sync(self.root)
 
     def put_thumbnail(self, batch: uuid.UUID, sha256: str, jpeg: bytes) -> None:
         """Keep the thumbnail of an image. It can be made again, so it is not made durable."""
@@ -131,8 +147,9 @@ class Blobs:
         with translated(), self.incoming() as file:
             file.write(b"probe")
             file.finish()
-            if not (self.root / _MARKER).is_file() or file.path.read_bytes() != b"probe":
-                raise errors.Transient("storage_failed", f"The storage at {self.root} is not the one used before.")
+            self._expect_begun()
+            if file.path.read_bytes() != b"probe":
+                raise errors.Transient("storage_failed", f"The storage at {self.root} does not keep what it is given.")
 
     def delete_stale_incoming(self, *, older_than_seconds: float) -> int:
         """Remove incoming files of programs that died, and say how many."""
@@ -140,6 +157,14 @@ class Blobs:
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)
+
+    def _expect_begun(self) -> None:
+        if not self.begun():
+            raise errors.Transient(
+                "storage_failed",
+                f"The storage at {self.root} is not the one used before: a disk is not mounted, or a restored copy "
+                f"lacks its file {_MARKER}. Nothing was stored.",
+            )
 
     def _path(self, batch: uuid.UUID, name: str) -> Path:
         return self.root / str(batch) / name

@@ -132,7 +132,9 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def blobs(settings: Settings) -> Blobs:
-    return Blobs(settings.blobs)
+    found = Blobs(settings.blobs)
+    found.begin()  # tests put rows beside it before any file
+    return found
 
 
 @pytest.fixture

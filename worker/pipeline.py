@@ -7,7 +7,7 @@ Here, and in ``web.errors``, the class of an error decides what is done about it
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +31,10 @@ ENGINE_LOSSES = 3
 """After so many in a row the process ends, so that a new one finds the device afresh."""
 PAUSE_SECONDS = (1.0, 30.0)
 """Least and greatest pause after a fault of the surroundings; it doubles from one fault to the next."""
+
+
+STOP_LOOK_SECONDS = 0.1
+"""How often a worker that waits for a decoder looks whether it is to stop."""
 
 
 class EngineLost(errors.Transient):
@@ -167,7 +171,8 @@ class _Line:
                     return
                 self._record(held, self._predict(step))
                 self._get_on()
-            self._let_go(held)
+            if not self._stop.requested:  # else a step may have been cut short
+                self._let_go(held)
         except LeaseLost as err:
             log.warning("%s", err)
             self._let_go(held)
@@ -178,11 +183,15 @@ class _Line:
     def _predict(self, step: Sequence[tuple[ClaimedImage, Future[Pixels]]]) -> list[Outcome]:
         ready: list[tuple[ClaimedImage, Pixels]] = []
         found: list[Outcome] = []
-        for image, future in step:
+        for image, future in self._decoded(step):
             try:
                 ready.append((image, future.result()))
             except errors.Permanent as err:
                 found.append(Failed(image.id, err.code, err.detail))
+            except (errors.DermqError, MemoryError):
+                raise
+            except Exception as err:  # of whatever kind: tried alone, the image that raises it is found and fails
+                raise Poisoned(f"decoding failed unexpectedly: {err!r}") from err
             self._get_on()  # decoding is progress as well
         if not ready:
             return found
@@ -194,6 +203,17 @@ class _Line:
             found.append(outcomes.predicted(image.id, probabilities, float(score), milliseconds, self._provenance))
         return found
 
+    def _decoded(
+        self, step: Sequence[tuple[ClaimedImage, Future[Pixels]]]
+    ) -> Iterator[tuple[ClaimedImage, Future[Pixels]]]:
+        """The images of a step as they are decoded; up to the first that is not when the worker is to stop."""
+        for image, future in step:
+            while not future.done():
+                if self._stop.requested:
+                    return
+                wait([future], timeout=STOP_LOOK_SECONDS)
+            yield image, future
+
     def _engine_outputs(self, pixels: Pixels) -> Outputs:
         """Predict; when the engine fails, the golden inputs tell whether the engine or the images are to blame."""
         try:
@@ -204,7 +224,7 @@ class _Line:
             log.exception("the engine failed over %d images", len(pixels))
             self._verify_again()
             raise Poisoned(str(err)) from err
-        if not np.isfinite(outputs.probabilities).all():
+        if not (np.isfinite(outputs.probabilities).all() and np.isfinite(outputs.ood_scores).all()):
             self._verify_again()
             raise Poisoned("the engine gives no numbers for these images")
         return outputs
@@ -248,6 +268,7 @@ class _Line:
                 if time.monotonic() > until or self._stop.requested:
                     raise
                 log.warning("writing again in %.0f s: %s", pause, err)
+                self._get_on()  # waiting is meant: the lease is renewed as soon as the database is back
                 _pause(self._runtime, pause, self._stop)
                 pause = min(2 * pause, PAUSE_SECONDS[1])
 

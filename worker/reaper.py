@@ -129,7 +129,8 @@ class Reaper:
         """Delete batches that ended longer ago than they are kept; ``finish_deletes`` removes them next round."""
         if self._settings.retention_days:
             limit = datetime.now(UTC) - timedelta(days=self._settings.retention_days)
-            self._each(self._batches(Batch.finished_at < limit, Batch.deleted_at.is_(None)), self._mark_deleted)
+            old = self._batches(Batch.finished_at < limit, Batch.deleted_at.is_(None))
+            self._each(old, partial(self._mark_deleted, limit))
 
     def remove_orphan_blobs(self) -> None:
         """Remove blobs that no batch owns and incoming files that nobody writes."""
@@ -186,8 +187,8 @@ class Reaper:
         error = errors.Conflict("upload_abandoned", "The upload ended before the archive was whole; send it again.")
         db.transact(self._sessions, archives.abandon, archive_id, error)
 
-    def _mark_deleted(self, batch_id: uuid.UUID) -> None:
-        db.transact(self._sessions, batches.mark_deleted, batch_id, actor="reaper")
+    def _mark_deleted(self, limit: datetime, batch_id: uuid.UUID) -> None:
+        db.transact(self._sessions, batches.mark_deleted, batch_id, actor="reaper", finished_before=limit)
 
     def _check(self, batch_id: uuid.UUID) -> None:
         audit = conservation.audit(self._sessions, self._blobs, batch_id)

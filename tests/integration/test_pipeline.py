@@ -1,15 +1,22 @@
 """The pipeline with a fake engine: every image ends once, whatever the engine and the files do."""
 
+import os
 import shutil
+import signal
+import threading
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from sqlalchemy.orm import Session
 
-from dermq import batches, bundles, db, errors
+from dermq import batches, bundles, db, errors, imaging
 from dermq.blobs import THUMBNAIL, Blobs
 from dermq.models import Batch, Lab
 from dermq.queue import Queue
@@ -85,6 +92,89 @@ def test_an_image_that_exhausts_memory_fails_alone(
     assert [image.error_code for image in fakes.images(sessions, batch)] == [None] * 6 + ["worker_lost"]
 
 
+def test_an_image_that_decoding_did_not_foresee_fails_alone(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
+    fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
+    thumbnail = imaging.thumbnail
+
+    def odd(image: Image.Image) -> bytes:
+        return thumbnail(image) if image.getbbox() else b""[1:][0]  # type: ignore[return-value]  # an IndexError
+
+    monkeypatch.setattr(imaging, "thumbnail", odd)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert counts(fakes.get(sessions, batch)) == (7, 0, 0, 6, 1)
+    assert [image.error_code for image in fakes.images(sessions, batch)] == [None] * 6 + ["worker_lost"]
+
+
+def test_a_score_that_is_no_number_is_not_recorded(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model, "verify", lambda *_: None)  # the golden inputs come out right
+
+    class Odd(fakes.Engine):
+        def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
+            found = super().predict(pixels)
+            black = pixels.reshape(len(pixels), -1).max(axis=1) == 0
+            return Outputs(found.probabilities, np.where(black, np.float32("nan"), found.ood_scores))
+
+    black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
+    fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, Odd()))
+    assert counts(fakes.get(sessions, batch)) == (7, 0, 0, 6, 1)
+
+
+def test_a_stop_does_not_wait_for_a_slow_decoder(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
+    pictures = list(fakes.pictures(7).items())
+    fakes.add(sessions, blobs, small, batch, dict([*pictures[:5], ("black.png", black), *pictures[5:]]))
+    given_back, thumbnail, give_back = threading.Event(), imaging.thumbnail, claims.give_back
+
+    def slow(image: Image.Image) -> bytes:
+        if image.getbbox() is None:
+            assert _eventually(lambda: fakes.get(sessions, batch).done == 4)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert given_back.wait(20)
+        return thumbnail(image)
+
+    def told(*arguments: Any, **options: Any) -> None:
+        give_back(*arguments, **options)
+        given_back.set()
+
+    monkeypatch.setattr(imaging, "thumbnail", slow)
+    monkeypatch.setattr(claims, "give_back", told)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    found = fakes.get(sessions, batch)
+    assert given_back.is_set() and found.running == 0
+    assert (found.queued, found.done) in {(3, 5), (4, 4)}, "the first step, and what was decoded before the slow one"
+    assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
+def _eventually(true: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 20
+    while not true() and time.monotonic() < until:
+        time.sleep(0.05)
+    return true()
+
+
 def test_a_fault_of_the_storage_charges_no_image(
     sessions: db.Sessions,
     blobs: Blobs,
@@ -96,6 +186,8 @@ def test_a_fault_of_the_storage_charges_no_image(
     monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.1, 0.1))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
     away = blobs.root.rename(blobs.root.with_name("not mounted"))
+    with pytest.raises(errors.Transient, match="not the one used before"):  # must not make it look like the store
+        fakes.add(sessions, blobs, small, batch, {"late.png": samples.encoded(samples.picture(), "PNG")})
     runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 1.0}), sessions, blobs, bundle, fakes.Engine())
     pipeline.drain(runtime)
     assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)

@@ -4,6 +4,7 @@ import os
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,25 @@ def test_batches_are_deleted_when_their_time_is_over(
         reaper.round()
         reaper.round()
         assert (db.read(sessions, lambda session: session.get(Batch, batch.id)) is not None) is left
+
+
+def test_a_batch_that_was_retried_meanwhile_is_not_deleted(sessions: db.Sessions, batch: Batch) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    for finished_at, deleted in ((None, False), (datetime.now(UTC), False), (long_ago - timedelta(days=1), True)):
+        update(sessions, Batch, finished_at=finished_at)
+        db.transact(sessions, batches.mark_deleted, batch.id, finished_before=long_ago)
+        assert (fakes.get(sessions, batch).deleted_at is not None) is deleted
+
+
+def test_the_first_files_of_all_begin_the_store_and_no_others(
+    sessions: db.Sessions, settings: Settings, batch: Batch, tmp_path: Path
+) -> None:
+    first, other = Blobs(tmp_path / "first"), Blobs(tmp_path / "other")
+    fakes.add(sessions, first, settings, batch, fakes.pictures(1))
+    first.probe()
+    with pytest.raises(errors.Transient, match="Nothing was stored"):
+        fakes.add(sessions, other, settings, batch, fakes.pictures(2))
+    assert fakes.get(sessions, batch).received == 1
 
 
 def test_orphan_blobs_are_removed_and_others_kept(
