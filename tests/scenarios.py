@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -330,10 +331,20 @@ def an_old_failure_is_retried_while_a_lab_arrives(sessions: db.Sessions, bundle:
         db.transact(sessions, claims.record, lease.token, failures)
     submit(sessions, bundle, "steady", 5_000)
     _serve(sessions, who, 10)
-    retried = threading.Thread(target=lambda: db.transact(sessions, batches.retry, old.id))
-    retried.start()
-    _, brought = submit(sessions, bundle, "late", 10)
-    retried.join()
+    retrying = threading.Event()
+
+    def retry(session: Session) -> int:
+        count = batches.retry(session, old.id)
+        retrying.set()
+        time.sleep(0.3)  # so that a claim and the new lab meet the open retry
+        return count
+
+    with ThreadPoolExecutor(1) as aside:
+        retried = aside.submit(db.transact, sessions, retry)
+        retrying.wait(30)
+        _serve(sessions, who, 1)
+        _, brought = submit(sessions, bundle, "late", 10)
+        assert retried.result() == 1_000
     return arrive(sessions, who, brought, others=2)
 
 

@@ -47,10 +47,11 @@ class Bench:
     def system(self, database: str, disk_bytes: int | None) -> Iterator[System]:
         """A fresh system on an empty, migrated database."""
         with (
+            tempfile.TemporaryDirectory(prefix="dermq-chaos-logs-") as logs,
             _folder(disk_bytes) as folder,
             servers.Valkey() as valkey,
             self._database(database, folder) as url,
-            System(folder, url, valkey) as system,
+            System(folder, Path(logs), url, valkey) as system,
         ):
             system.postgresql = self._postgresql if database == "postgresql" else None
             yield system
@@ -116,11 +117,13 @@ def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
             try:
                 canary = None if fault.rows_only else system.canary()
                 found = fault.run(system, scale)
-                told, lost, census = found.done, found.seconds_lost, Census(found.rows, 0, 0, {}, [])
-                if canary is not None:
+                told, lost = found.done, found.seconds_lost
+                if canary is None:
+                    census = system.census_of_rows(found.rows)
+                else:
                     system.finish(canary)
                     census = system.census(found.batches | expected(canary, images=CANARIES))
-                    broken = _breach(census, found.failed)
+                broken = _breach(census, found.failed)
             except Exception:
                 _show_logs(system)
                 raise
@@ -145,7 +148,7 @@ def _breach(census: Census, failed: int) -> str:
 
 
 def _show_logs(system: System) -> None:
-    for log in sorted(system.folder.glob("*.log")):
+    for log in sorted(system.logs.glob("*.log")):
         tail = log.read_text(errors="replace").splitlines()[-60:]
         print(f"-- {log.name}", *tail, sep="\n   ", file=sys.stderr)
 

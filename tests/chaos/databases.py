@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -45,19 +46,42 @@ def postgresql_restarted(system: System, scale: Scale) -> Told:
 @fault("PostgreSQL cuts every connection, again and again", databases=POSTGRESQL)
 def connections_cut(system: System, scale: Scale) -> Told:
     system.start("reaper")
+    system.start_web()
     system.start_ready(Queue.CLASSIFY, 2, images_per_second=_SPEED / 2)
-    started, cuts = time.monotonic(), 0
+    uploads, files, sent = system.create(), list(images(1000).values()), 0
+    started = time.monotonic()
     batch = system.submit(images(scale.images))
+    with _cutting(system) as cuts:
+        while system.ended(batch) < scale.images * 3 // 4:
+            status = system.insist(uploads, f"{sent}.jpg", files[sent % len(files)])
+            expect(status in (200, 202), f"an upload answered {status}")
+            sent += 1
+    system.seal(uploads)
+    system.finish(batch, uploads)
+    expect(len(cuts) >= 3 and sent >= 3, f"only {len(cuts)} cuts and {sent} uploads before the work was done")
+    told = f"{len(cuts)} times all connections of web, reaper and two workers; {sent} uploads meanwhile, each kept once"
+    counts = {batch.id: scale.images, uploads: sent}
+    return Told(told, counts, beyond(started, scale.images + sent, _SPEED))
+
+
+@contextlib.contextmanager
+def _cutting(system: System) -> Iterator[list[int]]:
+    """Cut every connection twice a second; gives how many were there each time."""
     admin = sa.create_engine(system.sessions.engine.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    while system.ended(batch) < scale.images * 3 // 4:
-        with admin.connect() as connection:
-            connection.execute(_CUT)
-        cuts += 1
-        time.sleep(0.5)
-    system.finish(batch)
-    expect(cuts >= 3, f"only {cuts} cuts before the work was done")
-    told = f"{cuts} times all connections of web, reaper and two workers"
-    return Told(told, expected(batch, images=scale.images), beyond(started, scale.images, _SPEED))
+    ended, cuts = threading.Event(), list[int]()
+
+    def cut() -> None:
+        while not ended.wait(0.5):
+            with admin.connect() as connection:
+                cuts.append(len(connection.execute(_CUT).all()))
+
+    with ThreadPoolExecutor(1) as cutter:
+        cutting = cutter.submit(cut)
+        try:
+            yield cuts
+        finally:
+            ended.set()
+    cutting.result()
 
 
 @fault("A snapshot held open during upload and claim", databases=POSTGRESQL, short=POSTGRESQL)

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import quote
 
 import psutil
@@ -28,7 +28,7 @@ from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
 from dermq.queue import Queue, Wakeups
 from dermq.settings import ROOT, Settings
-from tests import fakes, servers
+from tests import fakes, scenarios, servers
 from tests.chaos import worker
 from tests.conftest import SHARED
 
@@ -44,6 +44,8 @@ SHORT = {
 """Settings that make of minutes seconds; the proportions between them stay those of the defaults."""
 _KEEPER_SECONDS = 0.05
 CANARIES = 10
+_MOST_AUDITED_ROWS = 200_000
+"""The audit of 100,000 takes 2 seconds."""
 _FINAL = (ImageState.DONE, ImageState.FAILED, ImageState.CANCELLED)
 
 
@@ -120,12 +122,13 @@ class Program:
 class System:
     """Database, Valkey, blobs and the programs that were started on them."""
 
-    def __init__(self, folder: Path, database_url: str, valkey: servers.Valkey, **changes: Any) -> None:
+    def __init__(self, folder: Path, logs: Path, database_url: str, valkey: servers.Valkey) -> None:
         self.folder = folder
+        self.logs = logs
+        """Elsewhere, for the disk with ``folder`` may be full."""
         self.valkey = valkey
-        said = SHORT | changes
         self.settings = Settings(
-            var_dir=folder / "var", database_url=database_url, redis_url=valkey.url, port=servers.free_port(), **said
+            var_dir=folder / "var", database_url=database_url, redis_url=valkey.url, port=servers.free_port(), **SHORT
         )
         self.sessions = db.Sessions(database_url)
         self.bundle = bundles.current(ROOT / "bundles")
@@ -159,7 +162,7 @@ class System:
         command = [sys.executable, "-m", "tests.chaos.worker", program]
         if program == "web":
             command = [sys.executable, "-m", "gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
-        started = Program(command, environment, self.folder / f"{program}.log")
+        started = Program(command, environment, self.logs / f"{program}.log")
         self.programs.append(started)
         return started
 
@@ -239,6 +242,26 @@ class System:
         breaches = [finding.detail for audit in audits for finding in audit.findings]
         return Census(sum(states.values()), lost, doubled, states, breaches)
 
+    def census_of_rows(self, expected: int) -> Census:
+        """Count all images of a database whose rows have no files, and audit its batches but for the files.
+
+        More than ``_MOST_AUDITED_ROWS`` are only counted.
+        """
+        states, predictions = db.read(self.sessions, _count)
+        rows = sum(states.values())
+        doubled = max(0, rows - expected) + max(0, predictions - states.get(ImageState.DONE, 0))
+        every = db.read(self.sessions, lambda session: list(session.scalars(sa.select(Batch.id))))
+        names = cast(Any, scenarios.Names())
+        audited = every if rows <= _MOST_AUDITED_ROWS else []
+        audits = [conservation.audit(self.sessions, names, batch_id) for batch_id in audited]
+        breaches = [finding.detail for audit in audits for finding in audit.findings]
+        by_state = {state.value: count for state, count in states.items()}
+        return Census(rows, max(0, expected - rows), doubled, by_state, breaches)
+
+    def log(self, program: str) -> str:
+        """What all processes of a program have logged."""
+        return (self.logs / f"{program}.log").read_text(errors="replace")
+
     @cached_property
     def token(self) -> str:
         """A token of a lab called ``web``, which ``client`` uses."""
@@ -273,6 +296,15 @@ class System:
         """Add one image through the API."""
         return self.call("PUT", f"/api/v1/batches/{batch_id}/images?name={quote(name)}", data, "image/jpeg")
 
+    def insist(self, batch_id: uuid.UUID, name: str, data: bytes) -> int:
+        """Add one image through the API, again and again until there is an answer about it."""
+        for _ in range(200):
+            status, _answer = self.put(batch_id, name, data)
+            if status not in (0, 503):
+                return status
+            time.sleep(0.1)
+        return 0
+
     def seal(self, batch_id: uuid.UUID) -> None:
         """Seal through the API."""
         status, answer = self.call("POST", f"/api/v1/batches/{batch_id}/seal")
@@ -280,9 +312,11 @@ class System:
             raise Gone(f"sealing answered {status}: {answer}")
 
 
-def _count(session: Any, batch_id: uuid.UUID) -> tuple[dict[ImageState, int], int]:
-    by_state = sa.select(Image.state, sa.func.count()).where(Image.batch_id == batch_id).group_by(Image.state)
-    predictions = sa.select(sa.func.count()).select_from(Prediction).join(Image).where(Image.batch_id == batch_id)
+def _count(session: Any, batch_id: uuid.UUID | None = None) -> tuple[dict[ImageState, int], int]:
+    """Images by state, and predictions, of a batch or of all."""
+    wanted = sa.true() if batch_id is None else Image.batch_id == batch_id
+    by_state = sa.select(Image.state, sa.func.count()).where(wanted).group_by(Image.state)
+    predictions = sa.select(sa.func.count()).select_from(Prediction).join(Image).where(wanted)
     return dict(session.execute(by_state).tuples().all()), session.scalar(predictions) or 0
 
 

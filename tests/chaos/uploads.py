@@ -1,5 +1,6 @@
 """Uploads that meet a dying web, and disks that are full."""
 
+import re
 import shutil
 import signal
 import threading
@@ -18,6 +19,8 @@ from tests.chaos.system import System, images, until
 _CLIENTS = 24
 _DISK_BYTES = 24_000_000
 _LEFT_BYTES = 1_500_000
+_FULL = r"writing again in .*The database's disk is full"
+"""What a worker logs when it can record nothing for want of room."""
 
 
 @fault("SIGKILL the web in the middle of concurrent uploads", short=("sqlite",))
@@ -46,7 +49,7 @@ def web_killed(system: System, scale: Scale) -> Told:
     started = time.monotonic()
     with ThreadPoolExecutor(_CLIENTS) as clients:
         answers = dict(
-            zip(files, clients.map(lambda name: _insist(system, batch, name, files[name]), files), strict=True)
+            zip(files, clients.map(lambda name: system.insist(batch, name, files[name]), files), strict=True)
         )
     seconds = time.monotonic() - started
     accepted = {name for name, status in answers.items() if status in (200, 202)}
@@ -60,16 +63,6 @@ def web_killed(system: System, scale: Scale) -> Told:
         f"{kills} kills, {len(files)} uploads, {_CLIENTS} clients, {seconds:.1f} s; each accepted once, no refused one"
     )
     return Told(told, {batch: len(accepted)})
-
-
-def _insist(system: System, batch: uuid.UUID, name: str, data: bytes) -> int:
-    """Send a file until there is an answer about it."""
-    for _ in range(200):
-        status, _answer = system.put(batch, name, data)
-        if status not in (0, 503):
-            return status
-        time.sleep(0.1)
-    return 0
 
 
 @fault("A full disk while uploading and while recording", short=("sqlite",), disk_bytes=_DISK_BYTES)
@@ -87,6 +80,8 @@ def disk_full(system: System, scale: Scale) -> Told:
     full = time.monotonic()
     expect(answer[0] == 507 and "detail" in answer[1], f"a full disk answered {answer}")
     time.sleep(5)  # workers want to record, and cannot where the database is on this disk
+    met = len(re.findall(_FULL, system.log("classify")))
+    expect((met > 0) == (system.postgresql is None), f"{met} records found the database full")
     ballast.unlink()
     freed, ended = time.monotonic(), system.ended(batch)
     until(lambda: system.ended(batch) > ended, 60, "recording goes on once there is space")
@@ -97,7 +92,10 @@ def disk_full(system: System, scale: Scale) -> Told:
     system.finish(batch)
     rows = _names(system, batch)
     expect(rows == [name for name, _ in files[: accepted + 1]], f"{len(rows)} rows, {accepted + 1} accepted")
-    told = f"507 after {accepted} images; full for {freed - full:.0f} s; recording {resumed:.1f} s after; none lost"
+    told = (
+        f"507 after {accepted} images; full for {freed - full:.0f} s; {met} records found the database full; "
+        f"recording {resumed:.1f} s after; none lost"
+    )
     return Told(told, {batch: accepted + 1}, seconds_lost=resumed)
 
 
