@@ -117,6 +117,20 @@ def export(options: argparse.Namespace) -> None:
     print(bundle.card.out_of_distribution.model_dump_json(indent=2))
 
 
+def soup(options: argparse.Namespace) -> None:
+    """Average the weights of runs that went on from each other into a run of its own."""
+    from training import model
+    from training import soup as soups
+
+    folders = [options.runs / run for run in options.run]
+    folder = options.runs / f"soup-{'-'.join(options.run)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    network = model.network(soups.record(folders, folder)["size"], "none")
+    soups.mean(network, folders)
+    network.save_weights(folder / runs.WEIGHTS)
+    print(f"In {folder}; score each on val before taking it: `python -m training score {folder.name} --split val`.")
+
+
 def curves(options: argparse.Namespace) -> None:
     """Draw the epochs of a run, or of runs that went on from each other, in their order."""
     from training import figures
@@ -193,6 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", default="ham10000-b1")
     command.add_argument("--version", required=True)
     command.add_argument("--current", action="store_true", help="make it the bundle that ships")
+    command = _command(commands, soup)
+    command.add_argument("run", nargs="+", help="the names of runs with a finished epoch")
     command = _command(commands, curves)
     command.add_argument("run", nargs="+", help="the names of runs with a finished epoch")
     command = _command(commands, score)

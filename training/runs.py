@@ -48,6 +48,11 @@ def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: flo
         "packages": packages(),
         "git_commit": git_commit(),
     }
+    write_record(folder, content)
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` where ``read_record`` reads it."""
     (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

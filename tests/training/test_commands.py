@@ -39,8 +39,14 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert card.decision.tau in decision.TAUS
     assert training("evaluate") == 0
     assert training("score", "smoke") == 0
-    assert re.search(r"^\| published \| 0.843 \| 0.73 .*\n\| smoke on test \| 0\.", capsys.readouterr().out, re.M)
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| published \| 0.843 \| 0.73 .*\n\| smoke on test \| 0\.", printed, re.M)
+    scored = re.findall(r"^\| smoke on test \| (.+)$", printed, re.M)
     assert Path("out/smoke-on-test/assessment.json").exists()
+    assert training("soup", "smoke", "smoke") == 0
+    assert training("score", "soup-smoke-smoke") == 0
+    mean = re.findall(r"^\| soup-smoke-smoke on test \| (.+)$", capsys.readouterr().out, re.M)
+    assert len(mean) == 1 and mean == scored, "the mean of a network and itself is that network"
     assert training("curves", "smoke", "smoke") == 0
     with Image.open("out/curves-smoke-smoke.png") as figure:
         assert figure.width > figure.height > 400
