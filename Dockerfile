@@ -10,15 +10,15 @@ WORKDIR /opt/dermq
 
 FROM base AS web-packages
 COPY requirements/web.txt requirements/
-RUN python -m venv /opt/venv && /opt/venv/bin/python -m pip install --require-hashes -r requirements/web.txt
+RUN python -m venv /opt/venv && /opt/venv/bin/python -m pip install --no-deps --require-hashes -r requirements/web.txt
 
 FROM base AS cpu-packages
 COPY requirements/cpu.txt requirements/
-RUN python -m venv /opt/venv && /opt/venv/bin/python -m pip install --require-hashes -r requirements/cpu.txt
+RUN python -m venv /opt/venv && /opt/venv/bin/python -m pip install --no-deps --require-hashes -r requirements/cpu.txt
 
 FROM base AS gpu-packages
 COPY requirements/gpu.txt requirements/
-RUN python -m venv /opt/venv && /opt/venv/bin/python -m pip install --require-hashes -r requirements/gpu.txt
+RUN python -m venv /opt/venv && /opt/venv/bin/python -m pip install --no-deps --require-hashes -r requirements/gpu.txt
 
 FROM base AS web
 ENV PATH=/opt/venv/bin:$PATH DERMQ_VAR_DIR=/var/lib/dermq DERMQ_WEB_HOST=0.0.0.0 DERMQ_PORT=8000

@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV = .venv/bin/python
 TRAINING = .venv-training/bin/python
-PIP = -m pip --disable-pip-version-check install -q --require-hashes -r
+# The locks name everything, so nothing is left to resolve. pip 23 would look at newer releases for a requirement with an
+# extra, and stop at one that the lock has no hash of.
+PIP = -m pip --disable-pip-version-check install -q --no-deps --require-hashes -r
 # Locks name packages and hashes, never an index: that is each machine's own choice.
 LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate pyproject.toml
 
