@@ -101,7 +101,9 @@ def test_copied_files_exist_and_are_sent_to_the_builder() -> None:
 def test_packages_come_from_hashed_locks_alone() -> None:
     installs = re.findall(r"pip install (.*)", DOCKERFILE)
     assert len(installs) == 3
-    assert all(re.fullmatch(r"--no-deps --require-hashes -r requirements/(web|cpu|gpu)\.txt", install) for install in installs)
+    assert all(
+        re.fullmatch(r"--no-deps --require-hashes -r requirements/(web|cpu|gpu)\.txt", install) for install in installs
+    )
 
 
 def test_commands_name_modules_and_files_that_exist(compose: dict[str, Any]) -> None:
