@@ -39,6 +39,9 @@ class Names:
     def __init__(self) -> None:
         self.names: dict[uuid.UUID, set[str]] = defaultdict(lambda: {"0" * 64})
 
+    def begun(self) -> bool:
+        return True
+
     def put(self, batch: uuid.UUID, files: Iterable[Any]) -> None:
         self.names[batch] |= {file.sha256 for file in files}
 
@@ -155,6 +158,15 @@ class Storm:
     doubled: int = 0
     seconds: float = 0.0
 
+    @property
+    def tried(self) -> bool:
+        """Whether everything that a storm is made of happened at least once."""
+        return min(self.records, self.leases_lost, self.cancels, self.retries) > 0
+
+
+_STORM_SECONDS = 30.0
+"""At most, of a storm in which something was not tried yet."""
+
 
 def storm(
     sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings, *, images: int = 2_000, seconds: float = 3.0
@@ -176,6 +188,8 @@ def storm(
     for thread in threads:
         thread.start()
     ended.wait(seconds)
+    while not seen.tried and time.monotonic() < started + _STORM_SECONDS:  # a busy machine takes longer to try it all
+        time.sleep(0.1)
     ended.set()
     for thread in threads:
         thread.join()

@@ -11,7 +11,7 @@ def test_a_storm_leaves_every_image_once(sessions: db.Sessions, bundle: bundles.
     seen = scenarios.storm(sessions, bundle, settings)
     assert not seen.errors
     assert (seen.unfinished, seen.doubled, seen.late, seen.breaches) == (0, 0, 0, [])
-    assert min(seen.records, seen.leases_lost, seen.cancels, seen.retries) > 0, "nothing was tried"
+    assert seen.tried, "nothing was tried"
 
 
 def test_what_an_open_claim_took_is_recorded_and_the_rest_is_cancelled(
