@@ -68,7 +68,7 @@ class Models:
 
     held: Model
 
-    def find(self, waiting: set[str]) -> Model | None:
+    def find(self, waiting: Sequence[str]) -> Model | None:
         return self.held if self.held.bundle.sha256 in waiting else None
 
 

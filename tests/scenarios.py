@@ -30,6 +30,8 @@ from worker.claims import Claimant, ClaimedImage, Lease
 from worker.outcomes import Failed, Outcome, Provenance, predicted
 from worker.reaper import Reaper
 
+_STORM_SECONDS = 60.0
+"""The longest that a storm waits for every kind of act."""
 _UNIFORM = np.full(7, 1 / 7, np.float32)
 
 
@@ -167,7 +169,10 @@ class Storm:
 def storm(
     sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings, *, images: int = 2_000, seconds: float = 3.0
 ) -> Storm:
-    """Four workers, two reapers, and cancels and retries from ten threads at once; then everything is finished."""
+    """Four workers, two reapers, and cancels and retries from ten threads at once; then everything is finished.
+
+    It lasts so many seconds, and longer on a busy machine: until each kind of act was seen.
+    """
     who = claimant(sessions, bundle)
     submitted = [submit(sessions, bundle, f"storm {at}", images // 10)[1] for at in range(10)]
     seen = Storm(images)
@@ -177,13 +182,15 @@ def storm(
     acts: list[Callable[[random.Random], None]] = [
         *[lambda chance: _work(sessions, who, chance, seen)] * 4,
         *[lambda chance, reaper=reaper: _reap(reaper, ended) for reaper in reapers],  # type: ignore[misc]
-        *[lambda chance: _meddle(sessions, submitted, chance, seen)] * 10,
+        *[lambda chance: _meddle(sessions, submitted, chance, seen, ended)] * 10,
     ]
     threads = [threading.Thread(target=_again, args=(act, at, ended, seen)) for at, act in enumerate(acts)]
     started = time.monotonic()
     for thread in threads:
         thread.start()
     ended.wait(seconds)
+    while not seen.tried and time.monotonic() - started < _STORM_SECONDS:
+        ended.wait(0.1)
     ended.set()
     for thread in threads:
         thread.join()
@@ -244,8 +251,11 @@ def _reap(reaper: Reaper, ended: threading.Event) -> None:
     ended.wait(0.05)
 
 
-def _meddle(sessions: db.Sessions, submitted: Sequence[Batch], chance: random.Random, seen: Storm) -> None:
-    """Mostly retry, sometimes cancel; some cancels stop between their two transactions."""
+def _meddle(
+    sessions: db.Sessions, submitted: Sequence[Batch], chance: random.Random, seen: Storm, ended: threading.Event
+) -> None:
+    """Mostly retry, sometimes cancel; some cancels stop between their two transactions. Then rest, as people do."""
+    ended.wait(chance.uniform(0, 0.1))
     batch = chance.choice(submitted)
     if chance.random() < 0.9 or batch in submitted[:5]:  # half of the batches are never cancelled
         db.transact(sessions, batches.retry, batch.id)
@@ -388,13 +398,20 @@ def cancel_during_a_claim(sessions: db.Sessions, bundle: bundles.Bundle) -> dict
 
 
 def shares(
-    sessions: db.Sessions, bundle: bundles.Bundle, weights: Sequence[float], *, count: int = 1_000, most: int = 4
+    sessions: db.Sessions,
+    bundle: bundles.Bundle,
+    weights: Sequence[float],
+    *,
+    count: int = 1_000,
+    most: int = 4,
+    workers: int = 1,
 ) -> list[int]:
     """Images that labs of these weights got in ``count`` claims, all of them waiting all the time."""
     who = claimant(sessions, bundle)
     submitted = [submit(sessions, bundle, f"weight {weight:g}", count * most, weight=weight) for weight in weights]
-    for _ in range(count):
-        db.transact(sessions, claims.take, who, most)
+    with ThreadPoolExecutor(workers) as threads:
+        leases = list(threads.map(lambda _: db.transact(sessions, claims.take, who, most), range(count)))
+    assert all(leases)
     return [fakes.get(sessions, batch).running for _, batch in submitted]
 
 

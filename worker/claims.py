@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from dermq import archives, batches, db, errors
 from dermq.lifecycle import ArchiveState, ImageState
-from dermq.models import Archive, Batch, Claim, Image, Lab, Prediction, QueueRow
+from dermq.models import Archive, Batch, Bundle, Claim, Image, Lab, Prediction, QueueRow
 from worker import fairness
 from worker.outcomes import Failed, Outcome, Predicted
 
@@ -63,10 +63,17 @@ class Claimant:
     lease_seconds: float
 
 
-def waiting_bundles(session: Session) -> set[str]:
-    """SHA-256 of every bundle that has waiting images."""
-    found = session.scalars(sa.select(Batch).options(sa.orm.joinedload(Batch.bundle)).where(*_active()))
-    return {batch.bundle.sha256 for batch in found}
+def waiting_bundles(session: Session) -> list[str]:
+    """SHA-256 of every bundle that has waiting images: labs in their fair order, the oldest batch first."""
+    found = session.execute(
+        sa.select(Bundle.sha256)
+        .join(Batch, Batch.bundle_id == Bundle.id)
+        .join(Lab, Lab.id == Batch.lab_id)
+        .join(QueueRow, sa.true())
+        .where(*_active())
+        .order_by(sa.case((Lab.tag > QueueRow.served, Lab.tag), else_=QueueRow.served), Batch.id)
+    )
+    return list(dict.fromkeys(found.scalars()))
 
 
 def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
@@ -105,18 +112,28 @@ def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
 
 
 def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
-    """Lease one suspect by itself; only for a process that holds nothing else and claims nothing ahead."""
-    found = session.execute(
-        sa.select(Image.id, Image.batch_id, Image.sha256)
+    """Lease one suspect by itself; only for a process that holds nothing else and claims nothing ahead.
+
+    Its lab is the one with the least start among those with suspects, and is charged for it as for any image.
+    """
+    suspects = (
+        sa.select(Image.id, Image.batch_id, Image.sha256, Batch.lab_id)
         .join(Batch, Batch.id == Image.batch_id)
+        .join(Lab, Lab.id == Batch.lab_id)
         .where(_IS_SUSPECT, _WAITS, Batch.bundle_id == claimant.bundle_id, *_active())
-        .order_by(Image.batch_id, Image.id)
+        .order_by(Lab.tag, Image.batch_id, Image.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=Image)
-    ).first()
+    )
+    if session.execute(suspects).first() is None:
+        return None  # as nearly always, and without a lock
+    queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
+    found = session.execute(suspects.with_for_update(skip_locked=True, of=Image)).first()
     if found is None:
         return None
-    return _lease(session, claimant, (ClaimedImage(*found),), alone=True)
+    lab = session.get_one(Lab, found.lab_id)
+    start = max(lab.tag, queue.served)
+    lab.tag, queue.served = start + 1 / lab.weight, start
+    return _lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256),), alone=True)
 
 
 def renew(session: Session, token: uuid.UUID, lease_seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """The model a worker process holds: loaded from a bundle and verified against its golden inputs."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,15 +69,15 @@ class Models:
         self.held = self._load(bundles.current(self._bundles_dir))
         return self.held
 
-    def find(self, waiting: set[str]) -> Model | None:
-        """The model for work that waits, by bundle SHA-256: the current bundle first, then any other on disk.
+    def find(self, waiting: Sequence[str]) -> Model | None:
+        """The model for the first of the bundles that wait, by SHA-256, that is on disk.
 
         A bundle other than the current one that cannot be verified is left to its batches, and said once.
         """
         current = bundles.current(self._bundles_dir)
-        others = [bundle for bundle in bundles.installed(self._bundles_dir) if bundle.sha256 != current.sha256]
-        for bundle in (current, *others):
-            if bundle.sha256 not in waiting or bundle.sha256 in self._refused:
+        installed = {bundle.sha256: bundle for bundle in (*bundles.installed(self._bundles_dir), current)}
+        for bundle in (installed[sha256] for sha256 in waiting if sha256 in installed):
+            if bundle.sha256 in self._refused:
                 continue
             if self.held is not None and self.held.bundle.sha256 == bundle.sha256:
                 return self.held

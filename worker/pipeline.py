@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from sqlalchemy.orm import Session
 
 from dermq import batches, db, errors
 from dermq.queue import Queue
@@ -94,7 +95,7 @@ def _work(runtime: Runtime, stop: Stop, deadline: float) -> bool:
         return _Line(runtime, found, decoder, heartbeat, stop, deadline).run()
 
 
-def _find(runtime: Runtime, waiting: set[str]) -> Model | None:
+def _find(runtime: Runtime, waiting: Sequence[str]) -> Model | None:
     """The model for what waits; to load one may take minutes, in which this worker holds none."""
     runtime.presence.hold(None)
     found = runtime.models.find(waiting) if waiting else None
@@ -129,16 +130,18 @@ class _Line:
 
     def run(self) -> bool:
         """Work until nothing waits, time is up or the worker stops. What is held then is given back."""
-        worked = False
+        worked = after_suspect = False
         try:
-            self._claim(alone=True)
+            self._claim()
             while self._held and self._going():
                 worked = True
-                if not self._held[0].lease.alone:
-                    self._claim(alone=False)
+                suspect = self._held[0].lease.alone
+                if not suspect and not after_suspect:
+                    self._claim()
                 self._finish(self._held[0])
                 if not self._held:
-                    self._claim(alone=True)
+                    self._claim(suspects_first=not suspect)
+                after_suspect = suspect
         finally:
             self._return_all()
         return worked
@@ -146,14 +149,14 @@ class _Line:
     def _going(self) -> bool:
         return not self._stop.requested and time.monotonic() < self._deadline
 
-    def _claim(self, *, alone: bool) -> None:
-        """Claim what is next; a suspect only when nothing else is held."""
+    def _claim(self, *, suspects_first: bool = True) -> None:
+        """Claim what is next. Suspects, which need a worker that holds nothing, take turns with all others."""
         most = self._runtime.settings.claim_images
-        lease = None
-        if alone:
-            lease = db.transact(self._runtime.sessions, claims.take_suspect, self._claimant)
-        if lease is None:
-            lease = db.transact(self._runtime.sessions, claims.take, self._claimant, most)
+        turns: list[Callable[[Session, Claimant], Lease | None]] = [partial(claims.take, most=most)]
+        if not self._held:
+            turns.insert(0 if suspects_first else 1, claims.take_suspect)
+        leases = (db.transact(self._runtime.sessions, take, self._claimant) for take in turns)
+        lease = next((lease for lease in leases if lease is not None), None)
         if lease is None:
             return
         self._heartbeat.hold(lease.token)

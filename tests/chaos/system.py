@@ -126,6 +126,8 @@ class System:
         self.folder = folder
         self.logs = logs
         """Elsewhere, for the disk with ``folder`` may be full."""
+        self.at_work = logs / "at-work"
+        """A file that is there while an engine has a step; of use with one worker."""
         self.valkey = valkey
         self.settings = Settings(
             var_dir=folder / "var", database_url=database_url, redis_url=valkey.url, port=servers.free_port(), **SHORT
@@ -159,6 +161,7 @@ class System:
         environment = {f"DERMQ_{name.upper()}": str(value) for name, value in said.items()}
         told = {worker.RATE: images_per_second, worker.POISON: poison, worker.MESSAGES: messages}
         environment |= {name: json.dumps(value) for name, value in told.items() if value}
+        environment[worker.AT_WORK] = str(self.at_work)
         command = [sys.executable, "-m", "tests.chaos.worker", program]
         if program == "web":
             command = [sys.executable, "-m", "gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]

@@ -148,7 +148,8 @@ def _stop(system: System, worker: Program, *, group: bool) -> float:
     """Stop a worker over a step, and say after how many seconds it held nothing any more."""
     before, pid = _done(system), worker.pid
     until(lambda: _done(system) > before, 60, "work goes on")
-    time.sleep(0.1)  # the next step is in the engine now
+    until(lambda: not system.at_work.exists(), 60, "a step ends")
+    until(system.at_work.exists, 60, "the next is in the engine")
     before = _done(system)
     worker.signal(signal.SIGTERM, group=group)
     seconds = until(lambda: not system.claims(), 30, "everything is given back")

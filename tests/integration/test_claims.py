@@ -108,6 +108,38 @@ def test_suspects_are_claimed_alone_and_fail_after_three_losses(
     assert fakes.images(sessions, batch)[0].error_code == "worker_lost"
 
 
+def test_suspects_are_charged_to_their_labs_which_take_turns(
+    sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
+) -> None:
+    other = db.transact(sessions, labs.add, "other", weight=2.0)
+    several, one = (fakes.create(sessions, owner, bundle) for owner in (lab, other))
+    for batch in (several, one):
+        fakes.fill(sessions, batch, 4)
+        lose(sessions, take(sessions, claimant))
+    order = []
+    for _ in range(6):
+        lease = db.transact(sessions, claims.take_suspect, claimant)
+        assert lease is not None
+        order.append(lease.images[0].batch_id)
+        db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
+    assert order.count(one.id) == 4, "twice as many of the lab with twice the weight"
+    assert order[-1] == several.id or order[0] == several.id
+    tags = {row.id: row.tag for row in db.read(sessions, lambda session: session.scalars(sa.select(Lab)).all())}
+    assert abs(tags[lab.id] - tags[other.id]) <= 4
+
+
+def test_bundles_wait_in_the_fair_order_of_their_labs(
+    sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
+) -> None:
+    older = bundles.Bundle(bundle.path, bundle.card.model_copy(update={"version": "old"}), "f" * 64)
+    other = db.transact(sessions, labs.add, "other")
+    for owner, wanted in ((lab, bundle), (other, older)):
+        fakes.fill(sessions, fakes.create(sessions, owner, wanted), 100)
+    assert db.read(sessions, claims.waiting_bundles) == [bundle.sha256, older.sha256], "the oldest batch first"
+    take(sessions, claimant, 64)
+    assert db.read(sessions, claims.waiting_bundles) == [older.sha256, bundle.sha256], "the other lab is behind now"
+
+
 def test_giving_back_charges_nothing(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
     fakes.fill(sessions, batch, 2)
     lease = take(sessions, claimant)

@@ -3,8 +3,10 @@
 import pytest
 
 from dermq import bundles, db
+from dermq.models import Lab
 from dermq.settings import Settings
-from tests import scenarios
+from tests import fakes, scenarios
+from worker import claims
 
 
 def test_a_storm_leaves_every_image_once(sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings) -> None:
@@ -40,6 +42,23 @@ def test_a_retry_of_old_failures_pushes_nobody_aside(sessions: db.Sessions, bund
     assert (turn.images, turn.claims) == (10, 1) and turn.waited <= turn.round
     old, steady = turn.afterwards.values()
     assert abs(old - steady) <= 64, "they share alike afterwards"
+
+
+def test_weights_hold_with_several_workers_claiming_at_once(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
+    light, heavy = scenarios.shares(sessions, bundle, (1.0, 3.0), count=250, workers=4)
+    assert light + heavy == 1_000
+    assert heavy / light == pytest.approx(3, rel=0.05)
+
+
+def test_urgent_batches_get_three_turns_of_four(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> None:
+    who = scenarios.claimant(sessions, bundle)
+    ordinary, urgent = (fakes.create(sessions, lab, bundle, urgent=urgent) for urgent in (False, True))
+    scenarios.fill(sessions, [ordinary, urgent], 400)
+    first = db.transact(sessions, claims.take, who, 1)
+    assert first is not None and first.images[0].batch_id == urgent.id, "urgent comes first"
+    for _ in range(39):
+        db.transact(sessions, claims.take, who, 4)  # four turns of one image
+    assert fakes.get(sessions, urgent).running == pytest.approx(3 * fakes.get(sessions, ordinary).running, abs=4)
 
 
 def test_weights_of_one_and_three_get_one_and_three_parts(sessions: db.Sessions, bundle: bundles.Bundle) -> None:

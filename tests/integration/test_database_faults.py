@@ -157,6 +157,28 @@ def test_a_claim_that_nobody_heard_of_loses_no_image_and_fails_none(
 
 
 @both_cuts
+def test_a_suspect_that_nobody_heard_of_loses_one_try_at_most(
+    over_wire: db.Sessions, wire: Wire, filed: Batch, bundle: bundles.Bundle, cut: Cut
+) -> None:
+    who = scenarios.claimant(over_wire, bundle)
+    lease = db.transact(over_wire, claims.take, who, 64)
+    assert lease is not None
+    scenarios.lose(over_wire, lease.token)
+    assert db.transact(over_wire, claims.expire, lease.token)
+    wire.cut_commit(cut)
+    again = db.transact(over_wire, claims.take_suspect, who)
+    assert wire.cuts == 1 and again is not None and again.alone
+    db.transact(over_wire, claims.record, again.token, scenarios.predictions(again.images, who))
+    for token in db.read(over_wire, lambda session: session.scalars(sa.select(Claim.token)).all()):
+        assert cut == "after"
+        scenarios.lose(over_wire, token)
+        assert db.transact(over_wire, claims.expire, token)
+    assert sorted(image.solo_losses for image in fakes.images(over_wire, filed)) == [0, 0, int(cut == "after")]
+    scenarios.finish(over_wire, who)
+    assert {image.state for image in fakes.images(over_wire, filed)} == {ImageState.DONE}
+
+
+@both_cuts
 def test_a_seal_and_a_cancel_are_answered_well(over_wire: db.Sessions, wire: Wire, filed: Batch, cut: Cut) -> None:
     acts: tuple[Callable[[Session, uuid.UUID], Any], ...] = (batches.seal, batches.cancel, batches.sweep)
     for done, act in enumerate(acts, start=1):

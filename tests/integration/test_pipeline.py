@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,34 @@ def test_a_batch_deleted_midway_is_gone(
     assert blobs.list(batch.id) == []
 
 
+def test_suspects_and_all_others_take_turns(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(23))
+    runtime = fakes.runtime(small, sessions, blobs, bundle, fakes.Engine())
+    who = claims.Claimant("lost", db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=-1)
+    lease = db.transact(sessions, claims.take, who, 3)
+    assert lease is not None and db.transact(sessions, claims.expire, lease.token)
+    sizes: list[int] = []
+
+    def noted(act: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        lease = act(*arguments, **options)
+        sizes.extend([len(lease.images)] if lease else [])
+        return lease
+
+    for name in ("take", "take_suspect"):
+        monkeypatch.setattr(claims, name, partial(noted, getattr(claims, name)))
+    pipeline.drain(runtime)
+    most = small.claim_images
+    assert sizes[:6] == [1, most, 1, most, 1, most]
+    assert counts(fakes.get(sessions, batch))[3] == 23
+
+
 def test_only_images_of_the_loaded_bundle_are_claimed(
     sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, lab: Lab
 ) -> None:
@@ -329,5 +358,5 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     (tmp_path / "current").write_text("good")
     monkeypatch.setattr(model.engines, "create", lambda *_, **__: fakes.Engine())
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
-    found = model.Models(tmp_path, "onnx", step_images=4).find({bundle.sha256})
+    found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256
