@@ -89,7 +89,7 @@ def train(options: argparse.Namespace) -> None:
         finetune.train(config, manifest, pixels, folder, processes=options.processes, precision=options.precision)
     else:
         started = time.monotonic()
-        network = model.network(config.size, config.start)
+        network = model.network(config.size, config.start, backbone=config.backbone)
         epochs = head.train(network, config.seed, config.plan, config.size, manifest, pixels, _track("features"))
         network.save_weights(folder / runs.WEIGHTS)
         runs.write_epochs(folder, epochs)
@@ -229,7 +229,7 @@ def _trained(options: argparse.Namespace) -> tuple[Any, dict[str, Any], manifest
 
     folder = options.runs / options.run
     record = runs.read_record(folder)
-    network = model.network(record["size"], "none")
+    network = model.network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
     network.load_weights(folder / runs.WEIGHTS)
     return network, record, _manifest(options, record["config"].get("split", "lesion"))
 

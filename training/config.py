@@ -59,6 +59,12 @@ class Finetune:
     """Images an epoch; as many as there are for training when None."""
     augmentation: Literal["rich", "published"] = "rich"
     """A key of ``training.augment.KINDS``."""
+    teacher: str | None = None
+    """A run of the same size as all phases, whose probabilities for each augmented image are part of its target
+    (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; the same view for both as in Beyer et
+    al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022)."""
+    teacher_share: float = 0.7
+    """How much of the target is the teacher's; the rest is the truth."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class Config:
     continues: str | None = None
     """The run whose last weights this one goes on from, with a rate that rises again (Loshchilov and Hutter, "SGDR:
     Stochastic Gradient Descent with Warm Restarts", ICLR 2017); ``start`` is what that run began with."""
+    backbone: str = "efficientnetb1"
+    """A key of ``training.model.BACKBONES``; only the default ships."""
     seed: int = 1
     augmentation: str = "none"
     """For the card, in words."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import taxonomy
-from training import batches, calibrate, evaluate, head, metrics, model, onnx_graph, runs
+from training import batches, calibrate, evaluate, head, metrics, model, onnx_graph, onnx_run, runs
 from training import checkpoint as checkpoints
 from training import manifest as manifests
 from training.checkpoint import Checkpoint, Place
@@ -28,6 +28,8 @@ AVERAGE_EVERY = 4
 _NO_DECAY = ("gamma", "beta", "bias")
 
 Weights = list[NDArray[Any]]
+Teacher = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+"""From images ``(n, s, s, 3)`` to probabilities ``(n, 7)``."""
 
 
 class Diverged(Exception):
@@ -56,11 +58,12 @@ def train(
     keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
+    teacher = _teacher(folder.parent / plan.teacher) if plan.teacher else None
     with batches.executor(processes) as executor:
         while place.epoch < sum(phase.epochs for phase in plan.phases):
             size = phase_size(plan, place.epoch)
             stream = _stream(config, plan, manifest, size, data)
-            network = build(size, config.start, dropout=plan.dropout)
+            network = build(size, config.start, dropout=plan.dropout, backbone=config.backbone)
             if state is None and config.continues:
                 network.load_weights(runs.weights(folder.parent / config.continues))
             if state is None and plan.head:
@@ -69,7 +72,7 @@ def train(
             average = restore(network, state)
             end = place.epoch + _epochs_left(plan, place.epoch)
             while place.epoch < end:
-                done = _train_epoch(network, average, stream, plan, place, executor, folder, epochs, stop)
+                done = _train_epoch(network, average, stream, plan, teacher, place, executor, folder, epochs, stop)
                 if not done:
                     return False
                 epochs.append(_close_epoch(config, network, average, stream, plan, place, manifest, data, folder))
@@ -96,6 +99,7 @@ def _train_epoch(
     average: Weights,
     stream: batches.Stream,
     plan: Finetune,
+    teacher: Teacher | None,
     place: Place,
     executor: Any,
     folder: Path,
@@ -110,7 +114,7 @@ def _train_epoch(
         rate = learning_rate(plan, place.epoch + place.step / stream.steps)
         network.optimizer.learning_rate = rate
         network.reset_metrics()
-        loss, accuracy = map(float, network.train_on_batch(images, np.eye(len(taxonomy.CODES))[truth]))
+        loss, accuracy = map(float, network.train_on_batch(images, targets(images, truth, plan, teacher)))
         if not math.isfinite(loss):
             raise Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
         place.step += 1
@@ -131,6 +135,25 @@ def _train_epoch(
             return False
     bar.close()
     return True
+
+
+def targets(
+    images: NDArray[np.uint8], truth: NDArray[np.int64], plan: Finetune, teacher: Teacher | None
+) -> NDArray[np.float64]:
+    """What the network should say of ``images``, ``(n, 7)``: the truth, or in part what ``teacher`` says of them."""
+    known = np.eye(len(taxonomy.CODES))[truth]
+    if teacher is None:
+        return known
+    return (1 - plan.teacher_share) * known + plan.teacher_share * teacher(images)
+
+
+def _teacher(folder: Path) -> Teacher:
+    """The network of the run in ``folder``, as a worker would run it. Raises Unfinished."""
+    run = runs.read_record(folder)
+    network = model.network(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
+    network.load_weights(runs.weights(folder))
+    session = onnx_run.open_session(onnx_graph.build(model.logits(network)).SerializeToString())
+    return lambda images: calibrate.softmax(onnx_run.run(session, images)[model.LOGITS])
 
 
 def _accelerated(network: Any) -> Any:

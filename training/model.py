@@ -23,9 +23,10 @@ START_WEIGHTS = {
     "none": "random initialisation",
 }
 SHARED_WEIGHTS = Path("../shared/weights/efficientnetb1_notop.weights.h5")
+SHARED_V2_WEIGHTS = Path("../shared/weights/efficientnetv2b0_notop.weights.h5")
 
 
-def backbone(size: int, start: str) -> Any:
+def efficientnetb1(size: int, start: str) -> Any:
     """EfficientNetB1 without its top, from ``(n, size, size, 3) uint8``; ``start`` is a key of START_WEIGHTS."""
     if start not in START_WEIGHTS:
         raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
@@ -52,13 +53,30 @@ def imagenet_weights(published: Any) -> list[Any]:
     return [mean, variance / np.square(np.asarray(rescaling.scale, np.float32)), *rest]
 
 
-def network(size: int, start: str, *, dropout: float = 0.0) -> Any:
-    """The whole network up to its logits: ``(n, size, size, 3) uint8`` to ``(n, 7) float32``."""
-    body = backbone(size, start)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(body.output)
+def efficientnetv2b0(size: int, start: str) -> Any:
+    """EfficientNetV2-B0 without its top, for comparison and as a teacher; ``start`` as for ``efficientnetb1``."""
+    if start not in START_WEIGHTS:
+        raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
+    weights = {"shared": SHARED_V2_WEIGHTS, "imagenet": "imagenet", "none": None}[start]
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    stock = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_tensor=pixels)
+    return keras.Model(pixels, stock.output, name="efficientnetv2b0")
+
+
+SHIPPED = "efficientnetb1"
+BACKBONES = {"efficientnetb1": efficientnetb1, "efficientnetv2b0": efficientnetv2b0}
+
+
+def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIPPED) -> Any:
+    """The whole network up to its logits: ``(n, size, size, 3) uint8`` to ``(n, 7) float32``.
+
+    ``backbone`` is a key of BACKBONES.
+    """
+    stock = BACKBONES[backbone](size, start)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(stock.output)
     dropped = keras.layers.Dropout(dropout, name="pool_dropout")(pooled)
     logits = keras.layers.Dense(len(taxonomy.CODES), dtype="float32", name=LOGITS)(dropped)
-    return keras.Model(body.input, logits, name="dermq")
+    return keras.Model(stock.input, logits, name="dermq")
 
 
 def features(network: Any) -> Any:

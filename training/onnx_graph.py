@@ -118,7 +118,8 @@ def _rescaling(graph: _Graph, layer: Any, sources: list[str]) -> str:
 
 
 def _normalization(graph: _Graph, layer: Any, sources: list[str]) -> str:
-    mean, variance = (np.asarray(weight, np.float64) for weight in layer.get_weights()[:2])
+    statistics = layer.get_weights()[:2] or (layer.input_mean, layer.input_variance)  # learnt, or given
+    mean, variance = (np.asarray(values, np.float64) for values in statistics)
     scale = 1.0 / np.sqrt(variance)
     factor = graph.constant(f"{layer.name}/factor", scale.reshape(1, -1, 1, 1))
     offset = graph.constant(f"{layer.name}/offset", (-mean * scale).reshape(1, -1, 1, 1))

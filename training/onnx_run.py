@@ -17,10 +17,13 @@ BATCH = 4
 
 
 def run(
-    model: bytes | Path, pixels: NDArray[np.uint8], *, track: Callable[[Iterable[int]], Iterable[int]] = iter
+    model: bytes | Path | onnxruntime.InferenceSession,
+    pixels: NDArray[np.uint8],
+    *,
+    track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, NDArray[np.float32]]:
     """Every output of ``model`` for ``pixels (n, s, s, 3)``, by name; ``track`` may show progress over the batches."""
-    session = open_session(model)
+    session = model if isinstance(model, onnxruntime.InferenceSession) else open_session(model)
     names = [output.name for output in session.get_outputs()]
 
     def predict(start: int) -> list[NDArray[np.float32]]:

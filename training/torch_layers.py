@@ -13,7 +13,7 @@ from keras import layers, ops
 
 
 class Conv2D(layers.Conv2D):
-    """A convolution of any stride without dilation."""
+    """A convolution without dilation."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         return _convolve(inputs, ops.transpose(kernel, (3, 2, 0, 1)), self.strides, self.padding, groups=1)
@@ -62,9 +62,17 @@ def _clone(layer: Any) -> Any:
 
 
 def _convolve(inputs: Any, kernel: Any, strides: tuple[int, int], padding: str, *, groups: int) -> Any:
+    planes = inputs.permute(0, 3, 1, 2)
     if padding == "same" and set(strides) != {1}:
-        raise ValueError("Convolutions with strides pad in a layer of their own in the stock network.")
-    outputs = torch.nn.functional.conv2d(
-        inputs.permute(0, 3, 1, 2), kernel, stride=strides, padding=padding, groups=groups
-    )
+        planes, padding = torch.nn.functional.pad(planes, _same(planes, kernel, strides)), "valid"
+    outputs = torch.nn.functional.conv2d(planes, kernel, stride=strides, padding=padding, groups=groups)
     return outputs.permute(0, 2, 3, 1)
+
+
+def _same(planes: Any, kernel: Any, strides: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Keras's "same" for strides, which PyTorch lacks: left, right, top, bottom; the odd pixel goes to the end."""
+    rows, columns = (
+        max((-(-length // stride) - 1) * stride + width - length, 0)
+        for length, width, stride in zip(planes.shape[2:], kernel.shape[2:], strides, strict=True)
+    )
+    return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2

@@ -41,8 +41,8 @@ def prepare(folder: Path) -> manifest.Manifest:
     return made
 
 
-def network(size: int, start: str, *, dropout: float = 0.0) -> Any:
-    """A few layers of the kinds that the real network has, dropout included; ``start`` is ignored."""
+def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = "") -> Any:
+    """A few layers of the kinds that the real network has, dropout included; ``start``, ``backbone`` are ignored."""
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     scaled = keras.layers.Normalization(axis=-1)(keras.layers.Rescaling(1 / 255)(pixels))
     convolved = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(scaled)

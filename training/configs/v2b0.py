@@ -1,0 +1,18 @@
+"""EfficientNetV2-B0 from its ImageNet weights in ../shared/weights, for comparison and as a teacher: it does not ship.
+
+python -m training train v2b0           (then, after any stop)
+python -m training train v2b0 --resume
+"""
+
+from training import augment
+from training.config import Config, Finetune, Phase
+
+CONFIG = Config(
+    name="v2b0",
+    size=160,
+    start="shared",
+    backbone="efficientnetv2b0",
+    plan=Finetune(phases=(Phase(160, 7),), rate=6e-4),
+    augmentation=augment.DESCRIPTION,
+    description="EfficientNetV2-B0, the whole network trained; for comparison.",
+)
