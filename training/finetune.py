@@ -58,7 +58,7 @@ def train(
     keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
-    teacher = _teacher(folder.parent / plan.teacher) if plan.teacher else None
+    teacher = read_teacher(folder.parent / plan.teacher, plan, build) if plan.teacher else None
     with batches.executor(processes) as executor:
         while place.epoch < sum(phase.epochs for phase in plan.phases):
             size = phase_size(plan, place.epoch)
@@ -147,10 +147,12 @@ def targets(
     return (1 - plan.teacher_share) * known + plan.teacher_share * teacher(images)
 
 
-def _teacher(folder: Path) -> Teacher:
-    """The network of the run in ``folder``, as a worker would run it. Raises Unfinished."""
+def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Teacher:
+    """The network of the run in ``folder``, as a worker would run it. Raises Unfinished, or ValueError for its size."""
     run = runs.read_record(folder)
-    network = model.network(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
+    if {phase.size for phase in plan.phases} != {run["size"]}:
+        raise ValueError(f"The teacher {folder.name} sees images of {run['size']} px, all phases have to be of them.")
+    network = build(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
     network.load_weights(runs.weights(folder))
     session = onnx_run.open_session(onnx_graph.build(model.logits(network)).SerializeToString())
     return lambda images: calibrate.softmax(onnx_run.run(session, images)[model.LOGITS])

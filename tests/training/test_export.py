@@ -103,6 +103,15 @@ def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small):
     assert {node.op_type for node in graph.graph.node}.isdisjoint({"BatchNormalization"})
 
 
+def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too():
+    keras.utils.set_random_seed(0)
+    network = model.network(64, "none", backbone="efficientnetv2b0")
+    images = pictures.golden(64)
+    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[model.LOGITS]
+    assert np.ptp(found, axis=0).max() > 0
+    assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-4)
+
+
 @pytest.mark.parametrize("size", [16, 17])
 def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
     network = samples.network(size, "none")

@@ -86,6 +86,45 @@ def test_the_dropout_goes_on_where_it_stopped(tmp_path):
     assert not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.fixture
+def taught(tmp_path):
+    """A configuration of one size whose teacher is a finished run."""
+    plan = dataclasses.replace(PLAN, phases=(Phase(24, 1),))
+    assert run(tmp_path / "master", dataclasses.replace(CONFIG, name="master", plan=plan))
+    return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teacher="master", teacher_share=0.7))
+
+
+def test_a_teacher_says_a_part_of_the_target(tmp_path, taught):
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
+    network = samples.network(24, "none")
+    network.load_weights(runs.weights(tmp_path / "master"))
+    said = keras.ops.convert_to_numpy(keras.ops.softmax(network.predict(images, verbose=0)))
+    teacher = finetune.read_teacher(tmp_path / "master", taught.plan, samples.network)
+    found = finetune.targets(images, np.array([0, 4, 6]), taught.plan, teacher)
+    assert found == pytest.approx(0.3 * np.eye(7)[[0, 4, 6]] + 0.7 * said, abs=1e-5)
+    assert finetune.targets(images, np.array([0, 4, 6]), PLAN, None) == pytest.approx(np.eye(7)[[0, 4, 6]])
+
+
+def test_a_taught_run_ends_elsewhere_than_an_untaught_one(tmp_path, taught):
+    assert run(tmp_path / "pupil", taught)
+    alone = dataclasses.replace(taught, plan=dataclasses.replace(taught.plan, teacher=None))
+    assert run(tmp_path / "alone", alone)
+    pupil, other = (checkpoint.load(tmp_path / name).weights for name in ("pupil", "alone"))
+    assert not all(np.array_equal(a, b) for a, b in zip(pupil, other, strict=True))
+
+
+def test_a_teacher_of_another_size_is_refused(tmp_path, taught):
+    plan = dataclasses.replace(taught.plan, phases=(Phase(16, 1),))
+    with pytest.raises(ValueError, match="images of 24 px"):
+        run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
+
+
+def test_a_teacher_that_is_not_there_is_named(tmp_path, taught):
+    plan = dataclasses.replace(taught.plan, teacher="nobody")
+    with pytest.raises(runs.Unfinished, match="nobody"):
+        run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     wild = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, rate=float("nan")))
     with pytest.raises(finetune.Diverged, match="nan"):

@@ -20,10 +20,10 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
 
 
-@pytest.fixture
-def networks():
+@pytest.fixture(params=model.BACKBONES)
+def networks(request):
     keras.utils.set_random_seed(1)
-    stock = model.network(SIZE, "none")
+    stock = model.network(SIZE, "none", backbone=request.param)
     for layer in stock.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0

@@ -12,7 +12,7 @@ CONFIG = Config(
     size=160,
     start="shared",
     backbone="efficientnetv2b0",
-    plan=Finetune(phases=(Phase(160, 7),), rate=6e-4),
+    plan=Finetune(phases=(Phase(160, 5),), rate=6e-4),
     augmentation=augment.DESCRIPTION,
     description="EfficientNetV2-B0, the whole network trained; for comparison.",
 )
