@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from dermq import bundles, db
-from dermq.models import Claim
-from dermq.queue import Queue
+from dermq import archives, batches, bundles, db, labs
+from dermq.blobs import Blobs
+from dermq.lifecycle import ArchiveState
+from dermq.models import Archive, Claim
+from dermq.queue import Queue, Wakeups
 from dermq.settings import Settings
-from tests import fakes
+from tests import fakes, samples
 from tests.processes import IMAGES, Programs, is_alive, pool, runs, submit, until
 
 
@@ -68,6 +70,34 @@ def test_a_stopped_worker_gives_everything_back_at_once(
     assert claims == 0 and found.queued + found.done == IMAGES and found.queued > 0
     assert not any(image.suspect for image in fakes.images(stored, batch))
     assert not is_alive(stored, Queue.CLASSIFY)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["worker", "process group"])
+def test_a_stopped_unpacker_puts_its_archive_back_at_once(
+    deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle, group: bool
+) -> None:
+    worker = start("intake")
+    until(lambda: is_alive(stored, Queue.INTAKE))
+    entries = 2_000
+    batch = fakes.create(stored, db.transact(stored, labs.add, "archivist"), bundle)
+    archive_id, blobs = batches.new_id(), Blobs(deployed.blobs)
+    db.transact(stored, archives.begin, batch.id, archive_id)
+    with blobs.incoming() as file:
+        file.write(samples.archive(fakes.pictures(entries)))
+        file.finish()
+        db.transact(stored, archives.store, archive_id, file, blobs)
+    Wakeups(deployed).send(Queue.INTAKE)
+    until(lambda: fakes.get(stored, batch).received > 0)
+    stop = os.killpg if group else os.kill
+    stop(worker.pid, signal.SIGTERM)
+    wanted = sa.select(Archive.state, Archive.losses, Archive.next_entry).where(Archive.id == archive_id)
+    assert until(lambda: db.read(stored, lambda session: session.scalar(wanted)) == ArchiveState.STORED) < 4
+    assert worker.wait(timeout=20) == 0
+    _, losses, next_entry = db.read(stored, lambda session: session.execute(wanted).one())
+    assert losses == 0 and fakes.get(stored, batch).received == next_entry < entries
+    start("intake")
+    Wakeups(deployed).send(Queue.INTAKE)
+    until(lambda: fakes.get(stored, batch).received == entries)
 
 
 def test_a_worker_with_a_lying_bundle_does_not_start(
