@@ -254,7 +254,7 @@ def _reap(reaper: Reaper, ended: threading.Event) -> None:
 def _meddle(
     sessions: db.Sessions, submitted: Sequence[Batch], chance: random.Random, seen: Storm, ended: threading.Event
 ) -> None:
-    """Mostly retry, sometimes cancel; some cancels stop between their two transactions. Then rest, as people do."""
+    """Rest, then mostly retry, sometimes cancel; some cancels stop between their two transactions."""
     ended.wait(chance.uniform(0, 0.1))
     batch = chance.choice(submitted)
     if chance.random() < 0.9 or batch in submitted[:5]:  # half of the batches are never cancelled

@@ -114,7 +114,7 @@ def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
 def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     """Lease one suspect by itself; only for a process that holds nothing else and claims nothing ahead.
 
-    Its lab is the one with the least start among those with suspects, and is charged for it as for any image.
+    Its lab is the one with the least tag among those with suspects, and is charged for it as for any image.
     """
     suspects = (
         sa.select(Image.id, Image.batch_id, Image.sha256, Batch.lab_id)

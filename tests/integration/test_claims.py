@@ -112,8 +112,8 @@ def test_suspects_are_charged_to_their_labs_which_take_turns(
     sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
 ) -> None:
     other = db.transact(sessions, labs.add, "other", weight=2.0)
-    several, one = (fakes.create(sessions, owner, bundle) for owner in (lab, other))
-    for batch in (several, one):
+    first, second = (fakes.create(sessions, owner, bundle) for owner in (lab, other))
+    for batch in (first, second):
         fakes.fill(sessions, batch, 4)
         lose(sessions, take(sessions, claimant))
     order = []
@@ -122,10 +122,9 @@ def test_suspects_are_charged_to_their_labs_which_take_turns(
         assert lease is not None
         order.append(lease.images[0].batch_id)
         db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
-    assert order.count(one.id) == 4, "twice as many of the lab with twice the weight"
-    assert order[-1] == several.id or order[0] == several.id
+    assert order == [second.id] * 4 + [first.id] * 2, "who has had less for its weight comes first"
     tags = {row.id: row.tag for row in db.read(sessions, lambda session: session.scalars(sa.select(Lab)).all())}
-    assert abs(tags[lab.id] - tags[other.id]) <= 4
+    assert (tags[lab.id], tags[other.id]) == (6.0, 4.0), "the ordinary four, and each suspect, by weight"
 
 
 def test_bundles_wait_in_the_fair_order_of_their_labs(
