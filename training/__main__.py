@@ -100,9 +100,14 @@ def train(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Make a bundle of a run."""
-    from training import evaluate
+    from training import evaluate, model
     from training import export as exports
 
+    config = runs.read_record(options.runs / options.run)["config"]
+    if (backbone := config.get("backbone", model.SHIPPED)) != model.SHIPPED:
+        raise errors.Rejected(
+            "comparison_only", f"The run {options.run} is of {backbone}; only runs of {model.SHIPPED} become a bundle."
+        )
     network, record, manifest = _trained(options)
     target = options.bundles / f"{options.name}-{options.version}"
     bundle = exports.export(
@@ -125,7 +130,8 @@ def soup(options: argparse.Namespace) -> None:
     folders = [options.runs / run for run in options.run]
     folder = options.runs / f"soup-{'-'.join(options.run)}"
     folder.mkdir(parents=True, exist_ok=True)
-    network = model.network(soups.record(folders, folder)["size"], "none")
+    record = soups.record(folders, folder)
+    network = model.network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
     soups.mean(network, folders)
     network.save_weights(folder / runs.WEIGHTS)
     print(f"In {folder}; score each on val before taking it: `python -m training score {folder.name} --split val`.")

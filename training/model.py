@@ -28,8 +28,6 @@ SHARED_V2_WEIGHTS = Path("../shared/weights/efficientnetv2b0_notop.weights.h5")
 
 def efficientnetb1(size: int, start: str) -> Any:
     """EfficientNetB1 without its top, from ``(n, size, size, 3) uint8``; ``start`` is a key of START_WEIGHTS."""
-    if start not in START_WEIGHTS:
-        raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     stock = keras.applications.EfficientNetB1(include_top=False, weights=None, input_tensor=pixels)
     if start == "shared":
@@ -55,8 +53,6 @@ def imagenet_weights(published: Any) -> list[Any]:
 
 def efficientnetv2b0(size: int, start: str) -> Any:
     """EfficientNetV2-B0 without its top, for comparison and as a teacher; ``start`` as for ``efficientnetb1``."""
-    if start not in START_WEIGHTS:
-        raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
     weights = {"shared": SHARED_V2_WEIGHTS, "imagenet": "imagenet", "none": None}[start]
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     stock = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_tensor=pixels)
@@ -72,6 +68,8 @@ def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIP
 
     ``backbone`` is a key of BACKBONES.
     """
+    if start not in START_WEIGHTS:
+        raise ValueError(f"Start weights {start!r} are unknown; known are {', '.join(START_WEIGHTS)}.")
     stock = BACKBONES[backbone](size, start)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(stock.output)
     dropped = keras.layers.Dropout(dropout, name="pool_dropout")(pooled)

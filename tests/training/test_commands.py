@@ -83,3 +83,11 @@ def test_a_card_that_states_other_figures_is_told(training, capsys):
 def test_a_mistake_is_answered_in_a_line(training, capsys, arguments, text):
     assert training(*arguments) == 1
     assert text in capsys.readouterr().err
+
+
+def test_a_run_for_comparison_becomes_no_bundle(tmp_path, capsys):
+    (tmp_path / "v2b0").mkdir()
+    runs.write_record(tmp_path / "v2b0", {"size": 32, "config": {"backbone": "efficientnetv2b0"}})
+    assert commands.main(["--runs", str(tmp_path), "--bundles", str(tmp_path), "export", "v2b0", "--version", "9"]) == 1
+    assert "only runs of efficientnetb1 become a bundle" in capsys.readouterr().err
+    assert not (tmp_path / "ham10000-b1-9").exists()
