@@ -59,12 +59,12 @@ class Finetune:
     """Images an epoch; as many as there are for training when None."""
     augmentation: Literal["rich", "published"] = "rich"
     """A key of ``training.augment.KINDS``."""
-    teacher: str | None = None
-    """A run of the same size as all phases, whose probabilities for each augmented image are part of its target
-    (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; the same view for both as in Beyer et
-    al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022)."""
-    teacher_share: float = 0.7
-    """How much of the target is the teacher's; the rest is the truth."""
+    teachers: tuple[str, ...] = ()
+    """Runs of the same size as all phases; the mean of their probabilities for each augmented image is part of its
+    target (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; the same view for all as in
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022)."""
+    teachers_share: float = 0.7
+    """How much of the target is the teachers'; the rest is the truth."""
 
 
 @dataclass(frozen=True)

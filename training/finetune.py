@@ -58,7 +58,7 @@ def train(
     keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
-    teacher = read_teacher(folder.parent / plan.teacher, plan, build) if plan.teacher else None
+    teachers = [read_teacher(folder.parent / name, plan, build) for name in plan.teachers]
     with batches.executor(processes) as executor:
         while place.epoch < sum(phase.epochs for phase in plan.phases):
             size = phase_size(plan, place.epoch)
@@ -72,7 +72,7 @@ def train(
             average = restore(network, state)
             end = place.epoch + _epochs_left(plan, place.epoch)
             while place.epoch < end:
-                done = _train_epoch(network, average, stream, plan, teacher, place, executor, folder, epochs, stop)
+                done = _train_epoch(network, average, stream, plan, teachers, place, executor, folder, epochs, stop)
                 if not done:
                     return False
                 epochs.append(_close_epoch(config, network, average, stream, plan, place, manifest, data, folder))
@@ -99,7 +99,7 @@ def _train_epoch(
     average: Weights,
     stream: batches.Stream,
     plan: Finetune,
-    teacher: Teacher | None,
+    teachers: list[Teacher],
     place: Place,
     executor: Any,
     folder: Path,
@@ -114,7 +114,7 @@ def _train_epoch(
         rate = learning_rate(plan, place.epoch + place.step / stream.steps)
         network.optimizer.learning_rate = rate
         network.reset_metrics()
-        loss, accuracy = map(float, network.train_on_batch(images, targets(images, truth, plan, teacher)))
+        loss, accuracy = map(float, network.train_on_batch(images, targets(images, truth, plan, teachers)))
         if not math.isfinite(loss):
             raise Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
         place.step += 1
@@ -138,13 +138,14 @@ def _train_epoch(
 
 
 def targets(
-    images: NDArray[np.uint8], truth: NDArray[np.int64], plan: Finetune, teacher: Teacher | None
+    images: NDArray[np.uint8], truth: NDArray[np.int64], plan: Finetune, teachers: list[Teacher]
 ) -> NDArray[np.float64]:
-    """What the network should say of ``images``, ``(n, 7)``: the truth, or in part what ``teacher`` says of them."""
+    """What the network should say of ``images``, ``(n, 7)``: the truth, or in part what ``teachers`` say of them."""
     known = np.eye(len(taxonomy.CODES))[truth]
-    if teacher is None:
+    if not teachers:
         return known
-    return (1 - plan.teacher_share) * known + plan.teacher_share * teacher(images)
+    said: NDArray[np.float64] = np.mean([teacher(images) for teacher in teachers], axis=0)
+    return (1 - plan.teachers_share) * known + plan.teachers_share * said
 
 
 def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Teacher:

@@ -22,7 +22,7 @@ from tests.chaos.faults import FAULTS, PART, WHOLE, Broken, Fault, Scale, expect
 from tests.chaos.system import CANARIES, Census, System
 from tests.conftest import SHARED
 
-_WIDTHS = (46, 10, 7, 5, 8, 8)
+_WIDTHS = (46, 10, 7, 5, 8, 8, 7)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def main() -> int:
         print(f"{len(wanted)} faults, 0 lost, 0 doubled, {len(wanted)} skipped")
         return 1
     started = time.monotonic()
-    _print("fault", "database", "images", "lost", "doubled", "s lost", "what was seen")
+    _print("fault", "database", "images", "lost", "doubled", "s lost", "s taken", "what was seen")
     with servers.Postgresql(binaries) as postgresql:
         bench = Bench(postgresql)
         rows = [_do(bench, fault, database, scale) for fault, database in wanted]
@@ -111,7 +111,7 @@ def main() -> int:
 
 def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
     """One row; whatever goes wrong stands in it."""
-    broken, told, census, lost = "", "", Census(0, 0, 0, {}, []), 0.0
+    broken, told, census, lost, started = "", "", Census(0, 0, 0, {}, []), 0.0, time.monotonic()
     try:
         with bench.system(database, fault.disk_bytes) as system:
             try:
@@ -134,7 +134,8 @@ def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
         broken = f"{type(err).__name__}: {err}"
     row = Row(fault.name, database, told, census, lost, broken)
     seen = f"BROKEN: {broken}" if broken else told
-    _print(fault.name, database, census.images, census.lost, census.doubled, f"{lost:.1f}", seen)
+    taken = time.monotonic() - started
+    _print(fault.name, database, census.images, census.lost, census.doubled, f"{lost:.1f}", f"{taken:.0f}", seen)
     return row
 
 

@@ -45,7 +45,7 @@ def messages_lost(system: System, scale: Scale) -> Told:
 @fault("Valkey frozen", short=("sqlite",))
 def valkey_frozen(system: System, scale: Scale) -> Told:
     """A frozen server accepts connections and never answers, which is worse than none."""
-    speed = scale.images / scale.seconds * 0.7  # so that the work outlasts the freeze
+    speed = scale.images / scale.seconds * 0.85  # so that the work outlasts the freeze
     system.start("reaper")
     system.start_web()
     system.start_ready(Queue.CLASSIFY, images_per_second=speed)

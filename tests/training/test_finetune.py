@@ -91,23 +91,26 @@ def taught(tmp_path):
     """A configuration of one size whose teacher is a finished run."""
     plan = dataclasses.replace(PLAN, phases=(Phase(24, 1),))
     assert run(tmp_path / "master", dataclasses.replace(CONFIG, name="master", plan=plan))
-    return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teacher="master", teacher_share=0.7))
+    return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teachers=("master",), teachers_share=0.7))
 
 
-def test_a_teacher_says_a_part_of_the_target(tmp_path, taught):
+def test_teachers_say_a_part_of_the_target(tmp_path, taught):
     images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
     network = samples.network(24, "none")
     network.load_weights(runs.weights(tmp_path / "master"))
     said = keras.ops.convert_to_numpy(keras.ops.softmax(network.predict(images, verbose=0)))
     teacher = finetune.read_teacher(tmp_path / "master", taught.plan, samples.network)
-    found = finetune.targets(images, np.array([0, 4, 6]), taught.plan, teacher)
-    assert found == pytest.approx(0.3 * np.eye(7)[[0, 4, 6]] + 0.7 * said, abs=1e-5)
-    assert finetune.targets(images, np.array([0, 4, 6]), PLAN, None) == pytest.approx(np.eye(7)[[0, 4, 6]])
+    known = np.eye(7)[[0, 4, 6]]
+    found = finetune.targets(images, np.array([0, 4, 6]), taught.plan, [teacher])
+    assert found == pytest.approx(0.3 * known + 0.7 * said, abs=1e-5)
+    two = finetune.targets(images, np.array([0, 4, 6]), taught.plan, [teacher, lambda images: np.full((3, 7), 1 / 7)])
+    assert two == pytest.approx(0.3 * known + 0.35 * said + 0.05, abs=1e-5)
+    assert finetune.targets(images, np.array([0, 4, 6]), PLAN, []) == pytest.approx(known)
 
 
 def test_a_taught_run_ends_elsewhere_than_an_untaught_one(tmp_path, taught):
     assert run(tmp_path / "pupil", taught)
-    alone = dataclasses.replace(taught, plan=dataclasses.replace(taught.plan, teacher=None))
+    alone = dataclasses.replace(taught, plan=dataclasses.replace(taught.plan, teachers=()))
     assert run(tmp_path / "alone", alone)
     pupil, other = (checkpoint.load(tmp_path / name).weights for name in ("pupil", "alone"))
     assert not all(np.array_equal(a, b) for a, b in zip(pupil, other, strict=True))
@@ -120,7 +123,7 @@ def test_a_teacher_of_another_size_is_refused(tmp_path, taught):
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path, taught):
-    plan = dataclasses.replace(taught.plan, teacher="nobody")
+    plan = dataclasses.replace(taught.plan, teachers=("nobody",))
     with pytest.raises(runs.Unfinished, match="nobody"):
         run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
 
