@@ -21,7 +21,7 @@ from training import config as configs
 from training import manifest as manifests
 
 DATA = Path("../shared/ham10000")
-_MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Taken, runs.Unfinished, FileNotFoundError)
+_MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Diverged, runs.Taken, runs.Unfinished, FileNotFoundError)
 SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped")
 
 
@@ -93,6 +93,7 @@ def train(options: argparse.Namespace) -> None:
         epochs = head.train(network, config.seed, config.plan, config.size, manifest, pixels, _track("features"))
         network.save_weights(folder / runs.WEIGHTS)
         runs.write_epochs(folder, epochs)
+        runs.write_events(folder, *epochs)
         seconds = time.monotonic() - started
         runs.record(folder, config, manifest.sha256, seconds, size=config.size, epochs=len(epochs))
     print((folder / runs.EPOCHS_MARKDOWN).read_text())
@@ -196,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, describe)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
     command.add_argument("--model", action="store_true")
-    command.add_argument("--size", type=int, default=240, help="side of the network's input, in pixels")
+    command.add_argument("--size", type=int, default=160, help="side of the network's input, in pixels")
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")

@@ -6,7 +6,6 @@ evidence (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ DRAWS = 1000
 SPECIFICITIES = (0.80, 0.90, 0.95)
 AGE_BANDS = ((0, 30), (30, 45), (45, 60), (60, 75), (75, 200))
 """Years, the upper end left out."""
-MELANOMA = taxonomy.CODES.index("mel")
+MELANOMA = "mel"
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,10 @@ class Group:
     trait: str
     value: str
     images: int
-    melanomas: int
-    accuracy: Figure
-    balanced_accuracy: Figure
-    """Over the classes that the group has."""
-    melanoma_recall: Figure | None
-    """None without melanomas."""
+    support: dict[str, int]
+    """Images by class."""
+    figures: dict[str, Figure]
+    """As those of an Assessment, without those that the group's images do not define."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +72,12 @@ def assess(
     """
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
     weights = lesion_draws([entry.lesion_id for entry in entries], draws, seed)
-    uncalibrated = calibrate.softmax(temperature * np.log(np.maximum(probabilities, 1e-30)))
-    figures = _rates(probabilities, truth, weights)
-    figures |= {
-        "expected_calibration_error": _figure(
-            metrics.calibration_error(probabilities, truth), metrics.calibration_error(probabilities, truth, weights)
-        ),
-        "expected_calibration_error_before": _figure(
-            metrics.calibration_error(uncalibrated, truth), metrics.calibration_error(uncalibrated, truth, weights)
-        ),
-    }
-    for number, code in enumerate(taxonomy.CODES):
-        figures[f"auroc/{code}"] = _resampled(_auroc, probabilities[:, number], truth == number, weights)
-    for level in SPECIFICITIES:
-        figures[f"melanoma_sensitivity_at_specificity/{level:g}"] = _resampled(
-            partial(metrics.sensitivity_at, specificity=level), probabilities[:, MELANOMA], truth == MELANOMA, weights
-        )
     return Assessment(
         images=len(entries),
         lesions=len({entry.lesion_id for entry in entries}),
-        support={code: int((truth == number).sum()) for number, code in enumerate(taxonomy.CODES)},
-        figures=figures,
-        groups=_groups(probabilities, entries, truth, weights),
+        support=_support(truth),
+        figures=_figures(probabilities, truth, weights, temperature),
+        groups=_groups(probabilities, entries, truth, weights, temperature),
     )
 
 
@@ -131,34 +112,65 @@ def _groups(
     entries: list[manifests.Entry],
     truth: NDArray[np.int64],
     weights: NDArray[np.float64],
+    temperature: float,
 ) -> list[Group]:
     found = []
     for trait, read in TRAITS.items():
         values = np.array([read(entry) for entry in entries])
         for value in sorted(set(values)):
             here = values == value
-            found.append(_group(trait, str(value), probabilities[here], truth[here], weights[:, here]))
+            drawn = weights[:, here]
+            figures = _figures(probabilities[here], truth[here], drawn[drawn.sum(axis=1) > 0], temperature)
+            undefined = _undefined(probabilities[here], truth[here])
+            found.append(
+                Group(
+                    trait=trait,
+                    value=str(value),
+                    images=int(here.sum()),
+                    support=_support(truth[here]),
+                    figures={name: figure for name, figure in figures.items() if name not in undefined},
+                )
+            )
     return found
 
 
-def _group(
-    trait: str,
-    value: str,
-    probabilities: NDArray[np.floating],
-    truth: NDArray[np.int64],
-    weights: NDArray[np.float64],
-) -> Group:
-    figures = _rates(probabilities, truth, weights[weights.sum(axis=1) > 0])
-    melanomas = int((truth == MELANOMA).sum())
-    return Group(
-        trait=trait,
-        value=value,
-        images=len(truth),
-        melanomas=melanomas,
-        accuracy=figures["accuracy"],
-        balanced_accuracy=figures["balanced_accuracy"],
-        melanoma_recall=figures["recall/mel"] if melanomas else None,
-    )
+def _support(truth: NDArray[np.int64]) -> dict[str, int]:
+    return {code: int((truth == number).sum()) for number, code in enumerate(taxonomy.CODES)}
+
+
+def _undefined(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> set[str]:
+    """Names of figures that are 1 by convention alone, and of averages that hold such a one."""
+    defined = metrics.defined(metrics.confusion(metrics.decide(probabilities), truth))
+    undefined = {f"{kind}/{taxonomy.CODES[number]}" for kind, ok in defined.items() for number in np.flatnonzero(~ok)}
+    undefined |= {f"macro_{kind}" for kind, ok in defined.items() if not ok.all()}
+    undefined |= {f"weighted_{kind}" for kind, ok in defined.items() if not ok[np.unique(truth)].all()}
+    return undefined
+
+
+def _figures(
+    probabilities: NDArray[np.floating], truth: NDArray[np.int64], weights: NDArray[np.float64], temperature: float
+) -> dict[str, Figure]:
+    """Every figure of some images. Areas and sensitivities are left out of a class that has all of them or none."""
+    uncalibrated = calibrate.softmax(temperature * np.log(np.maximum(probabilities, 1e-30)))
+    figures = _rates(probabilities, truth, weights)
+    for name, said in (
+        ("expected_calibration_error", probabilities),
+        ("expected_calibration_error_before", uncalibrated),
+    ):
+        figures[name] = _figure(metrics.calibration_error(said, truth), metrics.calibration_error(said, truth, weights))
+    for number, code in enumerate(taxonomy.CODES):
+        positive = truth == number
+        if positive.all() or not positive.any():
+            continue
+        both = weights[(weights @ positive > 0) & (weights @ ~positive > 0)]
+        one, drawn = (metrics.roc(probabilities[:, number], positive, drawn) for drawn in (None, both))
+        figures[f"auroc/{code}"] = _figure(one.area(), drawn.area())
+        if code == MELANOMA:
+            for level in SPECIFICITIES:
+                figures[f"melanoma_sensitivity_at_specificity/{level:g}"] = _figure(
+                    one.sensitivity_at(level), drawn.sensitivity_at(level)
+                )
+    return figures
 
 
 def _rates(
@@ -176,27 +188,6 @@ def _rates(
         column = drawn[kind][:, number][defined[kind][:, number]] if code else drawn[kind]
         found[name] = _figure(value, column if len(column) else np.array([value]))
     return found
-
-
-def _resampled(
-    measure: Callable[[NDArray[np.floating], NDArray[np.bool_]], float],
-    scores: NDArray[np.floating],
-    positive: NDArray[np.bool_],
-    weights: NDArray[np.float64],
-) -> Figure:
-    """``measure`` on all images and on each draw that holds both kinds of them; 1 where there is only one kind."""
-    if positive.all() or not positive.any():
-        return Figure(1.0, 1.0, 1.0)
-    drawn = []
-    for row in weights.astype(int):
-        repeated = np.repeat(positive, row)
-        if repeated.any() and not repeated.all():
-            drawn.append(measure(np.repeat(scores, row), repeated))
-    return _figure(measure(scores, positive), np.array(drawn))
-
-
-def _auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    return metrics.auroc(scores[positive], scores[~positive])
 
 
 def _figure(value: float | NDArray[np.float64], drawn: NDArray[np.float64]) -> Figure:

@@ -69,8 +69,9 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
     """One class against the rest, for each class."""
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     for number, code in enumerate(taxonomy.CODES):
-        false, true = metrics.roc(probabilities[:, number], truth == number)
-        axes.step(false, true, where="post", label=f"{code} {assessment.figures[f'auroc/{code}'].value:.3f}")
+        if (area := assessment.figures.get(f"auroc/{code}")) is not None:
+            curve = metrics.roc(probabilities[:, number], truth == number)
+            axes.step(curve.false, curve.true, where="post", label=f"{code} {area.value:.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     axes.legend(title="class, area", loc="lower right")

@@ -32,10 +32,6 @@ Teacher = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """From images ``(n, s, s, 3)`` to probabilities ``(n, 7)``."""
 
 
-class Diverged(Exception):
-    """Raised when the loss is no longer a number; the last checkpoint stands from before."""
-
-
 def train(
     config: Config,
     manifest: manifests.Manifest,
@@ -51,7 +47,7 @@ def train(
 
     Goes on from the checkpoint in ``folder``, if there is one. After each epoch the folder holds the averaged weights,
     so a bundle can be made of any epoch. ``build`` makes the network. ``precision`` may be ``mixed_bfloat16`` on a
-    GPU; weights, checkpoints and evaluations stay float32. Raises Diverged when the loss is not finite.
+    GPU; weights, checkpoints and evaluations stay float32. Raises runs.Diverged when the loss is not finite.
     """
     plan = _plan(config)
     keras.utils.set_random_seed(config.seed)
@@ -91,7 +87,9 @@ def _train_head(
     """Train the head of ``network`` alone; its epochs get a table of their own in the folder ``head``."""
     part = folder / "head"
     part.mkdir(exist_ok=True)
-    runs.write_epochs(part, head.train(network, config.seed, plan, size, manifest, data))
+    epochs = head.train(network, config.seed, plan, size, manifest, data)
+    runs.write_epochs(part, epochs)
+    runs.write_events(part, *epochs)
 
 
 def _train_epoch(
@@ -116,7 +114,7 @@ def _train_epoch(
         network.reset_metrics()
         loss, accuracy = map(float, network.train_on_batch(images, targets(images, truth, plan, teachers)))
         if not math.isfinite(loss):
-            raise Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
+            raise runs.Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
         place.step += 1
         place.loss_sum += loss
         place.accuracy_sum += accuracy

@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from dermq import taxonomy
 from training import manifest as manifests
-from training import model, onnx_graph, onnx_run, pixels
+from training import model, onnx_graph, onnx_run, pixels, runs
 from training.config import Head
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
@@ -32,7 +33,7 @@ def train(
     """Fit the last layer of ``network`` in place by ``plan`` and return the table of epochs.
 
     Pixels and features are cached under ``data``, so runs that differ in their split or their head share them. Weights
-    of the epoch with the lowest val loss are kept.
+    of the epoch with the lowest val loss are kept. Raises runs.Diverged when the loss is not finite.
     """
     entries = manifest.of(manifest.reference)
     features = _features(network, size, manifest, data, track)
@@ -64,16 +65,27 @@ def fit(
         metrics=["accuracy"],
     )
     stop = keras.callbacks.EarlyStopping("val_loss", patience=plan.patience, restore_best_weights=True)
-    callbacks = [stop, keras.callbacks.TerminateOnNaN()]
+    epochs: list[dict[str, float]] = []
+    bar = tqdm(total=plan.epochs, desc="head", unit="epoch", mininterval=1.0, disable=None)
+
+    def close_epoch(epoch: int, logs: dict[str, float]) -> None:
+        epochs.append({"epoch": epoch, **logs, "rate": float(classifier.optimizer.learning_rate)})
+        bar.set_postfix(loss=f"{logs['loss']:.4f}", rate=f"{epochs[-1]['rate']:.2e}", refresh=False)
+        bar.update()
+
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=close_epoch), stop, keras.callbacks.TerminateOnNaN()]
     if plan.plateau_patience is not None:
         callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", patience=plan.plateau_patience))
     weights = dict(enumerate(class_weights(train[1], plan.class_balance)))
-    history = classifier.fit(
-        *train, validation_data=val, epochs=plan.epochs, batch_size=plan.batch, class_weight=weights,
-        callbacks=callbacks, verbose=0,
-    ).history  # fmt: skip
+    with bar:
+        classifier.fit(
+            *train, validation_data=val, epochs=plan.epochs, batch_size=plan.batch, class_weight=weights,
+            callbacks=callbacks, verbose=0,
+        )  # fmt: skip
     kernel, bias = classifier.get_weights()
-    return kernel, bias, [dict(epoch=n, **{k: v[n] for k, v in history.items()}) for n in range(len(history["loss"]))]
+    if not all(np.isfinite(values).all() for values in (kernel, bias, [epoch["loss"] for epoch in epochs])):
+        raise runs.Diverged(f"The loss of the head is no number after {len(epochs)} epochs, at rate {plan.rate:g}.")
+    return kernel, bias, epochs
 
 
 def class_weights(truth: NDArray[np.integer], balance: float) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ leaves out classes without true images.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,26 +108,40 @@ def score(probabilities: Floats, truth: Integers) -> bundles.Metrics:
 
 def auroc(positive: Floats, negative: Floats) -> float:
     """The chance that a random ``positive`` score is above a random ``negative`` one, ties counted half."""
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, "left")
-    tied = np.searchsorted(ordered, positive, "right") - below
-    return float((below + tied / 2).mean() / len(negative))
+    scores = np.concatenate([positive, negative])
+    return float(roc(scores, np.arange(len(scores)) < len(positive)).area())
 
 
-def roc(scores: Floats, positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False and true positive rates as the threshold falls, a point for each distinct score, from (0, 0) to (1, 1)."""
+@dataclass(frozen=True)
+class Roc:
+    """A ROC curve, or one for each draw: points ``(..., points)`` as the threshold falls, from (0, 0) to (1, 1)."""
+
+    false: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+    def area(self) -> NDArray[np.float64]:
+        """The area below, ``(...)``."""
+        return np.asarray(np.trapezoid(self.true, self.false), np.float64)
+
+    def sensitivity_at(self, specificity: float) -> NDArray[np.float64]:
+        """The highest sensitivity of a threshold whose specificity is at least ``specificity``, ``(...)``."""
+        return np.asarray(np.where(self.false <= 1 - specificity + 1e-12, self.true, 0).max(axis=-1), np.float64)
+
+
+def roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = None) -> Roc:
+    """False and true positive rates, a point for each distinct score; a curve for each draw of ``weights (draws, n)``.
+
+    There have to be positive and negative images, in each draw.
+    """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    hits, misses = np.cumsum(positive[order])[ends], np.cumsum(~positive[order])[ends]
-    rates = (np.concatenate([[0], counts / max(counts[-1], 1)]) for counts in (misses, hits))
-    false, true = rates
-    return false, true
-
-
-def sensitivity_at(scores: Floats, positive: NDArray[np.bool_], specificity: float) -> float:
-    """The highest sensitivity of a threshold whose specificity is at least ``specificity``."""
-    false, true = roc(scores, positive)
-    return float(true[false <= 1 - specificity + 1e-12].max())
+    drawn = np.ones(len(scores)) if weights is None else weights
+    hits, misses = (np.cumsum((drawn * kind)[..., order], axis=-1)[..., ends] for kind in (positive, ~positive))
+    false, true = (
+        np.concatenate([np.zeros_like(counts[..., :1]), counts / counts[..., -1:]], axis=-1)
+        for counts in (misses, hits)
+    )
+    return Roc(false, true)
 
 
 def by_code(values: Floats) -> dict[str, float]:

@@ -29,6 +29,10 @@ class Taken(Exception):
     """Raised when a run would overwrite another's checkpoint."""
 
 
+class Diverged(Exception):
+    """Raised when the loss is no longer a number; what was saved before stands."""
+
+
 class Unfinished(Exception):
     """Raised when a run has nothing to make a bundle of."""
 
@@ -93,20 +97,41 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
         raise _unfinished(folder) from err
 
 
-def write_events(folder: Path, epoch: dict[str, float]) -> None:
-    """Add an epoch to what `tensorboard --logdir runs` shows."""
+def write_events(folder: Path, *epochs: dict[str, float]) -> None:
+    """Add epochs to what `tensorboard --logdir runs` shows."""
     from tensorboard.summary import Writer  # here, because it is slow to import and only long runs need it
 
     writer = Writer(str(folder / EVENTS))
-    for name, value in epoch.items():
-        if name != "epoch":
-            writer.add_scalar(name, value, step=int(epoch["epoch"]))
+    for epoch in epochs:
+        for name, value in epoch.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, step=int(epoch["epoch"]))
     writer.close()
 
 
 def hardware() -> str:
     """The machine in words, by what it can do and not by name."""
-    return f"{os.cpu_count()} CPU cores, {_processor()}, {platform.machine()}, no GPU used"
+    return f"{os.cpu_count()} CPU cores, {_processor()}, {platform.machine()}, {accelerator() or 'no GPU used'}"
+
+
+def accelerator() -> str:
+    """The GPU that Keras computes on, by its maker's name; empty without one."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return next((device.device_kind for device in jax.devices() if device.platform == "gpu"), "")
+    import tensorflow
+
+    details = tensorflow.config.experimental.get_device_details
+    return next(
+        (details(gpu).get("device_name", "a GPU") for gpu in tensorflow.config.list_physical_devices("GPU")), ""
+    )
 
 
 def packages() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +24,13 @@ COMPARED = (
     *(f"f1/{code}" for code in taxonomy.CODES),
     "recall/mel",
 )
+OF_GROUPS = (
+    ("accuracy", "balanced_accuracy", "expected_calibration_error", "expected_calibration_error_before"),
+    ("macro_precision", "macro_recall", "macro_f1"),
+    ("weighted_precision", "weighted_recall", "weighted_f1"),
+    tuple(f"melanoma_sensitivity_at_specificity/{level:g}" for level in assess.SPECIFICITIES),
+)
+"""Figures of the tables of groups, beside the one by class."""
 PUBLISHED = (0.843, 0.73, 0.67, 0.70, 0.63, 0.72, 0.70, 0.54, 0.58, 0.93, 0.80, 0.54)
 """What the publication reports of COMPARED, on 2,000 test images drawn at random by image."""
 
@@ -66,23 +74,41 @@ def tables(assessment: assess.Assessment, title: str) -> str:
         table(
             ["class", "images", *by_class],
             [
-                [code, str(assessment.support[code]), *(str(found[f"{name}/{code}"]) for name in by_class)]
+                [code, str(assessment.support[code]), *_cells(found, [f"{name}/{code}" for name in by_class])]
                 for code in taxonomy.CODES
             ],
         ),
+        "## By who and what the images show",
+        LIMITS,
+        "A figure that a group does not define is left out: the recall of a class that it does not have, say.",
+        *(
+            table(
+                ["trait", "value", "images", *names],
+                [
+                    [group.trait, group.value, str(group.images), *_cells(group.figures, names)]
+                    for group in assessment.groups
+                ],
+            )
+            for names in OF_GROUPS
+        ),
         table(
-            ["trait", "value", "images", "melanomas", "accuracy", "balanced accuracy", "melanoma recall"],
+            ["trait", "value", "class", "images", *by_class],
             [
                 [
-                    *(group.trait, group.value, str(group.images), str(group.melanomas)),
-                    *(str(group.accuracy), str(group.balanced_accuracy), str(group.melanoma_recall or "")),
+                    *(group.trait, group.value, code, str(group.support[code])),
+                    *_cells(group.figures, [f"{name}/{code}" for name in by_class]),
                 ]
                 for group in assessment.groups
+                for code in taxonomy.CODES
+                if group.support[code]
             ],
         ),
-        LIMITS,
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _cells(found: Mapping[str, assess.Figure], names: Sequence[str]) -> list[str]:
+    return [str(found.get(name, "")) for name in names]
 
 
 def comparison(found: dict[str, assess.Assessment]) -> str:

@@ -74,12 +74,26 @@ def test_every_image_is_in_one_group_of_each_trait(found):
     assert unknown.images == 6
 
 
-def test_a_recall_without_melanomas_is_left_out(found):
-    groups = {(group.trait, group.value): group for group in found.groups}
-    assert groups["age", "unknown"].melanomas == 0
-    assert groups["age", "unknown"].melanoma_recall is None
-    assert groups["sex", "male"].melanoma_recall.value < 1
-    assert groups["sex", "male"].melanoma_recall.high < 1
+def test_a_group_has_every_figure_of_the_whole(found):
+    male = next(group for group in found.groups if (group.trait, group.value) == ("sex", "male"))
+    assert set(male.figures) == set(found.figures)
+    assert sum(male.support.values()) == male.images
+    assert male.figures["recall/mel"].low <= male.figures["recall/mel"].value < 1
+    assert male.figures["recall/mel"].high < 1
+
+
+def test_a_group_of_all_images_has_the_figures_of_the_whole(found):
+    [back] = [group for group in found.groups if group.trait == "body site"]
+    assert back.figures == found.figures
+
+
+def test_figures_that_a_group_does_not_define_are_left_out(found):
+    unknown = next(group for group in found.groups if (group.trait, group.value) == ("age", "unknown"))
+    assert [code for code, images in unknown.support.items() if images] == list(taxonomy.CODES[:3])
+    assert {"recall/mel", "auroc/mel", "macro_recall", "melanoma_sensitivity_at_specificity/0.9"}.isdisjoint(
+        unknown.figures
+    )
+    assert {"accuracy", "recall/akiec", "auroc/akiec", "expected_calibration_error"} <= set(unknown.figures)
 
 
 def test_the_calibration_before_is_that_without_the_temperature(found, probabilities, entries):
@@ -108,6 +122,9 @@ def test_an_assessment_is_written_down_whole(found, probabilities, entries, tmp_
     text = (tmp_path / "assessment.md").read_text()
     assert taxonomy.NOTICE in text
     assert str(found.figures["recall/mel"]) in text
+    male = next(group for group in found.groups if group.value == "male")
+    assert f"| sex | male | mel | {male.support['mel']} | {male.figures['precision/mel']}" in text
+    assert f"| sex | male | {male.images} | {male.figures['macro_precision']}" in text
     stored = json.loads((tmp_path / "assessment.json").read_text())
     assert stored["figures"]["accuracy"]["value"] == found.figures["accuracy"].value
     with (tmp_path / "predictions.csv").open() as file:

@@ -83,6 +83,68 @@ def test_the_affine_map_stays_within_its_bounds():
     assert 0.079 < shift <= 0.08
 
 
+def test_the_affine_map_turns_by_any_angle_and_stretches_and_shears_within_its_bounds():
+    squash = np.diag([augment.ASPECT, 1.0])
+    chance = np.random.default_rng(0)
+
+    def drawn(**bounds):
+        """Maps of the unsquashed image, with all else switched off."""
+        still = {"angle_degrees": 0.0, "zoom": (1.0, 1.0), "stretch": 1.0, "shear_degrees": 0.0, "shift": 0.0}
+        allowed = augment.Bounds(**(still | bounds))
+        maps = np.array([augment.matrix(chance, allowed)[:, :2] for _ in range(2000)])
+        return squash @ maps @ np.linalg.inv(squash)
+
+    turns = drawn(angle_degrees=augment.BOUNDS.angle_degrees)
+    angles = np.degrees(np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
+    assert np.linalg.det(turns) == pytest.approx(1)
+    assert angles.min() < -179 and angles.max() > 179
+    assert np.histogram(angles, 8, (-180, 180))[0].min() > 180
+    stretches = drawn(stretch=augment.BOUNDS.stretch)
+    ratios = stretches[:, 0, 0] / stretches[:, 1, 1]
+    assert 1 / 1.11 <= ratios.min() < 0.91 and 1.10 < ratios.max() <= 1.11
+    leans = np.abs(np.degrees(np.arctan(drawn(shear_degrees=augment.BOUNDS.shear_degrees)[:, 0, 1])))
+    assert 7.9 < leans.max() <= 8
+
+
+def test_blur_sharpening_resolution_and_jpeg_quality_are_drawn_within_their_bounds(monkeypatch):
+    blurs, sharpenings, sides, qualities = [], [], [], []
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    resize, save = Image.Image.resize, Image.Image.save
+    blur, unsharp = augment.ImageFilter.GaussianBlur, augment.ImageFilter.UnsharpMask
+    monkeypatch.setattr(augment.ImageFilter, "GaussianBlur", lambda radius: blurs.append(radius) or blur(radius))
+    monkeypatch.setattr(augment.ImageFilter, "UnsharpMask", lambda *said: sharpenings.append(said[1]) or unsharp(*said))
+    monkeypatch.setattr(Image.Image, "resize", lambda self, size, way: sides.append(size[0]) or resize(self, size, way))
+    monkeypatch.setattr(
+        Image.Image,
+        "save",
+        lambda self, out, kind, quality: qualities.append(quality) or save(self, out, kind, quality=quality),
+    )
+    chance = np.random.default_rng(0)
+    for _ in range(2000):
+        assert augment.degrade(image, chance).size == image.size
+    assert 0.3 <= min(blurs) < 0.32 and 1.18 < max(blurs) <= 1.2
+    assert 40 <= min(sharpenings) <= 42 and 147 <= max(sharpenings) <= 150
+    assert min(sides) == 20 and max(sides) == 40
+    assert min(qualities) == 40 and max(qualities) == 95
+    for drawn in (blurs, sharpenings, sides[::2]):
+        assert 320 < len(drawn) < 480
+    assert 900 < len(qualities) < 1100
+
+
+def test_a_patch_covers_its_share_of_a_quarter_of_the_images():
+    pixels = np.random.default_rng(1).integers(0, 100, (100, 100, 3), dtype=np.uint8)
+    pixels[0, 0] = 255  # so that no pixel has the mean colour by chance alone
+    chance = np.random.default_rng(0)
+    shares = []
+    for _ in range(2000):
+        changed = augment.patch(pixels.copy(), chance)
+        mean = pixels.mean(axis=(0, 1)).astype(np.uint8)
+        shares.append((changed == mean).all(axis=2).mean())
+    painted = [share for share in shares if share > 0.005]
+    assert 430 < len(painted) < 570
+    assert 0.018 < min(painted) < 0.022 and 0.117 < max(painted) < 0.124
+
+
 def test_a_map_that_does_nothing_changes_nothing():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     same = augment.warp(Image.fromarray(pixels), np.array([[1.0, 0, 0], [0, 1, 0]]))
@@ -120,5 +182,11 @@ def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_near
         centres.append((rows.mean(), columns.mean()))
     furthest = np.abs(np.array(centres) - 49.5).max()
     assert 17 < furthest <= 20.6
+    bar = np.zeros((size, size, 3), np.uint8)
+    bar[:, 45:55] = 255
+    for seed in range(60):  # a shear of 0.2 degrees moves the ends of a bar by a third of a pixel
+        changed = augment.published(bar, np.random.default_rng(seed))[..., 0] / 255.0
+        centres = (changed * np.arange(size)).sum(axis=1) / changed.sum(axis=1)
+        assert np.ptp(centres) < 100 * np.tan(np.radians(0.2)) + 0.05
     edge = np.full((8, 8, 3), 7, np.uint8)
     assert (augment.published(edge, np.random.default_rng(0)) == 7).all()

@@ -130,7 +130,7 @@ def test_a_teacher_that_is_not_there_is_named(tmp_path, taught):
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     wild = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, rate=float("nan")))
-    with pytest.raises(finetune.Diverged, match="nan"):
+    with pytest.raises(runs.Diverged, match="nan"):
         run(tmp_path / "run", wild)
 
 
@@ -158,8 +158,9 @@ def policy():
 def test_mixed_precision_keeps_weights_in_float32(tmp_path):
     data = samples.prepare(tmp_path)
     (tmp_path / "run").mkdir()
-    settings = {"precision": "mixed_bfloat16", "stop": lambda place: place.step == 2, "build": samples.network}
-    finetune.train(CONFIG, data, tmp_path / "pixels", tmp_path / "run", **settings)
+    short = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, phases=(Phase(16, 1),)))
+    settings = {"precision": "mixed_bfloat16", "build": samples.network}
+    assert finetune.train(short, data, tmp_path / "pixels", tmp_path / "run", **settings)
     assert keras.config.dtype_policy().compute_dtype == "bfloat16"
     kinds = {weight.dtype for weight in checkpoint.load(tmp_path / "run").weights}
     assert kinds <= {np.dtype("float32"), np.dtype("int64"), np.dtype("int32")}
@@ -182,7 +183,23 @@ def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path):
     plan = dataclasses.replace(PLAN, head=Head(epochs=3, batch=8, penalty=0.0, plateau_patience=1))
     assert run(tmp_path / "run", dataclasses.replace(CONFIG, plan=plan))
     with (tmp_path / "run" / "head" / runs.EPOCHS_CSV).open() as file:
-        assert len(list(csv.DictReader(file))) == 3
+        epochs = list(csv.DictReader(file))
+    assert [float(epoch["rate"]) for epoch in epochs[:1]] == pytest.approx([1e-3])
+    assert len(epochs) == 3
+    assert list((tmp_path / "run" / "head" / runs.EVENTS).iterdir())
+
+
+def test_a_loss_of_the_head_that_is_no_number_stops_the_run(tmp_path):
+    plan = dataclasses.replace(PLAN, head=Head(epochs=3, batch=8, rate=float("nan")))
+    with pytest.raises(runs.Diverged, match="rate nan"):
+        run(tmp_path / "run", dataclasses.replace(CONFIG, plan=plan))
+    assert not (tmp_path / "run" / runs.WEIGHTS).exists()
+
+
+def test_the_machine_is_told_with_its_gpu(monkeypatch):
+    assert runs.hardware().endswith(runs.accelerator() or "no GPU used")
+    monkeypatch.setattr(runs, "accelerator", lambda: "NVIDIA H100")
+    assert runs.hardware().endswith(", NVIDIA H100")
 
 
 def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(tmp_path, monkeypatch):

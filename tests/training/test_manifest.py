@@ -46,6 +46,18 @@ def test_images_are_matched_with_their_metadata(tmp_path):
     ]
 
 
+def test_a_folder_is_read_as_an_archive_is(tmp_path):
+    metadata, archives = write(tmp_path, ROWS, FILES)
+    for name, content in FILES.items():
+        file = tmp_path / "downloads" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (tmp_path / "downloads" / "ATTRIBUTION.txt").write_text("no image")
+    found = manifest.prepare(metadata, {"all": [tmp_path / "downloads"]})
+    assert found.entries == manifest.prepare(metadata, archives).entries
+    assert dict(manifest.read_files([tmp_path / "downloads"])) == FILES
+
+
 def test_a_manifest_reads_back_with_the_same_hash(tmp_path):
     made = manifest.prepare(*write(tmp_path, ROWS, FILES))
     manifest.write(made, tmp_path / "data")

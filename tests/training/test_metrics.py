@@ -79,11 +79,23 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
 def test_the_roc_curve_equals_scikit_learns(drawn):
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
-    false, true = metrics.roc(scores, positive)
-    expected = reference.roc_curve(positive, scores, drop_intermediate=False)
-    assert false == pytest.approx(expected[0])
-    assert true == pytest.approx(expected[1])
-    assert metrics.sensitivity_at(scores, positive, 0.9) == pytest.approx(true[false <= 0.1].max())
+    found = metrics.roc(scores, positive)
+    false, true, _ = reference.roc_curve(positive, scores, drop_intermediate=False)
+    assert found.false == pytest.approx(false)
+    assert found.true == pytest.approx(true)
+    assert found.sensitivity_at(0.9) == pytest.approx(true[false <= 0.1].max())
+
+
+def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn):
+    probabilities, truth = drawn
+    scores, positive = np.round(probabilities[:, 4], 2), truth == 4
+    weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
+    found = metrics.roc(scores, positive, weights)
+    for area, sensitivity, row in zip(found.area(), found.sensitivity_at(0.9), weights.astype(int), strict=True):
+        repeated = np.repeat(positive, row), np.repeat(scores, row)
+        false, true, _ = reference.roc_curve(*repeated, drop_intermediate=False)
+        assert area == pytest.approx(reference.roc_auc_score(*repeated))
+        assert sensitivity == pytest.approx(true[false <= 0.1].max())
 
 
 def test_weighted_draws_count_images_as_often_as_drawn(drawn):
