@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 FLAG_SECONDS = 5
 """A wake-up that nobody answered may be sent again after this long."""
+MOST_WAITING = 4
+"""Wake-ups that may wait in Redis: where one waits no worker is idle, and more of them would wake nobody."""
 TIMEOUT_SECONDS = 0.25
 BREAKER_SECONDS = 5.0
 """After a failure Redis is left alone for this long."""
@@ -44,7 +46,7 @@ def broker_url(redis_url: str) -> str:
 
 
 class Wakeups:
-    """Sends wake-ups, at most one a queue until it is answered."""
+    """Sends wake-ups: one a queue until it is answered or FLAG_SECONDS have passed, and never more than a few."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis = redis.Redis.from_url(
@@ -71,6 +73,8 @@ class Wakeups:
             return False
         try:
             if not self._redis.set(_flag(queue), 1, nx=True, ex=FLAG_SECONDS):
+                return False
+            if self._redis.llen(queue.value) >= MOST_WAITING:
                 return False
             # A bounded retry: with retry=False kombu blocks for seconds when the connection is gone.
             self._celery.send_task(

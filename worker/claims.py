@@ -130,9 +130,11 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     found = session.execute(suspects.with_for_update(skip_locked=True, of=Image)).first()
     if found is None:
         return None
-    lab = session.get_one(Lab, found.lab_id)
-    start = max(lab.tag, queue.served)
-    lab.tag, queue.served = start + 1 / lab.weight, start
+    contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
+    lab = labs[found.lab_id]
+    lab.tag = max(lab.tag, queue.served) + 1 / lab.weight
+    # Another lab may be before this one, with images that are not suspect: it must not lose its place.
+    queue.served = max(queue.served, min(contender.start for contender in contenders))
     return _lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256),), alone=True)
 
 

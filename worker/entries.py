@@ -46,13 +46,20 @@ class Page:
 def opened(
     blobs: Blobs, batch_id: uuid.UUID, sha256: str, settings: Settings, progress: Callable[[], None]
 ) -> Iterator["Entries"]:
-    """Open a stored archive; ``progress`` is called at every step. Raises Permanent when it is no readable ZIP."""
-    try:
-        with blobs.open(batch_id, sha256) as file, _directory(file) as archive:
-            yield Entries(archive, blobs, settings, progress)
-    except FileNotFoundError as err:
-        blobs.probe()
-        raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
+    """Open a stored archive; ``progress`` is called at every step. Raises Permanent when it is no readable ZIP.
+
+    When it cannot be read, the store tells whether it or the one archive is to blame.
+    """
+    with contextlib.ExitStack() as open_files:
+        try:
+            archive = open_files.enter_context(_directory(open_files.enter_context(blobs.open(batch_id, sha256))))
+        except FileNotFoundError as err:
+            blobs.probe()
+            raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
+        except (OSError, errors.Transient) as err:
+            blobs.probe()
+            raise errors.Permanent("blob_unreadable", f"The stored archive cannot be read: {err}") from err
+        yield Entries(archive, blobs, settings, progress)
 
 
 class Entries:
@@ -113,8 +120,9 @@ class Entries:
                         )
                     self._progress()
                     yield chunk
-        except OSError as err:
-            raise errors.Transient("storage_failed", f"The stored archive cannot be read: {err}") from err
+        except OSError as err:  # the store is to blame, or an entry that is said to begin before the file does
+            self._blobs.probe()
+            raise errors.Rejected("damaged_entry", f"The entry cannot be read: {err}") from err
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as err:
             raise errors.Rejected("damaged_entry", f"The entry is damaged: {err}") from err
 

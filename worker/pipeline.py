@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -51,7 +51,7 @@ class Held:
     """A claim whose images are being decoded."""
 
     lease: Lease
-    decoding: tuple[tuple[ClaimedImage, Future[Pixels]], ...]
+    decoding: list[tuple[ClaimedImage, Future[Pixels]]] = field(default_factory=list)
 
     def steps(self, size: int) -> Iterator[Sequence[tuple[ClaimedImage, Future[Pixels]]]]:
         for at in range(0, len(self.decoding), size):
@@ -161,8 +161,11 @@ class _Line:
             return
         self._heartbeat.hold(lease.token)
         self._runtime.presence.progress()
+        held = Held(lease)
+        self._held.append(held)  # before anything else can fail, so that it is given back
         size = self._model.bundle.card.input_size
-        self._held.append(Held(lease, tuple((image, self._decoder.start(image, size)) for image in lease.images)))
+        for image in lease.images:
+            held.decoding.append((image, self._decoder.start(image, size)))
         if len(lease.images) == most:
             self._runtime.wakeups.send(Queue.CLASSIFY)  # another worker may be idle
 

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -59,11 +60,11 @@ class Presence:
         """Disappear."""
         self._ended.set()
         self._thread.join()
-        self._write(sa.delete(Worker).where(Worker.name == self.name))
+        self._write(lambda session: session.execute(sa.delete(Worker).where(Worker.name == self.name)))
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            self._write(sa.update(Worker).where(Worker.name == self.name).values(self._signs()))
+            self._write(self._live)
 
     def _signs(self) -> dict[str, object]:
         model = self._model
@@ -74,14 +75,22 @@ class Presence:
             "progressed_at": db.now(self._progressed - time.monotonic()),
         }
 
+    def _live(self, session: Session) -> None:
+        """Say so; or appear again, when the row was taken for one of a process that is long dead."""
+        named = sa.select(Worker.name).where(Worker.name == self.name)
+        if session.scalar(named.with_for_update()) is None:
+            self._appear(session)
+        else:
+            session.execute(sa.update(Worker).where(Worker.name == self.name).values(self._signs()))
+
     def _appear(self, session: Session) -> None:
         session.execute(sa.delete(Worker).where(Worker.name == self.name))
         session.execute(
             sa.insert(Worker).values(name=self.name, queue=self._queue, started_at=db.now(), **self._signs())
         )
 
-    def _write(self, statement: sa.Executable) -> None:
+    def _write(self, work: Callable[[Session], object]) -> None:
         try:
-            db.transact(self._sessions, lambda session: session.execute(statement))
+            db.transact(self._sessions, work)
         except (errors.Transient, SQLAlchemyError) as err:
             log.warning("the worker's row could not be written: %s", err)

@@ -167,6 +167,7 @@ def _end(session: Session, task: Task, *, whole: bool, error: errors.Permanent |
     elif archive is not None:
         archive.state = ArchiveState.STORED
         archive.claim_token = None
+        archive.touched_at = datetime.now(UTC)  # behind the others, whatever it was put back for
     session.flush()
     session.execute(sa.delete(Claim).where(Claim.token == task.token))
 

@@ -10,9 +10,11 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import NoReturn
 
+import sqlalchemy as sa
 from billiard import active_children
 from sqlalchemy.orm import Session
 
@@ -118,6 +120,8 @@ class Eyes:
         self._sessions = db.Sessions(settings.database, pool_size=1)
         self._queue = queue
         self._started = started
+        self._since: datetime | None = None
+        """When this worker started, by the database's clock, which may be set and goes on while a machine sleeps."""
 
     def close(self) -> None:
         self._sessions.close()
@@ -135,8 +139,10 @@ class Eyes:
 
     def _read(self, session: Session) -> tuple[bool, list[liveness.Pulse]]:
         names = [presence.name(self._queue, child.pid) for child in active_children()]
-        age_seconds = time.monotonic() - self._started  # an older row is of a process that had the pid before
-        pulses = liveness.pulses(session, Worker.name.in_(names), Worker.started_at > db.now(-age_seconds))
+        if self._since is None:
+            self._since = session.scalars(sa.select(db.now(self._started - time.monotonic()))).one()
+        # An older row is of a process that had the pid before.
+        pulses = liveness.pulses(session, Worker.name.in_(names), Worker.started_at > self._since)
         return liveness.waited_seconds(session, self._queue) is not None, pulses
 
 

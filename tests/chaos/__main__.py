@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,8 @@ import sqlalchemy as sa
 
 from tests import servers
 from tests.chaos import broker, databases, lanes, uploads, workers  # noqa: F401 - they add their rows
-from tests.chaos.faults import FAULTS, PART, WHOLE, Broken, Fault, Scale, expected
-from tests.chaos.system import CANARIES, Census, System
+from tests.chaos.faults import EVERY, FAULTS, PART, WHOLE, Broken, Fault, Scale, expected
+from tests.chaos.system import CANARIES, Census, System, images
 from tests.conftest import SHARED
 
 _WIDTHS = (46, 10, 7, 5, 8, 8, 7)
@@ -33,7 +34,7 @@ class Row:
     database: str
     told: str
     census: Census
-    seconds_lost: float
+    seconds_lost: float | None
     broken: str = ""
 
 
@@ -90,28 +91,38 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), help="one database only")
     options = parser.parse_args()
     scale = PART if options.short else WHOLE
-    wanted = [
-        (fault, database)
+    wanted = {
+        fault: [
+            database
+            for database in (fault.short if options.short and not options.database else fault.databases)
+            if options.only.lower() in fault.name.lower() and options.database in (None, database)
+        ]
         for fault in FAULTS
-        for database in (fault.short if options.short and not options.database else fault.databases)
-        if options.only.lower() in fault.name.lower() and options.database in (None, database)
-    ]
+    }
     binaries = servers.postgresql_binaries()
     if not SHARED.is_dir() or binaries is None:
+        rows = sum(map(len, wanted.values()))
         print("Chaos needs PostgreSQL's initdb and pg_ctl, and ../shared beside this clone.", file=sys.stderr)
-        print(f"{len(wanted)} faults, 0 lost, 0 doubled, {len(wanted)} skipped")
+        print(f"{rows} faults, 0 lost, 0 doubled, {rows} skipped")
         return 1
+    images()  # once, for all rows
     started = time.monotonic()
     _print("fault", "database", "images", "lost", "doubled", "s lost", "s taken", "what was seen")
     with servers.Postgresql(binaries) as postgresql:
         bench = Bench(postgresql)
-        rows = [_do(bench, fault, database, scale) for fault, database in wanted]
-    return _close(rows, time.monotonic() - started)
+        done = [row for fault, chosen in wanted.items() for row in _do_all(bench, fault, chosen, scale)]
+    return _close(done, time.monotonic() - started)
+
+
+def _do_all(bench: Bench, fault: Fault, chosen: list[str], scale: Scale) -> list[Row]:
+    """The rows of a fault, one after the other or at once."""
+    with ThreadPoolExecutor(len(EVERY) if fault.together else 1) as side_by_side:
+        return list(side_by_side.map(lambda database: _do(bench, fault, database, scale), chosen))
 
 
 def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
     """One row; whatever goes wrong stands in it."""
-    broken, told, census, lost, started = "", "", Census(0, 0, 0, {}, []), 0.0, time.monotonic()
+    broken, told, census, lost, started = "", "", Census(0, 0, 0, {}, []), None, time.monotonic()
     try:
         with bench.system(database, fault.disk_bytes) as system:
             try:
@@ -135,7 +146,8 @@ def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
     row = Row(fault.name, database, told, census, lost, broken)
     seen = f"BROKEN: {broken}" if broken else told
     taken = time.monotonic() - started
-    _print(fault.name, database, census.images, census.lost, census.doubled, f"{lost:.1f}", f"{taken:.0f}", seen)
+    shown = "-" if lost is None else f"{lost:.1f}"
+    _print(fault.name, database, census.images, census.lost, census.doubled, shown, f"{taken:.0f}", seen)
     return row
 
 

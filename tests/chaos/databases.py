@@ -102,7 +102,7 @@ def snapshot_held(system: System, scale: Scale) -> Told:
     uploads, done = held[0] / calm[0], held[1] / calm[1]
     told = f"{held_seconds:g} s; uploads {calm[0]:.0f} to {held[0]:.0f}/s, images done {calm[1]:.0f} to {held[1]:.0f}/s"
     expect(uploads > 0.5 and done > 0.5, told)
-    return Told(told, {sent.batch: len(sent.names)})
+    return Told(told, {sent.batch: len(sent.names)}, held_seconds * max(0.0, 1 - uploads))
 
 
 @dataclass

@@ -39,8 +39,9 @@ class Told:
     done: str
     batches: dict[uuid.UUID, int] = field(default_factory=dict)
     """Images that each batch must hold in the end, all in a final state."""
-    seconds_lost: float = 0.0
-    """Beyond what the work would have taken at the engine's speed."""
+    seconds_lost: float | None = None
+    """Beyond what the work would have taken at the engine's speed, or in which nothing went on; None where there is no
+    work that could lose time."""
     failed: int = 0
     """Images that must end as failed; every other must be done or cancelled."""
     rows: int = 0
@@ -63,6 +64,8 @@ class Fault:
     """Size of the disk that the system stands on; the machine's own when None."""
     rows_only: bool = False
     """Claims of rows without files, by the test itself: there is no worker that a canary could meet."""
+    together: bool = False
+    """It mostly waits, for leases and for programs that start, so that all databases may have it at once."""
 
 
 FAULTS: list[Fault] = []
@@ -75,11 +78,12 @@ def fault(
     short: tuple[str, ...] = (),
     disk_bytes: int | None = None,
     rows_only: bool = False,
+    together: bool = False,
 ) -> Callable[[Run], Run]:
     """Add a row to the table."""
 
     def add(run: Run) -> Run:
-        FAULTS.append(Fault(name, run, databases, short, disk_bytes, rows_only))
+        FAULTS.append(Fault(name, run, databases, short, disk_bytes, rows_only, together))
         return run
 
     return add

@@ -12,9 +12,11 @@ from dermq.models import Batch, Image
 from dermq.queue import Queue
 from tests import samples, scenarios
 from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, fault
-from tests.chaos.system import System, images
+from tests.chaos.system import System, beyond, images
 
 _THREADS = 10
+_SPEED = 60.0
+"""Images a second of each worker."""
 _MOST_SLOWER = 1.5
 """A claim among a million rows may take so much longer than one among a thousand."""
 
@@ -24,7 +26,7 @@ def crowd(system: System, scale: Scale) -> Told:
     """Every tenth image cannot be decoded, so that there is something to retry."""
     for _ in range(2):
         system.start("reaper")
-    system.start_ready(Queue.CLASSIFY, 4, images_per_second=60)
+    system.start_ready(Queue.CLASSIFY, 4, images_per_second=_SPEED)
     good, each = list(images(1000).items()), scale.images // 20
     lots = [
         dict(good[at * each : (at + 1) * each])
@@ -66,7 +68,7 @@ def crowd(system: System, scale: Scale) -> Told:
     told = f"{len(cancelled)} of 20 batches cancelled; {len(failed)} failed, all bad and undecodable; {seconds:.0f} s"
     kept = sum(batch_id not in cancelled for batch_id, _, _ in failed)
     expect(kept == (20 - len(cancelled)) * (each // 10), f"{told}; {kept} of them in the batches left")
-    return Told(told, counts, failed=len(failed))
+    return Told(told, counts, beyond(started, sum(counts.values()), 4 * _SPEED), failed=len(failed))
 
 
 def _act(system: System, act: Callable[..., object], batch: Batch, chance: random.Random) -> None:

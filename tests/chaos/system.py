@@ -229,6 +229,11 @@ class System:
         for batch in wanted:
             until(lambda batch=batch: self.get(batch).finished_at is not None, seconds, "a batch is finished")
 
+    def finish_fast(self, *wanted: Batch | uuid.UUID) -> None:
+        """Let one more worker, a fast one, help to finish batches once a fault is over."""
+        self.start("classify", images_per_second=400)
+        self.finish(*wanted)
+
     def census(self, expected: dict[uuid.UUID, int]) -> Census:
         """Count the images of some batches by their rows, and audit every batch of the database."""
         states: dict[str, int] = {}
@@ -301,7 +306,7 @@ class System:
 
     def insist(self, batch_id: uuid.UUID, name: str, data: bytes) -> int:
         """Add one image through the API, again and again until there is an answer about it."""
-        for _ in range(200):
+        for _ in range(600):
             status, _answer = self.put(batch_id, name, data)
             if status not in (0, 503):
                 return status

@@ -18,7 +18,7 @@ from tests import samples
 from tests.chaos.faults import Scale, Told, expect, fault
 from tests.chaos.system import System, images, until
 
-_CLIENTS = 24
+_CLIENTS = 200
 _DISK_BYTES = 24_000_000
 _BEFORE = 100
 """Images brought while there is space, so that much is still to be recorded when there is none."""
@@ -35,17 +35,16 @@ def web_killed(system: System, scale: Scale) -> Told:
     system.start_ready(Queue.CLASSIFY, images_per_second=400)
     files = {**images(200), **{f"refused-{at}.svg": samples.svg() for at in range(5)}}
     batch = system.create()
-    kills, ended = min(5, scale.times), threading.Event()
+    kills, ended, away = min(5, scale.times), threading.Event(), list[float]()
+
+    def more(than: int) -> float:
+        return until(lambda: _count(system) > than, 60, "uploads go on")
 
     def kill() -> None:
         for _ in range(kills):
-            before = system.read(sa.select(sa.func.count()).select_from(Image))
-            until(
-                lambda before=before: system.read(sa.select(sa.func.count()).select_from(Image)) > before + 10,
-                60,
-                "uploads",
-            )
+            more(_count(system) + 10)
             web.signal(signal.SIGKILL, group=True)
+            away.append(more(_count(system)))
         ended.set()
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -57,6 +56,7 @@ def web_killed(system: System, scale: Scale) -> Told:
         )
     seconds = time.monotonic() - started
     accepted = {name for name, status in answers.items() if status in (200, 202)}
+    killer.join(60)
     expect(ended.is_set(), "the uploads were over before the last kill")
     expect(accepted == set(images(200)), f"{len(accepted)} accepted; refused {set(files) - accepted}")
     system.seal(batch)
@@ -66,7 +66,11 @@ def web_killed(system: System, scale: Scale) -> Told:
     told = (
         f"{kills} kills, {len(files)} uploads, {_CLIENTS} clients, {seconds:.1f} s; each accepted once, no refused one"
     )
-    return Told(told, {batch: len(accepted)})
+    return Told(told, {batch: len(accepted)}, sum(away))
+
+
+def _count(system: System) -> int:
+    return int(system.read(sa.select(sa.func.count()).select_from(Image)))
 
 
 @fault("A full disk while uploading and while recording", short=("sqlite",), disk_bytes=_DISK_BYTES)

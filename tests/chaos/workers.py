@@ -24,7 +24,7 @@ _SLACK_SECONDS = 1.5
 """Of a shared machine, on every time that is measured."""
 
 
-@fault("SIGKILL the pool process at random moments", short=("sqlite",))
+@fault("SIGKILL the pool process at random moments", short=("sqlite",), together=True)
 def child_killed(system: System, scale: Scale) -> Told:
     system.start("reaper")
     [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SLOW)
@@ -40,7 +40,7 @@ def child_killed(system: System, scale: Scale) -> Told:
         kills += 1
         slowest = max(slowest, until(lambda held=held: not held & system.claims(), 60, "its claims are given back"))
     lost = beyond(started, system.ended(batch), _SLOW)
-    _finish_fast(system, batch)
+    system.finish_fast(batch)
     limit = system.settings.lease_seconds + system.settings.reaper_seconds
     expect(kills >= scale.times, f"only {kills} of {scale.times} kills before the work was done")
     expect(
@@ -70,7 +70,7 @@ def worker_killed(system: System, scale: Scale) -> Told:
     return Told(told, expected(batch, images=count), beyond(started, count, speed))
 
 
-@fault("SIGSTOP a worker past its lease, then SIGCONT", short=("sqlite",))
+@fault("SIGSTOP a worker past its lease, then SIGCONT", short=("sqlite",), together=True)
 def worker_frozen(system: System, scale: Scale) -> Told:
     system.start("reaper")
     [frozen] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED / 2)
@@ -109,7 +109,7 @@ def _deadly(system: System, scale: Scale, death: str) -> Told:
     return Told(told, expected(batch, images=scale.images), lost, failed=1)
 
 
-@fault("A decoder that segfaults on one image", short=("postgresql",))
+@fault("A decoder that segfaults on one image", short=("postgresql",), together=True)
 def decoder_segfaults(system: System, scale: Scale) -> Told:
     return _deadly(system, scale, "segfault")
 
@@ -119,7 +119,7 @@ def decoder_is_killed(system: System, scale: Scale) -> Told:
     return _deadly(system, scale, "kill")
 
 
-@fault("A decoder that exhausts memory on one image", short=("sqlite",))
+@fault("A decoder that exhausts memory on one image", short=("sqlite",), together=True)
 def decoder_exhausts_memory(system: System, scale: Scale) -> Told:
     return _deadly(system, scale, "memory")
 
@@ -135,7 +135,7 @@ def _stopped(system: System, scale: Scale, *, group: bool) -> Told:
         expect(system.get(batch).finished_at is None, f"the work was done before stop {at + 1} of {times}")
         system.wakeups.send(Queue.CLASSIFY)
     lost = beyond(started, system.ended(batch), _STEPS)
-    _finish_fast(system, batch)
+    system.finish_fast(batch)
     expect(slowest < 4, f"given back after {slowest:.1f} s")
     told = (
         f"{times} stops of {'its group' if group else 'the worker'}, each with a step in hand that was recorded; "
@@ -160,28 +160,22 @@ def _stop(system: System, worker: Program, *, group: bool) -> float:
     return seconds
 
 
-def _finish_fast(system: System, batch: Batch) -> None:
-    """Let a second, faster worker help once the fault is over."""
-    system.start("classify", images_per_second=_SPEED * 4)
-    system.finish(batch)
-
-
 def _done(system: System) -> int:
     """Images done of all batches, for a step may hold some of the canary's."""
     return int(system.read(sa.select(sa.func.sum(Batch.done))) or 0)
 
 
-@fault("SIGTERM to the worker during work", short=("sqlite",))
+@fault("SIGTERM to the worker during work", short=("sqlite",), together=True)
 def worker_stopped(system: System, scale: Scale) -> Told:
     return _stopped(system, scale, group=False)
 
 
-@fault("SIGTERM to its process group during work", short=("postgresql",))
+@fault("SIGTERM to its process group during work", short=("postgresql",), together=True)
 def group_stopped(system: System, scale: Scale) -> Told:
     return _stopped(system, scale, group=True)
 
 
-@fault("A pool process that hangs for ever", short=("sqlite",))
+@fault("A pool process that hangs for ever", short=("sqlite",), together=True)
 def child_hangs(system: System, scale: Scale) -> Told:
     """Frozen in native code, as far as anybody can tell; its worker sees no progress and has itself started again."""
     system.start("reaper")
@@ -210,13 +204,15 @@ def unpacker_killed(system: System, scale: Scale) -> Told:
     path = f"/api/v1/batches/{batch_id}/archive"
     status, _ = system.call("PUT", path, samples.archive(entries), "application/zip")
     expect(status == 202, f"sending the archive answered {status}")
-    started, chance = time.monotonic(), random.Random(3)
+    started, chance, lost = time.monotonic(), random.Random(3), 0.0
     system.seal(batch_id)
     for kill in range(times):
         wanted = len(entries) * (kill + 1) // (times + 3)
         until(lambda wanted=wanted: system.get(batch_id).received >= wanted, 120, "unpacking goes on")
         pause(0, 0.1, chance)
         unpacker.signal(signal.SIGKILL, group=True)
+        received = system.get(batch_id).received
+        lost += until(lambda received=received: system.get(batch_id).received > received, 60, "unpacking goes on")
     until(lambda: system.get(batch_id).received == len(entries), 120, "every entry is there")
     until(
         lambda: system.read(sa.select(Archive.state).where(Archive.batch_id == batch_id)) == "done", 60, "it is closed"
@@ -227,4 +223,4 @@ def unpacker_killed(system: System, scale: Scale) -> Told:
     system.start("classify", images_per_second=_SPEED * 10)
     system.finish(batch_id)
     told = f"{times} kills within {len(entries):,} entries; each entry once; unpacked in {unpacked:.0f} s"
-    return Told(told, {batch_id: len(entries)}, unpacked)
+    return Told(told, {batch_id: len(entries)}, lost)

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from dermq import batches, bundles, db, errors, labs
-from dermq.models import Batch, Claim, Lab
+from dermq.models import Batch, Claim, Lab, QueueRow
 from tests import fakes
 from worker import claims
 from worker.claims import Claimant, Lease
@@ -125,6 +125,27 @@ def test_suspects_are_charged_to_their_labs_which_take_turns(
     assert order == [second.id] * 4 + [first.id] * 2, "who has had less for its weight comes first"
     tags = {row.id: row.tag for row in db.read(sessions, lambda session: session.scalars(sa.select(Lab)).all())}
     assert (tags[lab.id], tags[other.id]) == (6.0, 4.0), "the ordinary four, and each suspect, by weight"
+
+
+def test_a_suspect_takes_no_place_of_a_lab_that_is_before_its_own(
+    sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
+) -> None:
+    ahead, other = fakes.create(sessions, lab, bundle), db.transact(sessions, labs.add, "other")
+    fakes.fill(sessions, ahead, 8)
+    lose(sessions, take(sessions, claimant))
+    behind = fakes.create(sessions, other, bundle)
+    fakes.fill(sessions, behind, 100)
+    place = sa.update(Lab).where(Lab.id == lab.id).values(tag=50.0)
+    db.transact(sessions, lambda session: session.execute(place))
+    db.transact(sessions, lambda session: session.execute(sa.update(QueueRow).values(served=2.0)))
+    for _ in range(2):
+        lease = db.transact(sessions, claims.take_suspect, claimant)
+        assert lease is not None and lease.images[0].batch_id == ahead.id
+    tags = {row.id: row.tag for row in db.read(sessions, lambda session: session.scalars(sa.select(Lab)).all())}
+    assert tags[lab.id] == 52.0, "it is charged for each"
+    assert db.read(sessions, lambda session: session.scalar(sa.select(QueueRow.served))) == 2.0
+    lease = db.transact(sessions, claims.take, claimant, 40)
+    assert lease is not None and {image.batch_id for image in lease.images} == {behind.id}
 
 
 def test_bundles_wait_in_the_fair_order_of_their_labs(

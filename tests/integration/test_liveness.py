@@ -126,6 +126,16 @@ def test_the_row_tells_when_progress_was_made_and_not_when_it_was_written(sessio
     present.stop()
 
 
+def test_a_row_that_was_taken_for_that_of_a_dead_process_comes_back(sessions: db.Sessions) -> None:
+    present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    present.start()
+    db.transact(sessions, lambda session: session.execute(sa.delete(Worker)))
+    named = sa.select(sa.func.count()).select_from(Worker).where(Worker.name == "w")
+    until(lambda: db.read(sessions, lambda session: session.scalar(named)) == 1, seconds=20)
+    present.stop()
+    assert db.read(sessions, lambda session: session.scalar(named)) == 0
+
+
 def test_the_row_tells_what_is_loaded(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
     present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
     present.start(Model(bundle, fakes.Engine()))
@@ -201,8 +211,10 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
     placed = settings.model_copy(update={"database_url": database_url})
     eyes = watch.Eyes(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
     sight = eyes.look()
+    eyes._started += 3600  # by a monotonic clock: as after an hour in which the machine slept
+    later = eyes.look()
     eyes.close()
-    assert (sight.progressed_seconds is not None) is expected
+    assert (sight.progressed_seconds is not None) is (later.progressed_seconds is not None) is expected
     assert not sight.waiting and not sight.reachable
 
 

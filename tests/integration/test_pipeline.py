@@ -136,6 +136,25 @@ def test_a_score_that_is_no_number_is_not_recorded(
     assert counts(fakes.get(sessions, batch)) == (7, 0, 0, 6, 1)
 
 
+def test_a_claim_that_cannot_be_decoded_at_all_is_given_back_uncharged(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(3))
+    monkeypatch.setattr(pipeline.Decoder, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert counts(fakes.get(sessions, batch)) == (3, 3, 0, 0, 0)
+    assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
 def test_a_stop_does_not_wait_for_a_slow_decoder(
     sessions: db.Sessions,
     blobs: Blobs,

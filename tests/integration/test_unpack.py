@@ -1,8 +1,13 @@
 """Unpacking archives: every entry once and with a verdict, bad ones refused with a reason."""
 
+import errno
+import io
+import os
 import threading
+import uuid
 import zipfile
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -145,6 +150,57 @@ def test_an_encrypted_or_damaged_entry_is_refused(runtime: Runtime, batch: Batch
     store(runtime, batch, bytes(damaged))
     unpack.drain(runtime)
     assert refusals(runtime, batch) == {"a.jpg": "encrypted", "b.jpg": "damaged_entry"}
+
+
+def test_an_entry_that_begins_before_its_file_is_refused_and_the_others_are_kept(
+    runtime: Runtime, batch: Batch
+) -> None:
+    whole = samples.archive({"a.jpg": samples.jpeg(1), "b.jpg": samples.jpeg(2)}, zipfile.ZIP_STORED)
+    cut = whole[:60] + whole[160:]  # so that the offsets in the list of entries are off by a hundred bytes
+    with zipfile.ZipFile(io.BytesIO(cut)) as read:
+        assert read.infolist()[0].header_offset < 0
+    archive = store(runtime, batch, cut)
+    unpack.drain(runtime)
+    assert get(runtime, archive).state is ArchiveState.DONE
+    assert refusals(runtime, batch) == {"a.jpg": "damaged_entry"}
+    assert fakes.get(runtime.sessions, batch).received == 1
+
+
+class Unreadable(io.BytesIO):
+    """A file on a bad sector."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_an_archive_that_cannot_be_read_fails_when_the_store_is_well(
+    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = store(runtime, batch, samples.archive(fakes.pictures(2)))
+    monkeypatch.setattr(type(runtime.blobs), "open", lambda self, batch_id, name: Unreadable(b"PK" * 100))
+    unpack.drain(runtime)
+    found = get(runtime, archive)
+    assert (found.state, found.error_code, found.losses) == (ArchiveState.FAILED, "blob_unreadable", 0)
+
+
+def test_an_archive_waits_while_the_store_fails_and_goes_behind_the_others(
+    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (store(runtime, batch, samples.archive({f"{seed}.jpg": samples.jpeg(seed)})) for seed in (10, 20))
+    opened, tried = entries.opened, []
+
+    def fails_twice(blobs: Blobs, batch_id: uuid.UUID, sha256: str, *rest: Any) -> Any:
+        tried.append(sha256)
+        if len(tried) <= 2:
+            raise errors.Transient("storage_failed", "gone")
+        return opened(blobs, batch_id, sha256, *rest)
+
+    monkeypatch.setattr(entries, "opened", fails_twice)
+    monkeypatch.setattr(unpack, "_PAUSE_SECONDS", 0.0)
+    unpack.drain(runtime)
+    assert tried == [first.sha256, second.sha256] * 2
+    assert [get(runtime, archive).state for archive in (first, second)] == [ArchiveState.DONE] * 2
+    assert [get(runtime, archive).losses for archive in (first, second)] == [0, 0]
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

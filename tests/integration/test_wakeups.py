@@ -1,0 +1,41 @@
+"""Wake-ups in a real Valkey: one until it is answered, and never more than a few."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from dermq.queue import MOST_WAITING, Queue, Wakeups
+from dermq.settings import Settings
+from tests import servers
+
+
+@pytest.fixture
+def server() -> Iterator[servers.Valkey]:
+    with servers.Valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def wakeups(settings: Settings, server: servers.Valkey) -> Wakeups:
+    return Wakeups(settings.model_copy(update={"redis_url": server.url}))
+
+
+def test_a_wakeup_is_sent_once_until_it_is_answered(wakeups: Wakeups) -> None:
+    assert wakeups.send(Queue.CLASSIFY)
+    assert not wakeups.send(Queue.CLASSIFY)
+    assert wakeups.send(Queue.INTAKE), "each queue has its own"
+    wakeups.answer(Queue.CLASSIFY)
+    assert wakeups.send(Queue.CLASSIFY)
+
+
+def test_few_wakeups_wait_however_long_all_workers_are_busy(wakeups: Wakeups, server: servers.Valkey) -> None:
+    def wait() -> int:
+        return int(redis.Redis.from_url(server.url).llen(Queue.CLASSIFY.value))
+
+    for _ in range(50):
+        wakeups.send(Queue.CLASSIFY)
+        wakeups.answer(Queue.CLASSIFY)  # as the flag's end does, every few seconds
+    assert wait() == MOST_WAITING
+    redis.Redis.from_url(server.url).lpop(Queue.CLASSIFY.value)
+    assert wakeups.send(Queue.CLASSIFY) and wait() == MOST_WAITING
