@@ -5,8 +5,8 @@
     python -m training train taught         (then, after any stop)
     python -m training train taught --resume
 
-Cost: about eight minutes an epoch on two idle cores with KERAS_BACKEND=torch, two of them the teachers'. Expected:
-not known before it was run.
+Cost: four epochs; one took 45 minutes on two cores that had other work to do. Expected: not known; after one epoch its
+accuracy on val is 0.791 and its balanced accuracy 0.693.
 """
 
 from training import augment
