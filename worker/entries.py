@@ -58,7 +58,9 @@ def opened(
             raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
         except (OSError, errors.Transient) as err:
             blobs.probe()
-            raise errors.Permanent("blob_unreadable", f"The stored archive cannot be read: {err}") from err
+            raise errors.Permanent(
+                "blob_unreadable", f"The stored archive cannot be read ({err}); upload it again."
+            ) from err
         yield Entries(archive, blobs, settings, progress)
 
 

@@ -77,11 +77,9 @@ class Presence:
 
     def _live(self, session: Session) -> None:
         """Say so; or appear again, when the row was taken for one of a process that is long dead."""
-        named = sa.select(Worker.name).where(Worker.name == self.name)
-        if session.scalar(named.with_for_update()) is None:
+        own = sa.update(Worker).where(Worker.name == self.name).values(self._signs()).returning(Worker.name)
+        if session.execute(own).scalar_one_or_none() is None:
             self._appear(session)
-        else:
-            session.execute(sa.update(Worker).where(Worker.name == self.name).values(self._signs()))
 
     def _appear(self, session: Session) -> None:
         session.execute(sa.delete(Worker).where(Worker.name == self.name))

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,30 +49,34 @@ def drain(runtime: Runtime) -> None:
     """Unpack what waits, for a while; safe to run twice, and safe not to run."""
     runtime.wakeups.answer(Queue.INTAKE)
     deadline = time.monotonic() + runtime.settings.drain_seconds
+    put_back: list[uuid.UUID] = []
     with Stop(runtime.settings) as stop:
         while not stop.requested:
             if time.monotonic() > deadline:
                 runtime.wakeups.send(Queue.INTAKE)
                 return
+            task = None
             try:
-                task = db.transact(runtime.sessions, claim, runtime)
+                task = db.transact(runtime.sessions, claim, runtime, put_back)
                 runtime.presence.progress()
                 if task is None:
                     return
                 _work(runtime, task, stop)
             except errors.Transient as err:
                 log.warning("pausing %.0f s: %s", _PAUSE_SECONDS, err)
+                if task is not None:
+                    put_back.append(task.archive_id)
                 time.sleep(_PAUSE_SECONDS)
                 runtime.presence.progress()
 
 
-def claim(session: Session, runtime: Runtime) -> Task | None:
-    """Lease the stored archive that has waited longest."""
+def claim(session: Session, runtime: Runtime, put_back: Sequence[uuid.UUID] = ()) -> Task | None:
+    """Lease the stored archive that has waited longest; those just ``put_back`` over a fault come after the others."""
     found = session.scalar(
         sa.select(Archive)
         .join(Batch, Batch.id == Archive.batch_id)
         .where(Archive.state == ArchiveState.STORED, Batch.cancelled_at.is_(None))
-        .order_by(Archive.touched_at)
+        .order_by(Archive.id.in_(put_back), Archive.touched_at)
         .limit(1)
         .with_for_update(skip_locked=True, of=Archive)
     )
@@ -167,7 +172,6 @@ def _end(session: Session, task: Task, *, whole: bool, error: errors.Permanent |
     elif archive is not None:
         archive.state = ArchiveState.STORED
         archive.claim_token = None
-        archive.touched_at = datetime.now(UTC)  # behind the others, whatever it was put back for
     session.flush()
     session.execute(sa.delete(Claim).where(Claim.token == task.token))
 

@@ -198,7 +198,7 @@ def test_an_archive_waits_while_the_store_fails_and_goes_behind_the_others(
     monkeypatch.setattr(entries, "opened", fails_twice)
     monkeypatch.setattr(unpack, "_PAUSE_SECONDS", 0.0)
     unpack.drain(runtime)
-    assert tried == [first.sha256, second.sha256] * 2
+    assert tried == [first.sha256, second.sha256] * 2, "none is tried again before the others"
     assert [get(runtime, archive).state for archive in (first, second)] == [ArchiveState.DONE] * 2
     assert [get(runtime, archive).losses for archive in (first, second)] == [0, 0]
 
