@@ -7,7 +7,7 @@ import uuid
 
 import redis
 
-from dermq.queue import Queue
+from dermq.queue import MOST_WAITING, Queue
 from tests.chaos.faults import Scale, Told, expect, expected, fault
 from tests.chaos.system import System, beyond, images, until
 
@@ -15,8 +15,8 @@ _SPEED = 150.0
 _BETWEEN_SECONDS = 0.2
 """Between uploads while Valkey is frozen, so that they leave time for the rest of the work."""
 _RESUMED_SECONDS = 30.0
-_MOST_MESSAGES = 60
-"""Messages that may wait at one time; they are wake-ups, so a few are enough."""
+_MOST_MESSAGES = 3 * MOST_WAITING
+"""Messages that may wait at one time, each of them tripled."""
 
 
 def _delivered(system: System, scale: Scale, times: list[int], what: str) -> Told:
