@@ -163,7 +163,8 @@ def _figures(
         if positive.all() or not positive.any():
             continue
         both = weights[(weights @ positive > 0) & (weights @ ~positive > 0)]
-        one, drawn = (metrics.roc(probabilities[:, number], positive, drawn) for drawn in (None, both))
+        one = metrics.roc(probabilities[:, number], positive)
+        drawn = metrics.roc(probabilities[:, number], positive, both)
         figures[f"auroc/{code}"] = _figure(one.area(), drawn.area())
         if code == MELANOMA:
             for level in SPECIFICITIES:

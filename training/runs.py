@@ -22,7 +22,7 @@ EPOCH_COLUMNS = (
     *("seconds", "waiting"),
 )
 """``waiting``: the share of the time spent waiting for batches."""
-PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "torch", "numpy", "pillow", "onnx", "onnxruntime")
+PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "torch", "jax", "numpy", "pillow", "onnx", "onnxruntime")
 
 
 class Taken(Exception):
