@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dermq import arrivals, batches, errors
-from dermq.blobs import Blobs, Incoming
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive
+from dermq.storage.local import Blobs, Incoming
 
 
 def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dermq import batches, errors, imaging, models
-from dermq.blobs import Blobs, Incoming
 from dermq.lifecycle import ImageState
 from dermq.models import Archive, Batch, Image, Lab, Refusal
 from dermq.settings import Settings
+from dermq.storage.local import Blobs, Incoming
 
 _WITH_FILES = (sa.select(Image.id), sa.select(Archive.id).where(Archive.sha256.is_not(None)))
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -68,7 +68,7 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def taken(blobs: Blobs, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
+def receive_file(blobs: Blobs, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
     """Write ``chunks`` to an incoming file and check it; the file is gone after the block unless it was put.
 
     Raises Rejected (TooLarge, UnsupportedFormat) for what is refused and OutOfSpace when the disk is full.

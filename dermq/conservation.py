@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dermq import db
-from dermq.blobs import THUMBNAIL, Blobs
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Batch, Claim, Image, Prediction, Refusal
+from dermq.storage.local import THUMBNAIL, Blobs
 
 _PAGE_IMAGES = 1_000
 _STALE_SECONDS = 600

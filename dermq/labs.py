@@ -35,7 +35,7 @@ def find(session: Session, name: str) -> Lab | None:
     return session.scalar(sa.select(Lab).where(Lab.name == name))
 
 
-def every(session: Session) -> list[Lab]:
+def list_all(session: Session) -> list[Lab]:
     """Every lab, by name."""
     return list(session.scalars(sa.select(Lab).order_by(Lab.name)))
 

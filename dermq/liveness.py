@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from dermq import db
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
-from dermq.queue import Queue
 from dermq.settings import Settings
+from dermq.wakeups import Queue
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy as sa
 
 from dermq import bundles, db, labs
-from dermq.blobs import Blobs
 from dermq.models import Lab
 from dermq.settings import ROOT, Settings
+from dermq.storage.local import Blobs
 from tests import servers
 
 SHARED = ROOT.parent / "shared"

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from dermq import arrivals, batches, bundles, db
-from dermq.blobs import Blobs
 from dermq.models import Batch, Image, Lab, Prediction
-from dermq.queue import Queue
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue
 from tests import samples
-from worker.engines import Outputs
-from worker.model import Model
-from worker.runtime import Runtime
+from worker.classify.engines import Outputs
+from worker.classify.model import Model
+from worker.process.runtime import Runtime
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Wakeups:
         self.sent.append(queue)
         return True
 
-    def answer(self, queue: Queue) -> None:
+    def acknowledge(self, queue: Queue) -> None:
         pass
 
     def reachable(self) -> bool:
@@ -72,7 +72,7 @@ class Models:
         return self.held if self.held.bundle.sha256 in waiting else None
 
 
-class Presence:
+class Heartbeat:
     def progress(self) -> None:
         pass
 
@@ -84,7 +84,7 @@ def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"
 ) -> Runtime:
     """A worker's runtime with a fake engine and no processes."""
-    services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "presence": Presence(), "wakeups": Wakeups()}
+    services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "presence": Heartbeat(), "wakeups": Wakeups()}
     return Runtime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
 
 
@@ -100,7 +100,9 @@ def add(
 ) -> list[arrivals.Verdict]:
     """Put files into a batch as the web does."""
     with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(arrivals.taken(blobs, name, [data], settings)) for name, data in files.items()]
+        taken = [
+            stack.enter_context(arrivals.receive_file(blobs, name, [data], settings)) for name, data in files.items()
+        ]
         return db.transact(sessions, arrivals.receive, batch.id, taken, blobs, settings)
 
 

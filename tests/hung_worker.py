@@ -4,7 +4,8 @@ import ctypes
 import sys
 from typing import Any, NoReturn
 
-from worker import __main__, pipeline
+from worker import __main__
+from worker.classify import pipeline
 
 
 def _hang(*_: Any) -> NoReturn:

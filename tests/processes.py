@@ -13,10 +13,10 @@ import psutil
 import sqlalchemy as sa
 
 from dermq import batches, bundles, db, labs
-from dermq.blobs import Blobs
 from dermq.models import Batch, Worker
-from dermq.queue import Queue, Wakeups
 from dermq.settings import ROOT, Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue, Wakeups
 from tests import fakes
 
 IMAGES = 160

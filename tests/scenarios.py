@@ -23,11 +23,11 @@ from sqlalchemy.orm import Session
 from dermq import batches, bundles, conservation, db, errors, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab
+from dermq.queue import claims, fairness
+from dermq.queue.claims import Claimant, ClaimedImage, Lease
+from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
 from dermq.settings import Settings
 from tests import fakes
-from worker import claims, fairness
-from worker.claims import Claimant, ClaimedImage, Lease
-from worker.outcomes import Failed, Outcome, Provenance, predicted
 from worker.reaper import Reaper
 
 _STORM_SECONDS = 60.0

@@ -8,8 +8,12 @@ from flask.json.provider import DefaultJSONProvider
 from flask_bootstrap import Bootstrap5
 
 from dermq.settings import Settings
-from web import auth, cli, errors, headers, keys, metrics, pages, services
+from web import errors, services
+from web.access import auth, keys
 from web.api import parts
+from web.http import headers
+from web.operating import cli, metrics
+from web.pages import views
 
 _FORM_BYTES = 1_000_000
 """Most bytes of a form or a JSON body; uploads are streamed and have limits of their own."""
@@ -39,7 +43,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     cli.register(app)
     parts.register(app)
     app.register_blueprint(metrics.blueprint)
-    app.register_blueprint(pages.blueprint)
+    app.register_blueprint(views.blueprint)
     return app
 
 

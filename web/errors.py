@@ -9,7 +9,7 @@ from flask import Flask, Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from dermq import errors
-from web import bodies, paths
+from web.http import bodies, paths
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5
@@ -44,9 +44,9 @@ class Invalid(errors.Rejected):
 
 def register(app: Flask) -> None:
     """Answer every error that leaves a view."""
-    app.register_error_handler(errors.DermqError, _answer_ours)
-    app.register_error_handler(apiflask.HTTPError, _answer_invalid)
-    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(errors.DermqError, _respond_ours)
+    app.register_error_handler(apiflask.HTTPError, _respond_invalid)
+    app.register_error_handler(HTTPException, _respond_http)
 
 
 def status_of(error: errors.DermqError) -> HTTPStatus:
@@ -70,7 +70,7 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def answer(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
+def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """The answer to a request that failed: a problem, or a page where a person reads it."""
     if paths.for_programs():
         if status != HTTPStatus.UNAUTHORIZED:  # strangers get no thread's time
@@ -85,7 +85,7 @@ def answer(status: int, code: str, detail: str, headers: dict[str, str] | None =
     return response
 
 
-def _answer_ours(error: errors.DermqError) -> Response:
+def _respond_ours(error: errors.DermqError) -> Response:
     status = status_of(error)
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -93,10 +93,10 @@ def _answer_ours(error: errors.DermqError) -> Response:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_SECONDS)
     more = {"errors": error.found} if isinstance(error, Invalid) else {}
-    return answer(status, error.code, error.detail, headers, **more)
+    return respond(status, error.code, error.detail, headers, **more)
 
 
-def _answer_invalid(error: apiflask.HTTPError) -> Response:
+def _respond_invalid(error: apiflask.HTTPError) -> Response:
     found = [
         {"where": f"{place}.{field}", "detail": message}
         for place, fields in error.detail.items()
@@ -104,13 +104,13 @@ def _answer_invalid(error: apiflask.HTTPError) -> Response:
         for message in messages
     ]
     if not found:
-        return answer(error.status_code, "http_error", str(error.message))
-    return _answer_ours(Invalid(found))
+        return respond(error.status_code, "http_error", str(error.message))
+    return _respond_ours(Invalid(found))
 
 
-def _answer_http(error: HTTPException) -> Response | HTTPException:
+def _respond_http(error: HTTPException) -> Response | HTTPException:
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return error
     kept = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     code = "csrf" if type(error).__name__ == "CSRFError" else error.name.lower().replace(" ", "_")
-    return answer(error.code, code, error.description or error.name, kept)
+    return respond(error.code, code, error.description or error.name, kept)

@@ -7,15 +7,15 @@ from typing import Protocol
 from flask import Flask, current_app
 
 from dermq import bundles, db
-from dermq.blobs import Blobs
-from dermq.queue import Queue, Wakeups
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue, Wakeups
 
 EXTENSION = "dermq"
 
 
 class Wakes(Protocol):
-    """The side of ``dermq.queue.Wakeups`` that the web uses."""
+    """The side of ``dermq.wakeups.Wakeups`` that the web uses."""
 
     def send(self, queue: Queue) -> bool: ...
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from celery import signals
 
-from dermq.queue import Queue
 from dermq.settings import Settings
-from worker import celery_app, logs, shutdown, tasks
+from dermq.wakeups import Queue
+from worker import celery_app, tasks
+from worker.process import logs, shutdown
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,9 @@ def _work(settings: Settings, queue: Queue) -> int:
 def _watch(settings: Settings, queue: Queue, started: float) -> None:
     """End the worker when it stalls."""
     time.sleep(_WATCH_AFTER_SECONDS)
-    from worker import watch
+    from worker.process import watchdog
 
-    watch.keep(settings, queue, started, tasks.FAILED)
+    watchdog.keep(settings, queue, started, tasks.FAILED)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from celery import Celery
 
-from dermq import queue
-from dermq.queue import Queue
+from dermq import wakeups
 from dermq.settings import Settings
+from dermq.wakeups import Queue
 
 START_SECONDS = 300.0
 """Time a pool process has to load its model; with Celery's 4 s it would be killed for ever after its first crash."""
@@ -14,7 +14,7 @@ _BACKSTOP_SECONDS = 600
 
 def create(settings: Settings) -> Celery:
     """The application of one worker."""
-    app = Celery("dermq", broker=queue.broker_url(settings.redis_url), include=["worker.tasks"])
+    app = Celery("dermq", broker=wakeups.broker_url(settings.redis_url), include=["worker.tasks"])
     app.conf.update(
         # fork breaks CUDA, TensorFlow and every thread that a library started.
         worker_pool_start_method="spawn",

@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from dermq import archives, batches, conservation, db, errors
-from dermq.blobs import Blobs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
-from dermq.queue import Queue, Wakeups
+from dermq.queue import claims
 from dermq.settings import Settings
-from worker import claims
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue, Wakeups
 
 log = logging.getLogger(__name__)
 

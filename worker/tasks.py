@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery import shared_task, signals
 
 from dermq import errors
-from dermq.queue import Queue, Task
 from dermq.settings import Settings
-from worker import logs, shutdown
+from dermq.wakeups import Queue, Task
+from worker.process import logs, shutdown
 
 if TYPE_CHECKING:
-    from worker.runtime import Runtime
+    from worker.process.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _runtime: Runtime | None = None
 @shared_task(name=Task.CLASSIFY)
 def classify() -> None:
     """Drain claims for a while; safe to run twice, and safe not to run."""
-    from worker import pipeline
+    from worker.classify import pipeline
 
     _guarded(pipeline.drain)
 
@@ -46,7 +46,7 @@ def classify() -> None:
 @shared_task(name=Task.INTAKE)
 def intake() -> None:
     """Unpack archives for a while; safe to run twice, and safe not to run."""
-    from worker import unpack
+    from worker.intake import unpack
 
     _guarded(unpack.drain)
 
@@ -55,7 +55,9 @@ def intake() -> None:
 def start(sender: str, **_: Any) -> None:
     """Build the runtime of a fresh pool process; a classify process verifies its bundle before it appears."""
     global _runtime
-    from worker import pipeline, runtime, unpack  # noqa: F401 - so that the first task finds them there
+    from worker.classify import pipeline  # noqa: F401 - so that the first task finds it there
+    from worker.intake import unpack  # noqa: F401 - so that the first task finds it there
+    from worker.process import runtime
 
     settings = Settings()
     logs.configure(settings)
@@ -82,7 +84,7 @@ def _appear(built: Runtime) -> None:
     model = built.models.load_current() if built.queue is Queue.CLASSIFY else None
     while True:
         try:
-            built.presence.start(model)
+            built.heartbeat.start(model)
             return
         except errors.Transient as err:
             if shutdown.flag(built.settings, os.getppid()).exists():

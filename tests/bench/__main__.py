@@ -30,7 +30,7 @@ from dermq import bundles, imaging
 from dermq.settings import ROOT, Settings
 from tests.conftest import SHARED
 from tests.servers import free_port
-from worker import engines
+from worker.classify import engines
 
 ENGINE_SECONDS = 15.0
 POLL_SECONDS = 1.0

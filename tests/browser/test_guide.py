@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests import conftest, samples
 from tests.browser.conftest import System
-from web import guide
+from web.pages import guide
 
 _STRICT = """
 set -eu

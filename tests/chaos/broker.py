@@ -7,7 +7,7 @@ import uuid
 
 import redis
 
-from dermq.queue import MOST_WAITING, Queue
+from dermq.wakeups import MOST_WAITING, Queue
 from tests.chaos.faults import Scale, Told, expect, expected, fault
 from tests.chaos.system import System, beyond, images, until
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from dermq.queue import Queue
+from dermq.wakeups import Queue
 from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, expected, fault
 from tests.chaos.system import System, beyond, images, until
 

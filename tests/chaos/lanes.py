@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dermq import batches, db, errors
 from dermq.models import Batch, Image
-from dermq.queue import Queue
+from dermq.wakeups import Queue
 from tests import samples, scenarios
 from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, fault
 from tests.chaos.system import System, beyond, images

@@ -23,11 +23,11 @@ import psutil
 import sqlalchemy as sa
 
 from dermq import batches, bundles, conservation, db, labs
-from dermq.blobs import Blobs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
-from dermq.queue import Queue, Wakeups
 from dermq.settings import ROOT, Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue, Wakeups
 from tests import fakes, scenarios, servers
 from tests.chaos import worker
 from tests.conftest import SHARED

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import sqlalchemy as sa
 
 from dermq.models import Image
-from dermq.queue import Queue
+from dermq.wakeups import Queue
 from tests import samples
 from tests.chaos.faults import Scale, Told, expect, fault
 from tests.chaos.system import System, images, until

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from dermq import bundles, imaging
 from worker import __main__ as program
-from worker import engines
-from worker.engines import Outputs
+from worker.classify import engines
+from worker.classify.engines import Outputs
 
 RATE = "CHAOS_ENGINE_IMAGES_PER_SECOND"
 POISON = "CHAOS_POISON"

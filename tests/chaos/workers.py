@@ -7,7 +7,7 @@ import time
 import sqlalchemy as sa
 
 from dermq.models import Archive, Batch, Image
-from dermq.queue import Queue
+from dermq.wakeups import Queue
 from tests import samples
 from tests.chaos.faults import Scale, Told, expect, expected, fault
 from tests.chaos.system import Program, System, beyond, images, pause, sha256, until

@@ -14,7 +14,7 @@ from dermq import db, errors, labs
 from dermq.models import AccessToken, Lab
 from tests import api
 from tests.integration.conftest import with_token
-from web import auth
+from web.access import auth
 
 
 @pytest.fixture

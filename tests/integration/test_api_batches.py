@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from dermq import batches, db, models
-from dermq.blobs import Blobs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Image
-from dermq.queue import Queue
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue
 from tests import api, fakes, samples
 
 

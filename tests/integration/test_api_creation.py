@@ -12,8 +12,8 @@ from apiflask import APIFlask
 from flask.testing import FlaskClient
 
 from dermq import arrivals
-from dermq.blobs import Blobs
-from dermq.queue import Queue
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue
 from tests import api, fakes, samples
 from tests.integration.conftest import with_token
 from tests.integration.test_api_uploads import first_commit_fails

@@ -6,8 +6,9 @@ from flask.testing import FlaskClient
 
 from dermq import errors
 from tests import api
-from web import health, listing, services
-from web.headers import CONTENT_SECURITY_POLICY
+from web import listing, services
+from web.http.headers import CONTENT_SECURITY_POLICY
+from web.operating import health
 
 
 @pytest.fixture

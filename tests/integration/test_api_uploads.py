@@ -16,9 +16,9 @@ from gunicorn.http.errors import ChunkMissingTerminator
 from PIL import Image as Picture
 
 from dermq import archives, batches, db, errors
-from dermq.blobs import Blobs
 from dermq.models import Archive, Image
-from dermq.queue import Queue
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue
 from tests import api, fakes, samples
 from tests.integration.conftest import with_token
 from web import services
@@ -332,7 +332,7 @@ def test_a_full_disk_is_said_and_nothing_is_counted(client: FlaskClient, monkeyp
     def full(self: object, chunk: bytes) -> None:
         raise errors.OutOfSpace("storage_full", "The storage is full; what was accepted before is kept.")
 
-    monkeypatch.setattr("dermq.blobs.Incoming.write", full)
+    monkeypatch.setattr("dermq.storage.local.Incoming.write", full)
     api.assert_problem(api.put(client, batch, "a.jpg"), 507, "storage_full")
     counts = api.status(client, batch)["counts"]
     assert (counts["received"], counts["refused"]) == (0, 0)

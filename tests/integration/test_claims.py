@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from dermq import batches, bundles, db, errors, labs
 from dermq.models import Batch, Claim, Lab, QueueRow
+from dermq.queue import claims
+from dermq.queue.claims import Claimant, Lease
+from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
 from tests import fakes
-from worker import claims
-from worker.claims import Claimant, Lease
-from worker.outcomes import Failed, Outcome, Provenance, predicted
 
 
 @pytest.fixture

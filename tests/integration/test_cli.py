@@ -9,9 +9,9 @@ from apiflask import APIFlask
 from click.testing import Result
 
 from dermq import bundles, db, models
-from dermq.blobs import Blobs
 from dermq.models import Batch, Claim, Lab
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
 from tests import api, fakes
 from tests.integration.conftest import with_token
 

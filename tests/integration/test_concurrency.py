@@ -4,9 +4,9 @@ import pytest
 
 from dermq import bundles, db
 from dermq.models import Lab
+from dermq.queue import claims
 from dermq.settings import Settings
 from tests import fakes, scenarios
-from worker import claims
 
 
 def test_a_storm_leaves_every_image_once(sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings) -> None:

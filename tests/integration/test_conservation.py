@@ -11,15 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from dermq import archives, batches, bundles, conservation, db, errors
-from dermq.blobs import Blobs
 from dermq.conservation import Breach
 from dermq.lifecycle import ArchiveState, ImageState
 from dermq.models import Archive, Batch, Claim, Image, Lab, Prediction, Refusal
+from dermq.queue import claims
+from dermq.queue.claims import Claimant
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
 from tests import fakes, samples
-from worker import claims, pipeline, unpack
-from worker.claims import Claimant
-from worker.runtime import Runtime
+from worker.classify import pipeline
+from worker.intake import unpack
+from worker.process.runtime import Runtime
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 

@@ -16,16 +16,16 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, batches, bundles, db, errors, labs
-from dermq.blobs import Blobs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab, Prediction
+from dermq.queue import claims
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
 from tests import api, fakes, samples, scenarios, servers
 from tests.integration.conftest import with_token
 from tests.wire import Cut, Wire
 from web import services
 from web.app import create_app
-from worker import claims
 
 both_cuts = pytest.mark.parametrize("cut", ["before", "after"])
 
@@ -76,7 +76,7 @@ def count(sessions: db.Sessions, table: type[Any]) -> int:
 def test_an_upload_is_accepted_once(
     over_wire: db.Sessions, wire: Wire, filed: Batch, blobs: Blobs, settings: Settings, cut: Cut
 ) -> None:
-    with arrivals.taken(blobs, "a.jpg", [samples.jpeg()], settings) as arrival:
+    with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg()], settings) as arrival:
         wire.cut_commit(cut)
         [verdict] = db.transact(over_wire, arrivals.receive, filed.id, [arrival], blobs, settings)
     assert wire.cuts == 1

@@ -18,13 +18,14 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dermq import archives, batches, bundles, conservation, db
-from dermq.blobs import Blobs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
 from tests import api, fakes, samples
 from tests.conftest import missing
-from worker import pipeline, unpack
+from worker.classify import pipeline
+from worker.intake import unpack
 from worker.reaper import Reaper
 
 DEVICE = Path("/dev/full")

@@ -24,11 +24,12 @@ from hypothesis.stateful import (
 from dermq import archives, arrivals, batches, bundles, conservation, db, errors, imaging, labs
 from dermq.lifecycle import IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Base, Batch, Claim, Image, Lab, Prediction, QueueRow
+from dermq.queue import claims, fairness
+from dermq.queue.claims import Claimant, ClaimedImage
+from dermq.queue.outcomes import Failed
 from dermq.settings import Settings
 from tests import fakes, scenarios
-from worker import claims, entries, fairness, unpack
-from worker.claims import Claimant, ClaimedImage
-from worker.outcomes import Failed
+from worker.intake import entries, unpack
 from worker.reaper import Reaper
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = ImageState
@@ -88,7 +89,7 @@ class Held:
 
     token: uuid.UUID
     images: list[int] = field(default_factory=list)
-    task: unpack.Task | None = None
+    task: unpack.ArchiveLease | None = None
     alone: bool = False
 
 
@@ -355,9 +356,9 @@ class Lifecycle(RuleBasedStateMachine):
                 self.return_all(task.token, lost=True)
         self.claim_an_archive()
 
-    def claim_an_archive(self) -> unpack.Task | None:
+    def claim_an_archive(self) -> unpack.ArchiveLease | None:
         stored = [each for each, archive in self.archives.items() if self.is_stored(archive)]
-        task: unpack.Task | None = self.do(unpack.claim, self.runtime)
+        task: unpack.ArchiveLease | None = self.do(unpack.claim, self.runtime)
         assert (task is not None) == bool(stored)
         if task is not None:
             archive = self.archives[task.archive_id]
@@ -373,7 +374,7 @@ class Lifecycle(RuleBasedStateMachine):
         task = self.a_task(draw)
         archive = self.archives.get(task.archive_id)
         next_entry = (archive.next_entry if archive else 0) + len(names)
-        page = entries.Page(next_entry, 0, entries=len(names), arrived=_arrivals(names))
+        page = entries.EntryPage(next_entry, 0, entries=len(names), arrived=_arrivals(names))
         if not self.owns(task):
             with pytest.raises(claims.LeaseLost):
                 self.do(unpack._record, self.runtime, task, page)
@@ -511,7 +512,7 @@ class Lifecycle(RuleBasedStateMachine):
     def a_batch(self, draw: st.DataObject) -> tuple[uuid.UUID, Submitted]:
         return draw.draw(st.sampled_from(sorted(self.batches.items(), key=lambda each: each[0])))
 
-    def a_task(self, draw: st.DataObject) -> unpack.Task:
+    def a_task(self, draw: st.DataObject) -> unpack.ArchiveLease:
         task = draw.draw(st.sampled_from([held for held in self.held if held.task])).task
         assert task is not None
         return task
@@ -536,7 +537,7 @@ class Lifecycle(RuleBasedStateMachine):
         unpacking = any(a.batch == batch_id and a.state in OPEN_ARCHIVE for a in self.archives.values())
         return self.batches[batch_id].sealed and not working and not unpacking
 
-    def owns(self, task: unpack.Task) -> bool:
+    def owns(self, task: unpack.ArchiveLease) -> bool:
         archive = self.archives.get(task.archive_id)
         return task.token in self.live and archive is not None and archive.token == task.token
 

@@ -10,19 +10,21 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from dermq import archives, batches, bundles, db, liveness
-from dermq.blobs import Blobs
 from dermq.models import Archive, Batch, Lab, Worker
-from dermq.queue import Queue
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue
 from tests import fakes, samples
 from tests.processes import until
-from worker import pipeline, presence, unpack, watch
-from worker.model import Model
-from worker.presence import Presence
-from worker.runtime import Runtime
+from worker.classify import pipeline
+from worker.classify.model import Model
+from worker.intake import unpack
+from worker.process import heartbeat, watchdog
+from worker.process.heartbeat import Heartbeat
+from worker.process.runtime import Runtime
 
 
-class Counted(Presence):
+class Counted(Heartbeat):
     """Counts progress, and what was held meanwhile; has no row."""
 
     def __init__(self) -> None:
@@ -50,7 +52,7 @@ def counted() -> Counted:
 def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, counted: Counted
 ) -> Runtime:
-    return dataclasses.replace(fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine()), presence=counted)
+    return dataclasses.replace(fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine()), heartbeat=counted)
 
 
 def waited(sessions: db.Sessions, queue: Queue) -> float | None:
@@ -114,7 +116,7 @@ def test_unpacking_gets_on_with_every_page_and_with_nothing_to_do(
 
 
 def test_the_row_tells_when_progress_was_made_and_not_when_it_was_written(sessions: db.Sessions) -> None:
-    present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    present = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
 
     def older_than_the_sign_of_life() -> float:
         found = pulse(sessions)
@@ -127,7 +129,7 @@ def test_the_row_tells_when_progress_was_made_and_not_when_it_was_written(sessio
 
 
 def test_a_row_that_was_taken_for_that_of_a_dead_process_comes_back(sessions: db.Sessions) -> None:
-    present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    present = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
     present.start()
     db.transact(sessions, lambda session: session.execute(sa.delete(Worker)))
     named = sa.select(sa.func.count()).select_from(Worker).where(Worker.name == "w")
@@ -137,7 +139,7 @@ def test_a_row_that_was_taken_for_that_of_a_dead_process_comes_back(sessions: db
 
 
 def test_the_row_tells_what_is_loaded(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
-    present = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
+    present = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
     present.start(Model(bundle, fakes.Engine()))
     assert not pulse(sessions).loading
     present.hold(None)
@@ -204,12 +206,12 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
     started: float,
     expected: bool,
 ) -> None:
-    monkeypatch.setattr(watch, "active_children", lambda: [SimpleNamespace(pid=42)])
-    row = {"name": presence.name(Queue.CLASSIFY, pid), "queue": "classify", "seen_at": db.now()}
+    monkeypatch.setattr(watchdog, "active_children", lambda: [SimpleNamespace(pid=42)])
+    row = {"name": heartbeat.name(Queue.CLASSIFY, pid), "queue": "classify", "seen_at": db.now()}
     row |= {"started_at": db.now(-started), "progressed_at": db.now(-1)}
     db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)))
     placed = settings.model_copy(update={"database_url": database_url})
-    eyes = watch.Eyes(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
+    eyes = watchdog.Observer(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
     sight = eyes.look()
     eyes._started += 3600  # by a monotonic clock: as after an hour in which the machine slept
     later = eyes.look()

@@ -10,7 +10,7 @@ from prometheus_client import parser
 from dermq import batches, bundles, db, labs
 from dermq.lifecycle import ArchiveState, BatchState, ImageState
 from dermq.models import Archive, Batch, Claim, Lab, Worker
-from dermq.queue import Queue
+from dermq.wakeups import Queue
 from tests import api, fakes
 
 Figures = dict[tuple[str, str], float]

@@ -11,10 +11,10 @@ from markupsafe import escape
 from werkzeug.test import TestResponse
 
 from dermq import db, labs, taxonomy
-from dermq.blobs import Blobs
 from dermq.bundles import Bundle
 from dermq.models import Batch, Lab
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
 from tests import fakes, samples
 
 EVERY_PAGE = ["/", "/classes", "/bundle", "/guide", "/api/docs", "/sign-in", "/no-such-page"]

@@ -18,14 +18,15 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from dermq import batches, bundles, db, errors, imaging
-from dermq.blobs import THUMBNAIL, Blobs
 from dermq.models import Batch, Lab
-from dermq.queue import Queue
+from dermq.queue import claims
 from dermq.settings import Settings
+from dermq.storage.local import THUMBNAIL, Blobs
+from dermq.wakeups import Queue
 from tests import fakes, samples
-from worker import claims, model, pipeline
-from worker.engines import Outputs
-from worker.engines.onnx import OnnxEngine
+from worker.classify import model, pipeline
+from worker.classify.engines import Outputs
+from worker.classify.engines.onnx import OnnxEngine
 
 
 @pytest.fixture

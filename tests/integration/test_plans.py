@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from dermq import batches, bundles, db, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Image
+from dermq.queue import claims
+from dermq.queue.claims import Claimant
 from tests import fakes, scenarios
-from worker import claims
-from worker.claims import Claimant
 
 OLD_BATCHES = 2_000
 

@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, batches, bundles, db, errors
-from dermq.blobs import THUMBNAIL, Blobs
 from dermq.lifecycle import ArchiveState, BatchState
 from dermq.models import Archive, Batch, Claim, Lab, Worker
-from dermq.queue import Queue
+from dermq.queue import claims
 from dermq.settings import Settings
+from dermq.storage.local import THUMBNAIL, Blobs
+from dermq.wakeups import Queue
 from tests import fakes, samples
-from worker import claims
-from worker.presence import Presence
+from worker.process.heartbeat import Heartbeat
 from worker.reaper import Reaper
 
 HOURS_AGO = datetime.now(UTC) - timedelta(hours=5)
@@ -175,7 +175,7 @@ def test_orphan_blobs_are_removed_and_others_kept(
 
 
 def test_workers_unseen_for_long_are_forgotten(sessions: db.Sessions, reaper: Reaper) -> None:
-    presence = Presence(sessions, "w", Queue.CLASSIFY, every_seconds=60)
+    presence = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=60)
     presence.start()
     reaper.round()
     names = sa.select(Worker.name)
@@ -361,7 +361,7 @@ def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
         removed.append(db.transact(sessions, reaper._remove_orphans, batch.id, [name, name + THUMBNAIL]))
 
     collector = threading.Thread(target=collect)
-    with arrivals.taken(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival, sessions.writing() as session:
+    with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival, sessions.writing() as session:
         arrivals.receive(session, batch.id, [arrival], blobs, settings)
         collector.start()
         collector.join(0.3)

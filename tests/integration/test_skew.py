@@ -10,11 +10,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from dermq import bundles, taxonomy
-from dermq.queue import Queue
 from dermq.settings import Settings
+from dermq.wakeups import Queue
 from tests import api
 from training import evaluate, manifest, metrics
-from worker import pipeline, runtime
+from worker.classify import pipeline
+from worker.process import runtime
 
 EVERY = 8
 """Of the 2,051 test images: 257 of them."""
@@ -52,7 +53,7 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     assert sent["counts"]["queued"] == len(held_out.entries) >= 256
 
     worker = runtime.build(settings.model_copy(update={"database_url": database_url}), Queue.CLASSIFY)
-    worker.presence.start()
+    worker.process.heartbeat.start()
     worker.models.load_current()
     pipeline.drain(worker)
     worker.close()

@@ -13,14 +13,14 @@ import pytest
 import sqlalchemy as sa
 
 from dermq import archives, arrivals, batches, bundles, db, errors
-from dermq.blobs import Blobs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab, Refusal
-from dermq.queue import Queue
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue
 from tests import fakes, samples
-from worker import entries, unpack
-from worker.runtime import Runtime
+from worker.intake import entries, unpack
+from worker.process.runtime import Runtime
 
 
 @pytest.fixture

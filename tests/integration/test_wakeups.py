@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from dermq.queue import MOST_WAITING, Queue, Wakeups
 from dermq.settings import Settings
+from dermq.wakeups import MOST_WAITING, Queue, Wakeups
 from tests import servers
 
 
@@ -25,7 +25,7 @@ def test_a_wakeup_is_sent_once_until_it_is_answered(wakeups: Wakeups) -> None:
     assert wakeups.send(Queue.CLASSIFY)
     assert not wakeups.send(Queue.CLASSIFY)
     assert wakeups.send(Queue.INTAKE), "each queue has its own"
-    wakeups.answer(Queue.CLASSIFY)
+    wakeups.acknowledge(Queue.CLASSIFY)
     assert wakeups.send(Queue.CLASSIFY)
 
 
@@ -35,7 +35,7 @@ def test_few_wakeups_wait_however_long_all_workers_are_busy(wakeups: Wakeups, se
 
     for _ in range(50):
         wakeups.send(Queue.CLASSIFY)
-        wakeups.answer(Queue.CLASSIFY)  # as the flag's end does, every few seconds
+        wakeups.acknowledge(Queue.CLASSIFY)  # as the flag's end does, every few seconds
     assert wait() == MOST_WAITING
     redis.Redis.from_url(server.url).lpop(Queue.CLASSIFY.value)
     assert wakeups.send(Queue.CLASSIFY) and wait() == MOST_WAITING

@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from dermq import archives, batches, bundles, db, labs
-from dermq.blobs import Blobs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Claim
-from dermq.queue import Queue, Wakeups
 from dermq.settings import Settings
+from dermq.storage.local import Blobs
+from dermq.wakeups import Queue, Wakeups
 from tests import fakes, samples
 from tests.processes import IMAGES, Programs, is_alive, pool, runs, submit, until
 

@@ -8,7 +8,7 @@ import pytest
 
 from dermq import bundles, imaging
 from dermq.settings import ROOT
-from worker import engines, model
+from worker.classify import engines, model
 
 IMAGES = 48
 

@@ -3,8 +3,8 @@
 import uuid
 from collections import Counter
 
-from worker import fairness
-from worker.fairness import Contender
+from dermq.queue import fairness
+from dermq.queue.fairness import Contender
 
 
 class Waiting:

@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from web import keys
+from web.access import keys
 
 
 def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:

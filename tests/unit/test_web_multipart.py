@@ -11,7 +11,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from dermq import errors
 from tests import api
-from web import multipart
+from web.http import multipart
 
 FILES = [("a/é 🔬.jpg", b"\xff\xd8" + b"\r\n--dermq-test" * 9), ("empty", b""), ('q"uote', b"\r\n"), ("%2e%2e", b"--")]
 WHOLE = api.multipart(FILES, {"name": "batch ü", "seal": "true"})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from web import wording
 from web.api.schemas import Seconds
+from web.pages import wording
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from flask import Response, jsonify, request, url_for
 from sqlalchemy.orm import Session
 
 from dermq import batches, db
-from dermq.queue import Queue
-from web import auth, deletion, listing, services
+from dermq.wakeups import Queue
+from web import deletion, listing, services
+from web.access import auth
 from web.api import documents, schemas
 from web.api.blueprint import blueprint
 from web.api.requests import Paging

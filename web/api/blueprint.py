@@ -3,7 +3,8 @@
 from apiflask import APIBlueprint
 from flask import Response
 
-from web import auth, paths
+from web.access import auth
+from web.http import paths
 
 
 def blueprint(name: str, description: str) -> APIBlueprint:

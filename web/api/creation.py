@@ -12,13 +12,15 @@ from sqlalchemy.orm import Session
 from dermq import arrivals, batches, db, errors
 from dermq.batches import Draft
 from dermq.models import Batch
-from dermq.queue import Queue
-from web import auth, bodies, listing, services
+from dermq.wakeups import Queue
+from web import listing, services
+from web.access import auth
 from web.api import documents, forms, schemas
 from web.api.batches import accepted_headers
 from web.api.blueprint import blueprint
 from web.api.requests import NewBatch, idempotency_key
 from web.errors import Invalid
+from web.http import bodies
 
 part = blueprint("creation", "Creating a batch.")
 _FORM_SCHEMA = {

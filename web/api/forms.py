@@ -14,9 +14,10 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from dermq import arrivals, errors
 from dermq.arrivals import Arrival
-from web import bodies, multipart, services
+from web import services
 from web.api.requests import NewBatchForm
 from web.errors import Invalid
+from web.http import bodies, multipart
 
 _IN_JSON = ("options", "metadata")
 
@@ -97,7 +98,7 @@ def _take_file(form: Form, part: multipart.FormFile, stack: contextlib.ExitStack
             "send larger sets as an archive or one by one.",
         )
     try:
-        taking = arrivals.taken(here.blobs, part.filename, part.content, here.settings)
+        taking = arrivals.receive_file(here.blobs, part.filename, part.content, here.settings)
         form.arrivals.append(stack.enter_context(taking))
     except errors.Rejected as err:
         form.refused.append((part.filename, err))

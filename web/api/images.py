@@ -6,8 +6,9 @@ from flask import Response, request, send_file
 from sqlalchemy.orm import Session
 
 from dermq import batches, db, errors
-from dermq.blobs import THUMBNAIL
-from web import auth, listing, services
+from dermq.storage.local import THUMBNAIL
+from web import listing, services
+from web.access import auth
 from web.api import documents, image_schemas
 from web.api.blueprint import blueprint
 from web.api.requests import ImageFilter

@@ -2,8 +2,8 @@
 
 from apiflask import APIFlask
 
-from web import health
 from web.api import batches, creation, docs, documents, images, reports, uploads
+from web.operating import health
 
 
 def register(app: APIFlask) -> None:

@@ -10,14 +10,16 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, batches, db, errors
-from dermq.blobs import Incoming
 from dermq.models import Archive
-from dermq.queue import Queue
-from web import auth, bodies, listing, services
+from dermq.storage.local import Incoming
+from dermq.wakeups import Queue
+from web import listing, services
+from web.access import auth
 from web.api import documents, image_schemas, schemas
 from web.api.batches import accepted_headers
 from web.api.blueprint import blueprint
 from web.api.requests import ImageName, Paging
+from web.http import bodies
 
 Row = TypeVar("Row")
 part = blueprint("uploads", "Images and archives on their way into a batch.")
@@ -46,7 +48,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     with bodies.receiving(), contextlib.ExitStack() as stack:
         try:
             bodies.check_length(here.settings.max_image_bytes, arrivals.too_large(here.settings))
-            taking = arrivals.taken(here.blobs, query_data.name, bodies.chunks(), here.settings)
+            taking = arrivals.receive_file(here.blobs, query_data.name, bodies.chunks(), here.settings)
             arrival = stack.enter_context(taking)
         except errors.Rejected as err:
             db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err)

@@ -1,0 +1,1 @@
+"""The image formats that dermq takes."""

@@ -1,0 +1,1 @@
+"""Where the bytes of images and archives are kept."""

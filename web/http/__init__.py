@@ -1,0 +1,1 @@
+"""Requests and answers below the views: bodies, headers, addresses."""

@@ -1,0 +1,140 @@
+"""``/metrics``: figures for Prometheus, read from SQL in one short transaction when they are asked for.
+
+Every program writes what it does to SQL, so one web process can tell of all. No label holds what a lab wrote.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, Response, request
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from dermq import db, errors, lifecycle, liveness
+from dermq.lifecycle import OPEN_ARCHIVE, BatchState, ImageState
+from dermq.models import Archive, Batch, Claim
+from dermq.settings import Settings
+from dermq.wakeups import Queue
+from web import services
+from web.services import Services
+
+blueprint = Blueprint("metrics", __name__)
+
+
+@blueprint.get("/metrics")
+def show() -> Response:
+    """Answer a scrape; 503 when the database is away."""
+    registry = CollectorRegistry()
+    registry.register(Figures(services.current()))
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    try:
+        return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
+    except SQLAlchemyError as err:
+        raise errors.Unavailable("database_unavailable", "The database does not answer.") from err
+
+
+class Figures(Collector):
+    """What one scrape tells."""
+
+    def __init__(self, here: Services) -> None:
+        self._here = here
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Nothing, so that no figure is read before it is asked for."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read everything in one transaction, then what lies beside the database."""
+        # Past db.read, which tries again for seconds: the next scrape comes anyway.
+        with self._here.sessions.reading() as session:
+            read = [*_batches(session), *_leases(session), *_workers(session, self._here.settings)]
+        yield from read
+        yield _one("dermq_redis_up", "Whether Redis answers.", self._here.wakeups.reachable())
+        yield _one("dermq_blobs_free_bytes", "Free bytes where the images are kept.", _free_bytes(self._here))
+
+
+def _batches(session: Session) -> Iterator[GaugeMetricFamily]:
+    has_run = Batch.running + Batch.done + Batch.failed > 0
+    facts = (Batch.cancelled_at, Batch.sealed_at, Batch.finished_at)
+    grouped = session.execute(
+        sa.select(
+            *(sa.func.min(fact).label(fact.key) for fact in facts),
+            has_run.label("has_run"),
+            sa.func.count().label("batches"),
+            *(sa.func.sum(getattr(Batch, state)).label(state) for state in ImageState),
+            sa.func.sum(Batch.refused).label("refused"),
+            sa.func.count(Batch.breached_at).label("breached"),
+        )
+        .where(Batch.deleted_at.is_(None))
+        .group_by(*(fact.is_(None) for fact in facts), has_run)
+    )
+    batches: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    refused = breached = 0
+    for row in grouped.mappings():
+        past = {fact.key: row[fact.key] for fact in facts}
+        batches[lifecycle.batch_state(**past, has_run=row["has_run"])] += row["batches"]
+        images.update({state: row[state] for state in ImageState})
+        refused += row["refused"]
+        breached += row["breached"]
+    yield _each("dermq_images", "Images that were received, by state.", "state", {s: images[s] for s in ImageState})
+    yield _each(
+        "dermq_batches", "Batches that were not deleted, by state.", "state", {s: batches[s] for s in BatchState}
+    )
+    yield _one("dermq_refused_files", "Files that were not taken.", refused)
+    yield _one("dermq_breached_batches", "Batches in which the conservation check found a breach.", breached)
+
+
+def _leases(session: Session) -> Iterator[GaugeMetricFamily]:
+    labs = sa.select(sa.func.count(Batch.lab_id.distinct())).where(*liveness.WAITING_BATCHES)
+    archives = sa.select(sa.func.count()).select_from(Archive).where(Archive.state.in_(OPEN_ARCHIVE))
+    expired = sa.select(sa.func.count()).select_from(Claim).where(Claim.expires_at < db.now())
+    yield _one("dermq_waiting_labs", "Labs whose images wait.", session.scalar(labs))
+    yield _one("dermq_open_archives", "Archives that are received, wait, or are unpacked.", session.scalar(archives))
+    yield _one("dermq_expired_claims", "Leases that ran out and were not taken back yet.", session.scalar(expired))
+
+
+def _workers(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    waited = {queue: liveness.waited_seconds(session, queue) for queue in Queue}
+    pulses = liveness.alive(session, settings)
+    alive = Counter(pulse.queue for pulse in pulses)
+    stalled = Counter(pulse.queue for pulse in pulses if pulse.stalled(waited[pulse.queue], settings))
+    quiet: dict[Queue, float] = {}
+    for pulse in pulses:
+        quiet[pulse.queue] = min(pulse.progressed_seconds, quiet.get(pulse.queue, pulse.progressed_seconds))
+    yield _each(
+        "dermq_oldest_waiting_seconds",
+        "How long work has waited at least; 0 when none waits.",
+        "queue",
+        {queue: seconds or 0 for queue, seconds in waited.items()},
+    )
+    yield _each("dermq_workers_alive", "Workers that live.", "queue", {q: alive[q] for q in Queue})
+    yield _each(
+        "dermq_workers_stalled", "Those that do nothing while work waits.", "queue", {q: stalled[q] for q in Queue}
+    )
+    yield _each("dermq_progress_age_seconds", "Since a worker that lives last got on.", "queue", quiet)
+
+
+def _free_bytes(here: Services) -> int:
+    folder = here.blobs.root
+    while not folder.exists():  # no image has arrived yet
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _one(name: str, meaning: str, value: Any) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _each(name: str, meaning: str, label: str, values: dict[Any, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, meaning, labels=[label])
+    for key, value in values.items():
+        family.add_metric([str(key)], value)
+    return family

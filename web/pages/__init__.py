@@ -1,0 +1,1 @@
+"""The pages: what a lab sees in a browser."""

@@ -1,0 +1,1 @@
+"""Reports: downloads made from a batch."""

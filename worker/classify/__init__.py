@@ -1,0 +1,1 @@
+"""The program that classifies: claim, decode, predict, record."""

@@ -1,0 +1,1 @@
+"""The program that unpacks archives into their batches."""

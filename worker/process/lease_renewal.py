@@ -1,0 +1,71 @@
+"""Keeps leases alive from a thread, for as long as the main loop makes progress and no longer.
+
+A hung engine stops making progress, so its lease runs out and the images go to somebody else.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from dermq import db, errors
+from dermq.queue import claims
+
+log = logging.getLogger(__name__)
+
+RENEWALS = 4
+"""Renewals within the length of one lease."""
+
+
+class LeaseRenewal:
+    """Renews the leases that a drain holds."""
+
+    def __init__(self, sessions: db.Sessions, lease_seconds: float) -> None:
+        self._sessions = sessions
+        self._lease_seconds = lease_seconds
+        self._held: set[uuid.UUID] = set()
+        self._progressed = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def hold(self, token: uuid.UUID) -> None:
+        """Keep this lease alive."""
+        self._held.add(token)
+        self.progress()
+
+    def drop(self, token: uuid.UUID) -> None:
+        """Let go of this lease."""
+        self._held.discard(token)
+
+    def progress(self) -> None:
+        """The main loop got on."""
+        self._progressed = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._lease_seconds / RENEWALS):
+            if time.monotonic() - self._progressed > self._lease_seconds:
+                log.warning("no progress for %.0f s: leases are no longer renewed", self._lease_seconds)
+                continue
+            for token in tuple(self._held):
+                self._renew(token)
+
+    def _renew(self, token: uuid.UUID) -> None:
+        try:
+            ours = db.transact(self._sessions, claims.renew, token, self._lease_seconds)
+        except (errors.Transient, SQLAlchemyError) as err:
+            log.warning("a lease could not be renewed: %s", err)
+            return
+        if not ours:
+            self.drop(token)
