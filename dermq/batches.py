@@ -17,20 +17,15 @@ import uuid_utils.compat as uuid7
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
-from dermq import bundles, errors, lifecycle
+from dermq import bundles, errors, events, lifecycle
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
-from dermq.models import Archive, Batch, Bundle, Event, Image, Lab, Prediction, Refusal, Truth
+from dermq.models import Archive, Batch, Bundle, Image, Lab, Prediction, Refusal, Truth
+from dermq.principals import Principal
 
 PAGE_IMAGES = 1_000
 """Images deleted in one transaction."""
 _MOST_PARAMETERS = 10_000
 """Ids in one statement; databases take some 30,000."""
-_RATE_SECONDS = 1.0
-"""Least time between two measurements of a batch's rate."""
-_RATE_MEMORY = 0.8
-"""Weight of the past in the smoothed rate."""
-_RATE_STALE_SECONDS = 120.0
-"""After a pause this long the rate is measured afresh."""
 
 
 def new_id() -> uuid.UUID:
@@ -52,7 +47,7 @@ class Draft:
     fingerprint: str | None = None
 
 
-def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle) -> tuple[Batch, bool]:
+def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle, *, by: Principal) -> tuple[Batch, bool]:
     """Create a batch, or return the one that the same Idempotency-Key created before; the flag says which.
 
     Raises Rejected when the key was used with another request.
@@ -81,7 +76,7 @@ def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle) -> 
         if known is None:
             raise
         return known, False
-    record(session, batch, "created")
+    _record(session, batch, "created", by)
     return batch, True
 
 
@@ -158,7 +153,7 @@ def check_open(batch: Batch, *, from_archive: bool = False) -> None:
         raise errors.Conflict("batch_sealed", "The batch is sealed and takes no more images; create another one.")
 
 
-def seal(session: Session, batch_id: uuid.UUID, *, actor: str = "lab") -> Batch:
+def seal(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
     """Say that a batch is whole; safe to do twice. Raises Conflict while an archive is still being received."""
     batch = lock(session, batch_id)
     if batch.cancelled_at is not None:
@@ -174,21 +169,21 @@ def seal(session: Session, batch_id: uuid.UUID, *, actor: str = "lab") -> Batch:
                 "archive_being_received", "An archive of this batch is still being received; seal it afterwards."
             )
         batch.sealed_at = datetime.now(UTC)
-        record(session, batch, "sealed", actor=actor)
+        _record(session, batch, "sealed", by)
         settle(batch)
         changed(batch)
     return batch
 
 
-def seal_idle(session: Session, batch_id: uuid.UUID, *, untouched_since: datetime) -> bool:
+def seal_idle(session: Session, batch_id: uuid.UUID, *, by: Principal, untouched_since: datetime) -> bool:
     """Seal an open batch unless its lab added to it meanwhile; says whether it did. Raises Conflict as ``seal``."""
     if lock(session, batch_id).touched_at >= untouched_since:
         return False
-    seal(session, batch_id, actor="reaper")
+    seal(session, batch_id, by=by)
     return True
 
 
-def cancel(session: Session, batch_id: uuid.UUID) -> Batch:
+def cancel(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
     """Mark a batch as cancelled; ``sweep`` then moves what waits. Safe to do twice. Raises Conflict when finished."""
     batch = lock(session, batch_id)
     if batch.cancelled_at is None:
@@ -196,7 +191,7 @@ def cancel(session: Session, batch_id: uuid.UUID) -> Batch:
             raise errors.Conflict("batch_finished", "The batch has finished; there is nothing left to cancel.")
         batch.cancelled_at = datetime.now(UTC)
         batch.sealed_at = batch.sealed_at or batch.cancelled_at
-        record(session, batch, "cancelled")
+        _record(session, batch, "cancelled", by)
         changed(batch)
     return batch
 
@@ -230,7 +225,7 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     return bool(archives or waiting)
 
 
-def retry(session: Session, batch_id: uuid.UUID) -> int:
+def retry(session: Session, batch_id: uuid.UUID, *, by: Principal) -> int:
     """Queue the failed images of a batch again and say how many. Raises Conflict when there is nothing to retry."""
     failed = _lock_images(session, Image.batch_id == batch_id, Image.state == ImageState.FAILED)
     batch = lock(session, batch_id)
@@ -242,13 +237,13 @@ def retry(session: Session, batch_id: uuid.UUID) -> int:
     batch.failed -= len(failed)
     batch.queued += len(failed)
     batch.finished_at = None
-    record(session, batch, "retried", images=len(failed))
+    _record(session, batch, "retried", by, images=len(failed))
     changed(batch, touched=True)
     return len(failed)
 
 
 def mark_deleted(
-    session: Session, batch_id: uuid.UUID, *, actor: str = "lab", finished_before: datetime | None = None
+    session: Session, batch_id: uuid.UUID, *, by: Principal, finished_before: datetime | None = None
 ) -> None:
     """Hide a batch for good; ``purge_page`` and the blob store then remove it. Safe to do twice.
 
@@ -261,7 +256,7 @@ def mark_deleted(
             batch.deleted_at = now
             batch.cancelled_at = batch.cancelled_at or now
             batch.sealed_at = batch.sealed_at or now
-            record(session, batch, "deleted", actor=actor)
+            _record(session, batch, "deleted", by)
             changed(batch)
 
 
@@ -301,34 +296,11 @@ def settle(batch: Batch) -> bool:
     return settled
 
 
-def measure(batch: Batch, now: datetime) -> None:
-    """Measure a locked batch's rate, at most once a second."""
-    images = batch.done + batch.failed
-    started = batch.measured_at
-    seconds = (now - started).total_seconds() if started else 0.0
-    if started is None or seconds > _RATE_STALE_SECONDS or images < batch.measured_images:
-        batch.measured_at, batch.measured_images = now, images
-        batch.rate_recent = batch.rate_smoothed = None
-    elif seconds >= _RATE_SECONDS:
-        rate = (images - batch.measured_images) / seconds
-        past = batch.rate_smoothed if batch.rate_smoothed is not None else rate
-        batch.rate_recent = rate
-        batch.rate_smoothed = _RATE_MEMORY * past + (1 - _RATE_MEMORY) * rate
-        batch.measured_at, batch.measured_images = now, images
-
-
 def changed(batch: Batch, *, touched: bool = False) -> None:
     """Note that a locked batch shows something new; ``touched`` when its lab gave it work."""
     batch.version += 1
     if touched:
         batch.touched_at = datetime.now(UTC)
-
-
-def record(session: Session, batch: Batch, action: str, *, actor: str = "lab", **detail: Any) -> None:
-    """Add an event to the audit."""
-    session.add(
-        Event(at=datetime.now(UTC), lab_id=batch.lab_id, batch_id=batch.id, actor=actor, action=action, detail=detail)
-    )
 
 
 def _lock_images(session: Session, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[int]:
@@ -344,6 +316,10 @@ def _move(session: Session, ids: list[int], source: ImageState, target: ImageSta
             .where(Image.id.in_(ids[at : at + _MOST_PARAMETERS]), Image.state == source)
             .values(state=target, suspect=False, solo_losses=0, error_code=None, error_detail=None)
         )
+
+
+def _record(session: Session, batch: Batch, action: str, by: Principal, **detail: Any) -> None:
+    events.add(session, action, by=by, lab_id=batch.lab_id, batch_id=batch.id, **detail)
 
 
 def _with_bundle() -> sa.Select[Batch]:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, joinedload
 
-from dermq import errors
-from dermq.models import AccessToken, Event, Lab, SignInCode
+from dermq import errors, events
+from dermq.models import AccessToken, Lab, SignInCode
+from dermq.principals import OPERATOR
 
 TOKEN_PREFIX = "dermq_"
 """Lets secret scanners find a token that leaked."""
@@ -26,7 +27,7 @@ def add(session: Session, name: str, *, weight: float = 1.0, max_waiting_images:
     lab = Lab(name=name, weight=weight, max_waiting_images=max_waiting_images, created_at=datetime.now(UTC))
     session.add(lab)
     session.flush()
-    session.add(Event(at=lab.created_at, lab_id=lab.id, actor="operator", action="lab added", detail={"name": name}))
+    events.add(session, "lab added", by=OPERATOR, lab_id=lab.id, at=lab.created_at, name=name)
     return lab
 
 
@@ -45,7 +46,7 @@ def issue_token(session: Session, lab: Lab, name: str) -> str:
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     session.add(AccessToken(lab_id=lab.id, name=name, secret_sha256=_hash(secret), created_at=now))
-    session.add(Event(at=now, lab_id=lab.id, actor="operator", action="token issued", detail={"name": name}))
+    events.add(session, "token issued", by=OPERATOR, lab_id=lab.id, at=now, name=name)
     return secret
 
 
@@ -61,15 +62,7 @@ def revoke_token(session: Session, token_id: int) -> AccessToken:
         raise errors.NotFound("no_token", f"There is no token {token_id}.")
     if token.revoked_at is None:
         token.revoked_at = datetime.now(UTC)
-        session.add(
-            Event(
-                at=token.revoked_at,
-                lab_id=token.lab_id,
-                actor="operator",
-                action="token revoked",
-                detail={"name": token.name},
-            )
-        )
+        events.add(session, "token revoked", by=OPERATOR, lab_id=token.lab_id, at=token.revoked_at, name=token.name)
     return token
 
 

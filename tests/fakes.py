@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from dermq import arrivals, batches, bundles, db
 from dermq.models import Batch, Image, Lab, Prediction
+from dermq.principals import OPERATOR
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue
@@ -84,14 +85,14 @@ def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"
 ) -> Runtime:
     """A worker's runtime with a fake engine and no processes."""
-    services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "presence": Heartbeat(), "wakeups": Wakeups()}
+    services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "heartbeat": Heartbeat(), "wakeups": Wakeups()}
     return Runtime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
 
 
 def create(
     sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, *, name: str = "batch", urgent: bool = False
 ) -> Batch:
-    batch, _ = db.transact(sessions, batches.create, lab, batches.Draft(name, urgent=urgent), bundle)
+    batch, _ = db.transact(sessions, batches.create, lab, batches.Draft(name, urgent=urgent), bundle, by=OPERATOR)
     return batch
 
 

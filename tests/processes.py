@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dermq import batches, bundles, db, labs
 from dermq.models import Batch, Worker
+from dermq.principals import OPERATOR
 from dermq.settings import ROOT, Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue, Wakeups
@@ -68,7 +69,7 @@ def submit(settings: Settings, sessions: db.Sessions, bundle: bundles.Bundle) ->
     lab = db.transact(sessions, labs.add, "lab")
     batch = fakes.create(sessions, lab, bundle)
     fakes.add(sessions, Blobs(settings.blobs), settings, batch, fakes.pictures(IMAGES))
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     Wakeups(settings).send(Queue.CLASSIFY)
     return batch
 

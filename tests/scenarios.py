@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from dermq import batches, bundles, conservation, db, errors, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab
+from dermq.principals import OPERATOR
 from dermq.queue import claims, fairness
 from dermq.queue.claims import Claimant, ClaimedImage, Lease
 from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
@@ -258,10 +259,10 @@ def _meddle(
     ended.wait(chance.uniform(0, 0.1))
     batch = chance.choice(submitted)
     if chance.random() < 0.9 or batch in submitted[:5]:  # half of the batches are never cancelled
-        db.transact(sessions, batches.retry, batch.id)
+        db.transact(sessions, batches.retry, batch.id, by=OPERATOR)
         seen.retries += 1
         return
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     if chance.random() < 0.5:
         db.transact(sessions, batches.sweep, batch.id)
     seen.cancels += 1
@@ -273,7 +274,7 @@ def _end(sessions: db.Sessions, who: Claimant, submitted: Sequence[Batch], reape
     db.transact(sessions, lambda session: session.execute(held))
     for batch in submitted:
         with contextlib.suppress(errors.Conflict):  # it was cancelled
-            db.transact(sessions, batches.seal, batch.id)
+            db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     reaper.round()
     finish(sessions, who)
 
@@ -333,7 +334,7 @@ def a_lab_that_cancelled_comes_back(sessions: db.Sessions, bundle: bundles.Bundl
     submit(sessions, bundle, "steady", 5_000)
     fickle, regretted = submit(sessions, bundle, "fickle", waiting)
     _serve(sessions, who, 10)
-    db.transact(sessions, batches.cancel, regretted.id)
+    db.transact(sessions, batches.cancel, regretted.id, by=OPERATOR)
     db.transact(sessions, batches.sweep, regretted.id)
     brought = fakes.create(sessions, fickle, bundle)
     fakes.fill(sessions, brought, 10)
@@ -352,7 +353,7 @@ def an_old_failure_is_retried_while_a_lab_arrives(sessions: db.Sessions, bundle:
     retrying = threading.Event()
 
     def retry(session: Session) -> int:
-        count = batches.retry(session, old.id)
+        count = batches.retry(session, old.id, by=OPERATOR)
         retrying.set()
         time.sleep(0.3)  # so that a claim and the new lab meet the open retry
         return count
@@ -382,7 +383,7 @@ def cancel_during_a_claim(sessions: db.Sessions, bundle: bundles.Bundle) -> dict
     def cancel() -> None:
         taken.wait()
         cancelling.set()
-        db.transact(sessions, batches.cancel, batch.id)
+        db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
         db.transact(sessions, batches.sweep, batch.id)
 
     threads = [threading.Thread(target=db.transact, args=(sessions, take)), threading.Thread(target=cancel)]

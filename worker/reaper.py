@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from dermq import archives, batches, conservation, db, errors
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
+from dermq.principals import REAPER
 from dermq.queue import claims
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
@@ -178,7 +179,7 @@ class Reaper:
 
     def _seal(self, idle: datetime, batch_id: uuid.UUID) -> None:
         try:
-            if db.transact(self._sessions, batches.seal_idle, batch_id, untouched_since=idle):
+            if db.transact(self._sessions, batches.seal_idle, batch_id, by=REAPER, untouched_since=idle):
                 log.info("batch %s was idle and is sealed", batch_id)
         except (errors.Conflict, errors.NotFound) as err:
             log.info("idle batch %s is not sealed: %s", batch_id, err)
@@ -188,7 +189,7 @@ class Reaper:
         db.transact(self._sessions, archives.abandon, archive_id, error)
 
     def _mark_deleted(self, limit: datetime, batch_id: uuid.UUID) -> None:
-        db.transact(self._sessions, batches.mark_deleted, batch_id, actor="reaper", finished_before=limit)
+        db.transact(self._sessions, batches.mark_deleted, batch_id, by=REAPER, finished_before=limit)
 
     def _check(self, batch_id: uuid.UUID) -> None:
         audit = conservation.audit(self._sessions, self._blobs, batch_id)

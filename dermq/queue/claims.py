@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import archives, batches, db, errors
+from dermq import archives, batches, db, errors, progress
 from dermq.lifecycle import ArchiveState, ImageState
 from dermq.models import Archive, Batch, Bundle, Claim, Image, Lab, Prediction, QueueRow
 from dermq.queue import fairness
@@ -261,7 +261,7 @@ def _lease(
         batch.queued -= moved[batch.id]
         batch.running += moved[batch.id]
         if batch.measured_at is None:
-            batches.measure(batch, datetime.now(UTC))
+            progress.measure(batch, datetime.now(UTC))
         batches.changed(batch)
     return Lease(token, images, alone)
 
@@ -288,7 +288,7 @@ def _count(session: Session, owned: Sequence[Image], moves: dict[int, ImageState
         for state, count in moved[batch.id].items():
             setattr(batch, state.value, getattr(batch, state.value) + count)
             batch.running -= count
-        batches.measure(batch, datetime.now(UTC))
+        progress.measure(batch, datetime.now(UTC))
         batches.settle(batch)
         batches.changed(batch)
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from dermq import batches, db, errors
 from dermq.models import Batch, Image
+from dermq.principals import OPERATOR
 from dermq.wakeups import Queue
 from tests import samples, scenarios
 from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, fault
@@ -74,7 +75,7 @@ def crowd(system: System, scale: Scale) -> Told:
 def _act(system: System, act: Callable[..., object], batch: Batch, chance: random.Random) -> None:
     if act is batches.cancel and chance.random() < 0.9:
         return  # or nothing would be left to do
-    db.transact(system.sessions, act, batch.id)
+    db.transact(system.sessions, act, batch.id, by=OPERATOR)
     system.wakeups.send(Queue.CLASSIFY)
 
 

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from dermq import batches, bundles, conservation, db, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
+from dermq.principals import OPERATOR
 from dermq.settings import ROOT, Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue, Wakeups
@@ -194,7 +195,7 @@ class System:
             part = {name: files[name] for name in names[at : at + 200]}
             verdicts = fakes.add(self.sessions, self.blobs, self.settings, batch, part)
             assert all(verdict.error is None for verdict in verdicts)
-        db.transact(self.sessions, batches.seal, batch.id)
+        db.transact(self.sessions, batches.seal, batch.id, by=OPERATOR)
         if wake:
             self.wakeups.send(Queue.CLASSIFY)
         return batch

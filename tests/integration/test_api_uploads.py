@@ -17,6 +17,7 @@ from PIL import Image as Picture
 
 from dermq import archives, batches, db, errors
 from dermq.models import Archive, Image
+from dermq.principals import OPERATOR
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue
 from tests import api, fakes, samples
@@ -315,7 +316,7 @@ def test_an_upload_to_a_batch_that_is_cancelled_meanwhile_is_a_conflict(
 
     class Cancelling(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            db.transact(sessions, batches.cancel, uuid.UUID(batch["id"]))
+            db.transact(sessions, batches.cancel, uuid.UUID(batch["id"]), by=OPERATOR)
             db.transact(sessions, batches.sweep, uuid.UUID(batch["id"]))
             return super().read(size)
 

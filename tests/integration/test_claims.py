@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from dermq import batches, bundles, db, errors, labs
 from dermq.models import Batch, Claim, Lab, QueueRow
+from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.queue.claims import Claimant, Lease
 from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
@@ -58,7 +59,7 @@ def test_images_are_claimed_in_order_of_position(sessions: db.Sessions, batch: B
 
 def test_recording_moves_images_once(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
     fakes.fill(sessions, batch, 3)
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     lease = take(sessions, claimant)
     first, *rest = done(lease, claimant.bundle_id)
     db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "undecodable", "damaged"), *rest])
@@ -92,7 +93,7 @@ def test_suspects_are_claimed_alone_and_fail_after_three_losses(
     sessions: db.Sessions, batch: Batch, claimant: Claimant
 ) -> None:
     fakes.fill(sessions, batch, 2)
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     lose(sessions, take(sessions, claimant))
     assert db.transact(sessions, claims.take, claimant, 64) is None, "suspects are left out of ordinary claims"
     poison = fakes.images(sessions, batch)[0].id
@@ -172,7 +173,7 @@ def test_giving_back_charges_nothing(sessions: db.Sessions, batch: Batch, claima
 def test_cancel_lets_what_runs_be_recorded(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
     fakes.fill(sessions, batch, 5)
     lease = take(sessions, claimant, 4)
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     db.transact(sessions, batches.sweep, batch.id)
     assert db.transact(sessions, claims.take, claimant, 4) is None
     db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id)[:3])
@@ -183,15 +184,15 @@ def test_cancel_lets_what_runs_be_recorded(sessions: db.Sessions, batch: Batch, 
 
 def test_retry_queues_failed_images_only(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
     fakes.fill(sessions, batch, 3)
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     lease = take(sessions, claimant)
     first, *rest = done(lease, claimant.bundle_id)
     db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "x", "y"), *rest])
-    assert db.transact(sessions, batches.retry, batch.id) == 1
+    assert db.transact(sessions, batches.retry, batch.id, by=OPERATOR) == 1
     found = fakes.get(sessions, batch)
     assert counts(found) == (3, 1, 0, 2, 0, 0) and found.finished_at is None
     with pytest.raises(errors.Conflict, match="nothing to retry"):
-        db.transact(sessions, batches.retry, batch.id)
+        db.transact(sessions, batches.retry, batch.id, by=OPERATOR)
 
 
 def test_two_labs_share_a_claim(

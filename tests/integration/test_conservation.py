@@ -14,6 +14,7 @@ from dermq import archives, batches, bundles, conservation, db, errors
 from dermq.conservation import Breach
 from dermq.lifecycle import ArchiveState, ImageState
 from dermq.models import Archive, Batch, Claim, Image, Lab, Prediction, Refusal
+from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.queue.claims import Claimant
 from dermq.settings import Settings
@@ -217,9 +218,9 @@ def test_a_whole_life_is_conserved_at_every_step(world: World) -> None:
         lambda: pipeline.drain(world.runtime),
         lambda: unpack.drain(world.runtime),
         lambda: pipeline.drain(world.runtime),
-        lambda: db.transact(world.sessions, batches.seal, world.batch.id),
-        lambda: db.transact(world.sessions, batches.retry, world.batch.id),
-        lambda: db.transact(world.sessions, batches.cancel, world.batch.id),
+        lambda: db.transact(world.sessions, batches.seal, world.batch.id, by=OPERATOR),
+        lambda: db.transact(world.sessions, batches.retry, world.batch.id, by=OPERATOR),
+        lambda: db.transact(world.sessions, batches.cancel, world.batch.id, by=OPERATOR),
         lambda: db.transact(world.sessions, batches.sweep, world.batch.id),
     ]
     for step in steps:
@@ -230,7 +231,7 @@ def test_a_whole_life_is_conserved_at_every_step(world: World) -> None:
 
 
 def test_a_batch_cancelled_this_moment_is_no_breach(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     assert conservation.audit(sessions, blobs, batch.id).findings == ()
 
 
@@ -265,7 +266,7 @@ def meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, happen: Callable[[]
 
 def test_a_batch_deleted_meanwhile_is_no_breach(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def delete() -> None:
-        db.transact(world.sessions, batches.mark_deleted, world.batch.id)
+        db.transact(world.sessions, batches.mark_deleted, world.batch.id, by=OPERATOR)
         world.runtime.blobs.delete(world.batch.id)
 
     meanwhile(world, monkeypatch, delete)
@@ -302,7 +303,7 @@ def test_nothing_is_found_while_others_upload_work_and_delete(
         for _ in range(2):
             fakes.add(sessions, runtime.blobs, runtime.settings, batch, fakes.pictures(8))
             pipeline.drain(runtime)
-        db.transact(sessions, batches.mark_deleted, batch.id)
+        db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
         while db.transact(sessions, batches.purge_page, batch.id):
             pass
         runtime.blobs.delete(batch.id)

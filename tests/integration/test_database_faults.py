@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 from dermq import archives, arrivals, batches, bundles, db, errors, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab, Prediction
+from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
@@ -88,7 +90,7 @@ def test_an_upload_is_accepted_once(
 def test_a_batch_is_created_once(over_wire: db.Sessions, wire: Wire, bundle: bundles.Bundle, cut: Cut) -> None:
     lab = db.transact(over_wire, labs.add, "lab")
     wire.cut_commit(cut)
-    created, is_new = db.transact(over_wire, batches.create, lab, batches.Draft("batch"), bundle)
+    created, is_new = db.transact(over_wire, batches.create, lab, batches.Draft("batch"), bundle, by=OPERATOR)
     assert wire.cuts == 1 and is_new == (cut == "before")
     assert count(over_wire, Batch) == 1 and fakes.get(over_wire, created).name == "batch"
 
@@ -144,7 +146,7 @@ def test_a_claim_that_nobody_heard_of_loses_no_image_and_fails_none(
 ) -> None:
     """Committed and not known: its lease runs out, and its images are tried alone, once each."""
     who = scenarios.claimant(over_wire, bundle)
-    db.transact(over_wire, batches.seal, filed.id)
+    db.transact(over_wire, batches.seal, filed.id, by=OPERATOR)
     wire.cut_commit(cut)
     lease = db.transact(over_wire, claims.take, who, 8)
     assert wire.cuts == 1 and (lease is None) == (cut == "after")
@@ -180,7 +182,11 @@ def test_a_suspect_that_nobody_heard_of_loses_one_try_at_most(
 
 @both_cuts
 def test_a_seal_and_a_cancel_are_answered_well(over_wire: db.Sessions, wire: Wire, filed: Batch, cut: Cut) -> None:
-    acts: tuple[Callable[[Session, uuid.UUID], Any], ...] = (batches.seal, batches.cancel, batches.sweep)
+    acts: tuple[Callable[[Session, uuid.UUID], Any], ...] = (
+        partial(batches.seal, by=OPERATOR),
+        partial(batches.cancel, by=OPERATOR),
+        batches.sweep,
+    )
     for done, act in enumerate(acts, start=1):
         wire.cut_commit(cut)
         db.transact(over_wire, act, filed.id)

@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 from dermq import archives, batches, bundles, conservation, db
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab
+from dermq.principals import OPERATOR
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from tests import api, fakes, samples
@@ -314,7 +315,7 @@ def test_the_reaper_lives_through_a_full_database(
     sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, database: FullDatabase
 ) -> None:
     fakes.fill(sessions, batch, 100)
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     reaper = Reaper(settings, sessions, blobs, fakes.Wakeups())  # type: ignore[arg-type]
     database.fill()
     reaper.round()

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from dermq import archives, arrivals, batches, bundles, conservation, db, errors, imaging, labs
 from dermq.lifecycle import IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Base, Batch, Claim, Image, Lab, Prediction, QueueRow
+from dermq.principals import OPERATOR
 from dermq.queue import claims, fairness
 from dermq.queue.claims import Claimant, ClaimedImage
 from dermq.queue.outcomes import Failed
@@ -204,7 +205,7 @@ class Lifecycle(RuleBasedStateMachine):
         batch_id, batch = self.a_batch(draw)
         receiving = self.is_receiving(batch_id) and not batch.sealed
         with self.expecting(_closed(batch) or ("archive_being_received" if receiving else None)):
-            self.do(batches.seal, batch_id)
+            self.do(batches.seal, batch_id, by=OPERATOR)
             batch.sealed = True
 
     @precondition(lambda self: self.batches)
@@ -214,7 +215,7 @@ class Lifecycle(RuleBasedStateMachine):
         batch_id, batch = self.a_batch(draw)
         finished = not batch.cancelled and self.is_settled(batch_id)
         with self.expecting("no_batch" if batch.deleted else "batch_finished" if finished else None):
-            self.do(batches.cancel, batch_id)
+            self.do(batches.cancel, batch_id, by=OPERATOR)
             batch.cancelled = batch.sealed = True
             if is_swept:
                 assert self.do(batches.sweep, batch_id) == self.sweep(batch_id)
@@ -228,7 +229,7 @@ class Lifecycle(RuleBasedStateMachine):
             batch = self.batches[batch_id]
         failed = [image for image in self.of(batch_id) if image.state is FAILED]
         with self.expecting(_closed(batch) or (None if failed else "nothing_failed")):
-            assert self.do(batches.retry, batch_id) == len(failed)
+            assert self.do(batches.retry, batch_id, by=OPERATOR) == len(failed)
             for image in failed:
                 image.state, image.suspect, image.losses = QUEUED, False, 0
 
@@ -237,7 +238,7 @@ class Lifecycle(RuleBasedStateMachine):
     def delete(self, draw: st.DataObject, is_purged: bool) -> None:
         """Mark a batch as deleted; the program may die before its rows are gone."""
         batch_id, batch = self.a_batch(draw)
-        self.do(batches.mark_deleted, batch_id)
+        self.do(batches.mark_deleted, batch_id, by=OPERATOR)
         batch.deleted = batch.cancelled = batch.sealed = True
         if is_purged:
             while self.do(batches.purge_page, batch_id):
@@ -306,7 +307,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.recorded(lease.token, ids, failed=ids[:fails])
         for batch_id, batch in self.batches.items():
             if are_sealed and not batch.cancelled and not self.is_receiving(batch_id):
-                self.do(batches.seal, batch_id)
+                self.do(batches.seal, batch_id, by=OPERATOR)
                 batch.sealed = True
 
     @precondition(lambda self: self.waiting())
@@ -494,7 +495,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.do(unpack._end, task, whole=True)
         for batch_id in self.batches:
             with suppress(errors.Conflict, errors.NotFound):
-                self.do(batches.seal, batch_id)
+                self.do(batches.seal, batch_id, by=OPERATOR)
         self.reaper.round()
         while lease := self.do(claims.take_suspect, self.claimant) or self.do(claims.take, self.claimant, 7):
             self.do(claims.record, lease.token, scenarios.predictions(lease.images, self.claimant))

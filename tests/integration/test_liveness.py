@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dermq import archives, batches, bundles, db, liveness
 from dermq.models import Archive, Batch, Lab, Worker
+from dermq.principals import OPERATOR
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue
@@ -156,7 +157,7 @@ def test_images_wait_from_when_their_batch_was_touched_or_moved_last(sessions: d
     assert waited(sessions, Queue.CLASSIFY) == pytest.approx(50, abs=5)
     update(sessions, Batch, measured_at=db.now(-150))
     assert waited(sessions, Queue.CLASSIFY) == pytest.approx(100, abs=5)
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     assert waited(sessions, Queue.CLASSIFY) is None
 
 
@@ -164,7 +165,7 @@ def test_retried_images_wait_from_then_on(sessions: db.Sessions, batch: Batch) -
     fakes.fill(sessions, batch, 1)
     update(sessions, Batch, touched_at=db.now(-100), queued=0, failed=1)
     db.transact(sessions, lambda session: session.execute(sa.text("UPDATE image SET state = 'failed'")))
-    db.transact(sessions, batches.retry, batch.id)
+    db.transact(sessions, batches.retry, batch.id, by=OPERATOR)
     found = waited(sessions, Queue.CLASSIFY)
     assert found is not None and found < 50
 
@@ -174,7 +175,7 @@ def test_archives_wait_once_they_are_stored(sessions: db.Sessions, blobs: Blobs,
     _store(sessions, blobs, batch)
     update(sessions, Archive, touched_at=db.now(-100))
     assert waited(sessions, Queue.INTAKE) == pytest.approx(100, abs=5)
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     assert waited(sessions, Queue.INTAKE) is None
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from dermq import batches, bundles, db, errors, imaging
 from dermq.models import Batch, Lab
+from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
 from dermq.storage.local import THUMBNAIL, Blobs
@@ -48,7 +49,7 @@ def test_a_drain_classifies_everything_that_waits(
     sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(20))
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     runtime = fakes.runtime(small, sessions, blobs, bundle, engine := fakes.Engine())
     pipeline.drain(runtime)
     found = fakes.get(sessions, batch)
@@ -82,7 +83,7 @@ def test_an_image_that_exhausts_memory_fails_alone(
 ) -> None:
     black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
     fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
 
     def exhaust(pixels: NDArray[np.uint8]) -> None:
         if (pixels.reshape(len(pixels), -1).max(axis=1) == 0).any():
@@ -288,7 +289,7 @@ def test_a_batch_cancelled_midway_keeps_what_was_done(
 
     def cancel(pixels: NDArray[np.uint8]) -> None:
         if len(engine.steps) == 1:
-            db.transact(sessions, batches.cancel, batch.id)
+            db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
             db.transact(sessions, batches.sweep, batch.id)
 
     engine.before = cancel
@@ -303,7 +304,7 @@ def test_a_batch_deleted_midway_is_gone(
     fakes.add(sessions, blobs, small, batch, fakes.pictures(10))
 
     def delete(pixels: NDArray[np.uint8]) -> None:
-        db.transact(sessions, batches.mark_deleted, batch.id)
+        db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
         db.transact(sessions, batches.sweep, batch.id)
         while db.transact(sessions, batches.purge_page, batch.id):
             pass

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from dermq import archives, arrivals, batches, bundles, db, errors
 from dermq.lifecycle import ArchiveState, BatchState
 from dermq.models import Archive, Batch, Claim, Lab, Worker
+from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
 from dermq.storage.local import THUMBNAIL, Blobs
@@ -75,7 +76,7 @@ def test_a_lease_that_could_not_be_renewed_while_the_database_was_away_gets_a_ro
 def test_a_cancel_that_stopped_halfway_is_finished(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
     fakes.fill(sessions, batch, 3)
     db.transact(sessions, archives.begin, batch.id, batches.new_id())
-    db.transact(sessions, batches.cancel, batch.id)
+    db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     reaper.round()
     found = fakes.get(sessions, batch)
     assert (found.cancelled, found.archives_open) == (3, 0) and found.finished_at is not None
@@ -85,7 +86,7 @@ def test_a_delete_that_stopped_halfway_is_finished(
     sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, reaper: Reaper
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
-    db.transact(sessions, batches.mark_deleted, batch.id)
+    db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
     reaper.round()
     assert db.read(sessions, lambda session: session.get(Batch, batch.id)) is None
     assert not blobs.list(batch.id)
@@ -131,7 +132,7 @@ def test_a_lost_unpacker_is_replaced_and_the_third_fails_the_archive(
 def test_batches_are_deleted_when_their_time_is_over(
     sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, wakeups: fakes.Wakeups
 ) -> None:
-    db.transact(sessions, batches.seal, batch.id)
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     update(sessions, Batch, finished_at=datetime.now(UTC) - timedelta(days=8))
     for days, left in ((0, True), (9, True), (7, False)):
         keeping = settings.model_copy(update={"retention_days": days})
@@ -145,7 +146,7 @@ def test_a_batch_that_was_retried_meanwhile_is_not_deleted(sessions: db.Sessions
     long_ago = datetime.now(UTC) - timedelta(days=1)
     for finished_at, deleted in ((None, False), (datetime.now(UTC), False), (long_ago - timedelta(days=1), True)):
         update(sessions, Batch, finished_at=finished_at)
-        db.transact(sessions, batches.mark_deleted, batch.id, finished_before=long_ago)
+        db.transact(sessions, batches.mark_deleted, batch.id, finished_before=long_ago, by=OPERATOR)
         assert (fakes.get(sessions, batch).deleted_at is not None) is deleted
 
 
@@ -175,15 +176,15 @@ def test_orphan_blobs_are_removed_and_others_kept(
 
 
 def test_workers_unseen_for_long_are_forgotten(sessions: db.Sessions, reaper: Reaper) -> None:
-    presence = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=60)
-    presence.start()
+    heartbeat = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=60)
+    heartbeat.start()
     reaper.round()
     names = sa.select(Worker.name)
     assert db.read(sessions, lambda session: session.scalars(names).all()) == ["w"]
     update(sessions, Worker, seen_at=HOURS_AGO)
     reaper.round()
     assert db.read(sessions, lambda session: session.scalars(names).all()) == []
-    presence.stop()
+    heartbeat.stop()
 
 
 def test_only_one_reaper_works_at_a_time(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
@@ -389,5 +390,5 @@ def test_a_file_collected_between_two_runs_of_its_upload_is_missed(blobs: Blobs,
 
 
 def test_a_batch_touched_meanwhile_is_not_sealed(sessions: db.Sessions, batch: Batch) -> None:
-    assert not db.transact(sessions, batches.seal_idle, batch.id, untouched_since=HOURS_AGO)
+    assert not db.transact(sessions, batches.seal_idle, batch.id, untouched_since=HOURS_AGO, by=OPERATOR)
     assert fakes.get(sessions, batch).state is BatchState.OPEN

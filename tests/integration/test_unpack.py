@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from dermq import archives, arrivals, batches, bundles, db, errors
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab, Refusal
+from dermq.principals import OPERATOR
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue
@@ -72,7 +73,7 @@ def test_every_entry_gets_a_verdict(runtime: Runtime, batch: Batch) -> None:
         "huge.png": samples.huge_png_header(),
     }
     archive = store(runtime, batch, samples.archive(entries))
-    db.transact(runtime.sessions, batches.seal, batch.id)
+    db.transact(runtime.sessions, batches.seal, batch.id, by=OPERATOR)
     unpack.drain(runtime)
     found = get(runtime, archive)
     assert found.state is ArchiveState.DONE
@@ -187,15 +188,15 @@ def test_an_archive_waits_while_the_store_fails_and_goes_behind_the_others(
     runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (store(runtime, batch, samples.archive({f"{seed}.jpg": samples.jpeg(seed)})) for seed in (10, 20))
-    opened, tried = entries.opened, []
+    open_archive, tried = entries.open_archive, []
 
     def fails_twice(blobs: Blobs, batch_id: uuid.UUID, sha256: str, *rest: Any) -> Any:
         tried.append(sha256)
         if len(tried) <= 2:
             raise errors.Transient("storage_failed", "gone")
-        return opened(blobs, batch_id, sha256, *rest)
+        return open_archive(blobs, batch_id, sha256, *rest)
 
-    monkeypatch.setattr(entries, "opened", fails_twice)
+    monkeypatch.setattr(entries, "open_archive", fails_twice)
     monkeypatch.setattr(unpack, "_PAUSE_SECONDS", 0.0)
     unpack.drain(runtime)
     assert tried == [first.sha256, second.sha256] * 2, "none is tried again before the others"
@@ -238,7 +239,7 @@ def test_two_stores_of_the_same_bytes_keep_one_archive(runtime: Runtime, batch: 
 
 def test_what_is_no_zip_fails_the_archive(runtime: Runtime, batch: Batch) -> None:
     archive = store(runtime, batch, b"PK\x03\x04 but nothing else")
-    db.transact(runtime.sessions, batches.seal, batch.id)
+    db.transact(runtime.sessions, batches.seal, batch.id, by=OPERATOR)
     unpack.drain(runtime)
     found = get(runtime, archive)
     assert found.state is ArchiveState.FAILED and found.error_code == "bad_archive"
@@ -277,7 +278,7 @@ def test_unpacking_goes_on_where_it_was_stopped(
 
 def test_a_cancelled_batch_stops_its_unpacking(runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = store(runtime, batch, samples.archive(fakes.pictures(4)))
-    db.transact(runtime.sessions, batches.cancel, batch.id)
+    db.transact(runtime.sessions, batches.cancel, batch.id, by=OPERATOR)
     unpack.drain(runtime)
     db.transact(runtime.sessions, batches.sweep, batch.id)
     assert get(runtime, archive).state is ArchiveState.CANCELLED

@@ -13,6 +13,7 @@ from wtforms import ValidationError
 
 from dermq import db, errors, labs
 from dermq.models import AccessToken, Lab
+from dermq.principals import Principal
 from web import services
 from web.http import paths
 
@@ -50,6 +51,13 @@ def current_token() -> AccessToken:
 def current_lab() -> Lab:
     """The lab that is asking. Raises Unauthorized when nobody is signed in."""
     return current_token().lab
+
+
+def principal() -> Principal:
+    """On whose behalf this request acts. Raises Unauthorized when nobody is signed in."""
+    token = current_token()
+    name = f"token {token.name!r}" if _bearer() is not None else f"session of token {token.name!r}"
+    return Principal(name, token.lab_id, token.id)
 
 
 def is_signed_in() -> bool:

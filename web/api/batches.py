@@ -1,6 +1,7 @@
 """Batches: list, poll, seal, cancel, retry, delete. ``web.api.creation`` creates them."""
 
 import uuid
+from functools import partial
 from typing import Any
 
 from flask import Response, jsonify, request, url_for
@@ -54,7 +55,7 @@ def get_batch(batch_id: uuid.UUID) -> Response:
 @part.doc(responses=documents.responses(404, 409))
 def seal_batch(batch_id: uuid.UUID) -> schemas.Batch:
     """Say that the batch is whole. No body; safe to do twice."""
-    _act(batch_id, batches.seal)
+    _act(batch_id, partial(batches.seal, by=auth.principal()))
     return _status(batch_id)
 
 
@@ -66,7 +67,7 @@ def cancel_batch(batch_id: uuid.UUID) -> schemas.Batch:
 
     What runs is still recorded.
     """
-    _act(batch_id, batches.cancel)
+    _act(batch_id, partial(batches.cancel, by=auth.principal()))
     _act(batch_id, batches.sweep)
     return _status(batch_id)
 
@@ -76,7 +77,7 @@ def cancel_batch(batch_id: uuid.UUID) -> schemas.Batch:
 @part.doc(responses=documents.responses(404, 409))
 def retry_batch(batch_id: uuid.UUID) -> tuple[schemas.Batch, int, dict[str, str]]:
     """Queue the failed images again. No body."""
-    _act(batch_id, batches.retry)
+    _act(batch_id, partial(batches.retry, by=auth.principal()))
     services.current().wakeups.send(Queue.CLASSIFY)
     return _status(batch_id), 202, accepted_headers(url_for("batches.get_batch", batch_id=batch_id))
 
@@ -86,7 +87,7 @@ def retry_batch(batch_id: uuid.UUID) -> tuple[schemas.Batch, int, dict[str, str]
 @part.doc(responses=documents.responses(404))
 def delete_batch(batch_id: uuid.UUID) -> str:
     """Delete a batch for good: its rows and its files."""
-    deletion.delete(services.current(), auth.current_lab().id, batch_id)
+    deletion.delete(services.current(), auth.principal(), auth.current_lab().id, batch_id)
     return ""
 
 

@@ -108,14 +108,15 @@ def _draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
 
 def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
     """Create the batch with its files in one transaction, and return its id or that of the one created before."""
-    here, lab, bundle = services.current(), auth.current_lab(), services.current().bundle()
+    here, lab, by = services.current(), auth.current_lab(), auth.principal()
+    bundle = here.bundle()
 
     def work(session: Session) -> uuid.UUID:
-        batch, is_new = batches.create(session, lab, draft, bundle)
+        batch, is_new = batches.create(session, lab, draft, bundle, by=by)
         if is_new and form.files:
             arrivals.receive(session, batch.id, form.arrivals, here.blobs, here.settings, refused=form.refused)
         if is_new and seal:
-            batches.seal(session, batch.id)
+            batches.seal(session, batch.id, by=by)
         return batch.id
 
     return db.transact(here.sessions, work)

@@ -1,15 +1,15 @@
 """What the API answers of batches, archives and refusals: made from rows here, and what the document shows."""
 
-import math
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
-from dermq import models
+from dermq import models, progress
 from dermq.lifecycle import ArchiveState, BatchState
 from web.api import examples
 
@@ -198,24 +198,16 @@ def failure(code: str | None, detail: str | None) -> Failure | None:
 
 def _status(row: models.Batch) -> dict[str, Any]:
     own = ("id", "name", "state", "urgent", "options", "created_at", "sealed_at", "cancelled_at", "finished_at")
+    left = progress.seconds_left(row)
     return {
         **{name: getattr(row, name) for name in own},
         "counts": {name: getattr(row, name) for name in Counts.model_fields},
         "images_per_second": None if row.rate_smoothed is None else round(row.rate_smoothed, 1),
-        "eta_seconds": _eta(row),
+        "eta_seconds": left and asdict(left),
         "bundle": {"name": row.bundle.name, "version": row.bundle.version, "sha256": row.bundle.sha256},
         "metadata": row.metadata_,
         "links": _links(row.id),
     }
-
-
-def _eta(row: models.Batch) -> Seconds | None:
-    """The span between the rate of the last moment and the smoothed one."""
-    waiting = row.queued + row.running
-    rates = [rate for rate in (row.rate_recent, row.rate_smoothed) if rate]
-    if not waiting or not rates:
-        return None
-    return Seconds(low=math.ceil(waiting / max(rates)), high=math.ceil(waiting / min(rates)))
 
 
 def _links(batch_id: uuid.UUID) -> BatchLinks:

@@ -39,7 +39,7 @@ class Heartbeat:
         self._model: Model | None = None
         self._progressed = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self, model: Model | None = None) -> None:
         """Appear, and go on saying so."""
