@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import arrivals, batches, errors
+from dermq import arrivals, batches, errors, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive
 from dermq.storage.local import Blobs, Incoming
@@ -21,17 +21,8 @@ def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
     batches.check_open(batch)
     if session.get(Archive, archive_id) is not None:
         return
-    now = datetime.now(UTC)
-    archive = Archive(
-        id=archive_id,
-        batch_id=batch_id,
-        state=ArchiveState.RECEIVING,
-        created_at=now,
-        touched_at=now,
-    )
-    session.add(archive)
-    batch.archives_open += 1
-    batches.changed(batch, touched=True)
+    transitions.add_archive(session, batch, archive_id)
+    transitions.note_change(batch, by_lab=True)
 
 
 def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
@@ -62,22 +53,24 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
         raise closed()
     same = _stored(session, archive.batch_id, file.sha256)
     if same is not None:
-        session.delete(archive)
-        batch.archives_open -= 1
+        transitions.move_archive(session, archive, None)
     else:
         arrivals.keep(session, blobs, archive.batch_id, [file])
-        archive.state = ArchiveState.STORED
-        archive.sha256 = file.sha256
-        archive.bytes = file.bytes
-        archive.touched_at = datetime.now(UTC)
-    batches.settle(batch)
-    batches.changed(batch, touched=True)
+        transitions.move_archive(
+            session,
+            archive,
+            ArchiveState.STORED,
+            sha256=file.sha256,
+            bytes=file.bytes,
+            touched_at=datetime.now(UTC),
+        )
+    transitions.note_change(batch, by_lab=True)
     return same or archive, same is None
 
 
 def drop_blob(session: Session, batch_id: uuid.UUID, sha256: str, blobs: Blobs) -> None:
     """Remove the stored bytes of an archive that has ended, unless the same bytes wait to be unpacked again."""
-    batches.lock_all(session, [batch_id])
+    transitions.lock_batches(session, [batch_id])
     waiting = _stored(session, batch_id, sha256)
     if waiting is None or waiting.state == ArchiveState.DONE:
         blobs.delete(batch_id, sha256)
@@ -106,15 +99,8 @@ def abandon(session: Session, archive_id: uuid.UUID, error: errors.DermqError) -
 
 def close(session: Session, archive: Archive, state: ArchiveState, error: errors.DermqError | None = None) -> None:
     """Move a locked, open archive to its last state and settle its batch."""
-    archive.state = state
-    archive.claim_token = None
-    if error is not None:
-        archive.error_code = error.code
-        archive.error_detail = error.detail[:1000]
-    for batch in batches.lock_all(session, [archive.batch_id]):
-        batch.archives_open -= 1
-        batches.settle(batch)
-        batches.changed(batch)
+    failure = {} if error is None else {"error_code": error.code, "error_detail": error.detail[:1000]}
+    transitions.move_archive(session, archive, state, **failure)
 
 
 def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:

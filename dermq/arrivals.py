@@ -14,8 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, errors, imaging, models
-from dermq.lifecycle import ImageState
+from dermq import batches, errors, imaging, models, transitions
 from dermq.models import Archive, Batch, Image, Lab, Refusal
 from dermq.settings import Settings
 from dermq.storage.local import Blobs, Incoming
@@ -138,13 +137,11 @@ def receive(
         verdicts.append(verdict)
     if fresh:
         keep(session, blobs, batch_id, [arrival.file for arrival, _ in fresh])
-        session.execute(sa.insert(Image), [_image_row(batch_id, arrival, position) for arrival, position in fresh])
-        batch.received += len(fresh)
-        batch.queued += len(fresh)
+        transitions.add_images(session, batch, [_image_row(arrival, position) for arrival, position in fresh])
     conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
     for name, error in (*refused, *conflicts):
         _add_refusal(session, batch, name, error, archive_id)
-    batches.changed(batch, touched=True)
+    transitions.note_change(batch, by_lab=True)
     return verdicts
 
 
@@ -168,7 +165,7 @@ def refuse(
     batch = batches.lock(session, batch_id)
     batches.check_open(batch)
     _add_refusal(session, batch, name, error, None)
-    batches.changed(batch, touched=True)
+    transitions.note_change(batch, by_lab=True)
 
 
 @dataclass(frozen=True)
@@ -215,16 +212,14 @@ def _known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dic
     return {name: (sha256, position) for name, sha256, position in found}
 
 
-def _image_row(batch_id: uuid.UUID, arrival: Arrival, position: int) -> dict[str, Any]:
+def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     return {
-        "batch_id": batch_id,
         "position": position,
         "name": arrival.name,
         "sha256": arrival.file.sha256,
         "bytes": arrival.file.bytes,
         "width": arrival.header.width,
         "height": arrival.header.height,
-        "state": ImageState.QUEUED,
     }
 
 
@@ -241,15 +236,12 @@ def _add_refusal(
     )
     if session.scalar(same.limit(1)) is not None:
         return
-    session.add(
-        Refusal(
-            batch_id=batch.id,
-            archive_id=archive_id,
-            name=shown,
-            code=error.code,
-            detail=error.detail[:1000],
-            created_at=datetime.now(UTC),
-        )
+    refusal = Refusal(
+        batch_id=batch.id,
+        archive_id=archive_id,
+        name=shown,
+        code=error.code,
+        detail=error.detail[:1000],
+        created_at=datetime.now(UTC),
     )
-    session.flush()
-    batch.refused += 1
+    transitions.add_refusal(session, batch, refusal)

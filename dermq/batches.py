@@ -1,13 +1,11 @@
-"""What happens to a batch: created, added to, sealed, cancelled, retried, settled, deleted.
+"""What happens to a batch: created, sealed, cancelled, retried, deleted.
 
-Every function takes a session and leaves the commit to ``db.transact``. Locks are taken in one order everywhere:
-queue, claim, archive, images by id, batches by id; ``dermq.arrivals``, which adds images, locks the batch first.
-Counts change only in the transaction that moves the images.
+Every function takes a session and leaves the commit to ``db.transact``. Rows are locked in the order that
+``dermq.transitions`` names, and it moves states and counts.
 """
 
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,15 +15,16 @@ import uuid_utils.compat as uuid7
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
-from dermq import bundles, errors, events, lifecycle
+from dermq import bundles, errors, events, transitions
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
-from dermq.models import Archive, Batch, Bundle, Image, Lab, Prediction, Refusal, Truth
+from dermq.models import Archive, Batch, Bundle, Image, Lab
 from dermq.principals import Principal
+from dermq.transitions import LockedImage, Move
 
 PAGE_IMAGES = 1_000
 """Images deleted in one transaction."""
-_MOST_PARAMETERS = 10_000
-"""Ids in one statement; databases take some 30,000."""
+_UNTRIED = {"suspect": False, "solo_losses": 0, "error_code": None, "error_detail": None}
+"""What is written to an image to forget what befell it."""
 
 
 def new_id() -> uuid.UUID:
@@ -128,21 +127,10 @@ def find(session: Session, lab_id: int, batch_id: uuid.UUID) -> Batch:
 
 def lock(session: Session, batch_id: uuid.UUID) -> Batch:
     """Lock a batch's row. Raises NotFound when it is gone."""
-    found = lock_all(session, [batch_id])
+    found = transitions.lock_batches(session, [batch_id])
     if not found or found[0].deleted_at is not None:
         raise _not_found(batch_id)
     return found[0]
-
-
-def lock_all(session: Session, batch_ids: Iterable[uuid.UUID]) -> Sequence[Batch]:
-    """Lock the rows of several batches in the order of their ids."""
-    return session.scalars(
-        sa.select(Batch)
-        .where(Batch.id.in_(set(batch_ids)))
-        .order_by(Batch.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).all()
 
 
 def check_open(batch: Batch, *, from_archive: bool = False) -> None:
@@ -170,8 +158,8 @@ def seal(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
             )
         batch.sealed_at = datetime.now(UTC)
         _record(session, batch, "sealed", by)
-        settle(batch)
-        changed(batch)
+        transitions.settle(batch)
+        transitions.note_change(batch)
     return batch
 
 
@@ -192,14 +180,14 @@ def cancel(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
         batch.cancelled_at = datetime.now(UTC)
         batch.sealed_at = batch.sealed_at or batch.cancelled_at
         _record(session, batch, "cancelled", by)
-        changed(batch)
+        transitions.note_change(batch)
     return batch
 
 
 def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     """Close the open archives of a cancelled batch and cancel its waiting images; safe to do twice.
 
-    What runs is recorded by its worker. Says whether there was anything to sweep.
+    What runs is recorded by its worker. Return whether there was anything to sweep.
     """
     archives = session.scalars(
         sa.select(Archive)
@@ -208,37 +196,28 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
         .with_for_update()
     ).all()
     waiting = _lock_images(session, Image.batch_id == batch_id, Image.state == ImageState.QUEUED)
-    found = lock_all(session, [batch_id])
-    if not found or found[0].cancelled_at is None:
+    batch = next(iter(transitions.lock_batches(session, [batch_id])), None)
+    if batch is None or batch.cancelled_at is None:
         return False
     for archive in archives:
-        archive.state = ArchiveState.CANCELLED
-        archive.claim_token = None
-    _move(session, waiting, ImageState.QUEUED, ImageState.CANCELLED)
-    batch = found[0]
-    batch.archives_open -= len(archives)
-    batch.queued -= len(waiting)
-    batch.cancelled += len(waiting)
-    settled = settle(batch)
-    if archives or waiting or settled:
-        changed(batch)
+        transitions.move_archive(session, archive, ArchiveState.CANCELLED)
+    transitions.move_images(session, [Move(waiting, ImageState.QUEUED, ImageState.CANCELLED, _UNTRIED)])
+    if transitions.settle(batch):
+        transitions.note_change(batch)
     return bool(archives or waiting)
 
 
 def retry(session: Session, batch_id: uuid.UUID, *, by: Principal) -> int:
-    """Queue the failed images of a batch again and say how many. Raises Conflict when there is nothing to retry."""
+    """Queue the failed images of a batch again and return how many. Raises Conflict when there is nothing to retry."""
     failed = _lock_images(session, Image.batch_id == batch_id, Image.state == ImageState.FAILED)
     batch = lock(session, batch_id)
     if batch.cancelled_at is not None:
         raise errors.Conflict("batch_cancelled", "The batch was cancelled; its images cannot be retried.")
     if not failed:
         raise errors.Conflict("nothing_failed", "No image of this batch has failed; there is nothing to retry.")
-    _move(session, failed, ImageState.FAILED, ImageState.QUEUED)
-    batch.failed -= len(failed)
-    batch.queued += len(failed)
-    batch.finished_at = None
+    transitions.move_images(session, [Move(failed, ImageState.FAILED, ImageState.QUEUED, _UNTRIED)])
     _record(session, batch, "retried", by, images=len(failed))
-    changed(batch, touched=True)
+    transitions.note_change(batch, by_lab=True)
     return len(failed)
 
 
@@ -249,7 +228,7 @@ def mark_deleted(
 
     With ``finished_before`` only a batch that is finished since before then, and was not retried meanwhile.
     """
-    for batch in lock_all(session, [batch_id]):
+    for batch in transitions.lock_batches(session, [batch_id]):
         kept = finished_before and (batch.finished_at is None or batch.finished_at >= finished_before)
         if batch.deleted_at is None and not kept:
             now = datetime.now(UTC)
@@ -257,65 +236,22 @@ def mark_deleted(
             batch.cancelled_at = batch.cancelled_at or now
             batch.sealed_at = batch.sealed_at or now
             _record(session, batch, "deleted", by)
-            changed(batch)
+            transitions.note_change(batch)
 
 
 def purge_page(session: Session, batch_id: uuid.UUID) -> bool:
-    """Delete one page of a deleted batch's rows and say whether more remain; the batch's own row goes last."""
-    ids = _lock_images(session, Image.batch_id == batch_id, limit=PAGE_IMAGES)
-    if ids:
-        moved = Counter(session.scalars(sa.select(Image.state).where(Image.id.in_(ids)).order_by(Image.id)).all())
-        for table in (Prediction, Truth):
-            session.execute(sa.delete(table).where(table.image_id.in_(ids)))
-        session.execute(sa.delete(Image).where(Image.id.in_(ids)))
-        for batch in lock_all(session, [batch_id]):
-            for state, count in moved.items():
-                setattr(batch, state.value, getattr(batch, state.value) - count)
-            batch.received -= len(ids)
+    """Delete one page of a deleted batch's rows and return whether more remain; the batch's own row goes last."""
+    images = _lock_images(session, Image.batch_id == batch_id, limit=PAGE_IMAGES)
+    if images:
+        transitions.delete_images(session, images)
         return True
-    for kind in (Refusal, Archive):
-        session.execute(sa.delete(kind).where(kind.batch_id == batch_id))
-    session.execute(sa.delete(Batch).where(Batch.id == batch_id))
+    transitions.delete_batch(session, batch_id)
     return False
 
 
-def settle(batch: Batch) -> bool:
-    """Set ``finished_at`` when nothing of a locked batch is left to do, and say whether this did.
-
-    Called in every transaction that changes counts, seals, cancels or closes an archive.
-    """
-    settled = (
-        batch.finished_at is None
-        and batch.sealed_at is not None
-        and batch.archives_open == 0
-        and batch.queued == 0
-        and batch.running == 0
-    )
-    if settled:
-        batch.finished_at = datetime.now(UTC)
-    return settled
-
-
-def changed(batch: Batch, *, touched: bool = False) -> None:
-    """Note that a locked batch shows something new; ``touched`` when its lab gave it work."""
-    batch.version += 1
-    if touched:
-        batch.touched_at = datetime.now(UTC)
-
-
-def _lock_images(session: Session, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[int]:
-    return list(session.scalars(sa.select(Image.id).where(*where).order_by(Image.id).limit(limit).with_for_update()))
-
-
-def _move(session: Session, ids: list[int], source: ImageState, target: ImageState) -> None:
-    """Move locked images and forget what befell them."""
-    lifecycle.check(source, target)
-    for at in range(0, len(ids), _MOST_PARAMETERS):
-        session.execute(
-            sa.update(Image)
-            .where(Image.id.in_(ids[at : at + _MOST_PARAMETERS]), Image.state == source)
-            .values(state=target, suspect=False, solo_losses=0, error_code=None, error_detail=None)
-        )
+def _lock_images(session: Session, *where: sa.ColumnElement[bool], limit: int | None = None) -> Sequence[LockedImage]:
+    wanted = sa.select(Image.id, Image.batch_id).where(*where).order_by(Image.id).limit(limit)
+    return session.execute(wanted.with_for_update()).all()
 
 
 def _record(session: Session, batch: Batch, action: str, by: Principal, **detail: Any) -> None:

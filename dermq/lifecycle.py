@@ -1,7 +1,12 @@
-"""The states of images, archives and batches, and the moves between them. No other module knows the moves."""
+"""The states of images, archives and batches, and the moves between them.
 
+This module says which moves there are; ``dermq.transitions`` makes them, and nobody else does.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 
 
 class ImageState(StrEnum):
@@ -29,24 +34,43 @@ class BatchState(StrEnum):
     QUEUED = "queued"
 
 
-IMAGE_MOVES = {
-    ImageState.QUEUED: frozenset({ImageState.RUNNING, ImageState.CANCELLED}),
-    ImageState.RUNNING: frozenset({ImageState.DONE, ImageState.FAILED, ImageState.QUEUED, ImageState.CANCELLED}),
-    ImageState.FAILED: frozenset({ImageState.QUEUED}),
-    ImageState.DONE: frozenset[ImageState](),
-    ImageState.CANCELLED: frozenset[ImageState](),
+_STATE = TypeVar("_STATE", ImageState, ArchiveState)
+Moves = Mapping[_STATE | None, frozenset[_STATE | None]]
+"""Where a move may lead from each state. None is before the birth of a row and after its deletion."""
+
+IMAGE_MOVES: Moves[ImageState] = {
+    None: frozenset({ImageState.QUEUED}),
+    ImageState.QUEUED: frozenset({ImageState.RUNNING, ImageState.CANCELLED, None}),
+    ImageState.RUNNING: frozenset({ImageState.DONE, ImageState.FAILED, ImageState.QUEUED, ImageState.CANCELLED, None}),
+    ImageState.DONE: frozenset({None}),
+    ImageState.FAILED: frozenset({ImageState.QUEUED, None}),
+    ImageState.CANCELLED: frozenset({None}),
 }
-"""Running goes back to queued (or to cancelled, in a cancelled batch) when a lease is lost or given back; failed
-goes to queued by a retry."""
+"""A running image is queued again (or cancelled, in a cancelled batch) when its lease is lost or given back; a failed
+one by a retry. Any image may be deleted with its batch."""
+
+ARCHIVE_MOVES: Moves[ArchiveState] = {
+    None: frozenset({ArchiveState.RECEIVING}),
+    ArchiveState.RECEIVING: frozenset({ArchiveState.STORED, ArchiveState.FAILED, ArchiveState.CANCELLED, None}),
+    ArchiveState.STORED: frozenset({ArchiveState.UNPACKING, ArchiveState.CANCELLED, None}),
+    ArchiveState.UNPACKING: frozenset(
+        {ArchiveState.STORED, ArchiveState.DONE, ArchiveState.FAILED, ArchiveState.CANCELLED, None}
+    ),
+    ArchiveState.DONE: frozenset({None}),
+    ArchiveState.FAILED: frozenset({None}),
+    ArchiveState.CANCELLED: frozenset({None}),
+}
+"""An archive that is being unpacked is stored again when its lease is lost or given back. One that is being received is
+deleted when its batch has the same bytes already; any archive may be deleted with its batch."""
 
 OPEN_ARCHIVE = frozenset({ArchiveState.RECEIVING, ArchiveState.STORED, ArchiveState.UNPACKING})
-"""An archive in one of these keeps its batch from finishing."""
+"""An archive in one of these states keeps its batch from finishing."""
 
 
-def check(source: ImageState, target: ImageState) -> None:
-    """Raise ValueError when no image may move from ``source`` to ``target``."""
-    if target not in IMAGE_MOVES[source]:
-        raise ValueError(f"No image moves from {source} to {target}.")
+def check(moves: Moves[_STATE], source: _STATE | None, target: _STATE | None) -> None:
+    """Raise ValueError unless ``moves`` lead from ``source`` to ``target``."""
+    if target not in moves[source]:
+        raise ValueError(f"There is no move from {source} to {target}.")
 
 
 def batch_state(
@@ -56,7 +80,7 @@ def batch_state(
     finished_at: datetime | None,
     has_run: bool,
 ) -> BatchState:
-    """The state of a batch: the first that holds."""
+    """Return the state of a batch: the first that holds."""
     if cancelled_at is not None:
         return BatchState.CANCELLED
     if sealed_at is None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from dermq import db
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
+from dermq.queue.active import WAITING_BATCHES
 from dermq.settings import Settings
 from dermq.wakeups import Queue
 
@@ -70,14 +71,6 @@ def waited_seconds(session: Session, queue: Queue) -> float | None:
     oldest, now = session.execute(sa.select(sa.func.min(since), db.now()).where(*waiting)).one()
     return max(0.0, (now - oldest).total_seconds()) if oldest is not None else None
 
-
-WAITING_BATCHES = (
-    Batch.finished_at.is_(None),
-    Batch.cancelled_at.is_(None),
-    Batch.deleted_at.is_(None),
-    Batch.queued > 0,
-)
-"""Which batches have images that wait."""
 
 _WAITING: dict[Queue, tuple[sa.SQLColumnExpression[Any], tuple[sa.ColumnElement[bool], ...]]] = {
     Queue.CLASSIFY: (

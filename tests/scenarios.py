@@ -20,12 +20,13 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, bundles, conservation, db, errors, labs
+from dermq import batches, bundles, conservation, db, errors, labs, transitions
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab
 from dermq.principals import OPERATOR
 from dermq.queue import claims, fairness
 from dermq.queue.claims import Claimant, ClaimedImage, Lease
+from dermq.queue.leases import LeaseLost
 from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
 from dermq.settings import Settings
 from tests import fakes
@@ -120,7 +121,7 @@ def fill(sessions: db.Sessions, found: Sequence[Batch], images: int) -> None:
         session.execute(rows, values)
         batch.received += images
         batch.queued += images
-        batches.changed(batch)
+        transitions.note_change(batch)
 
     for batch in found:
         db.transact(sessions, work, batch.id)
@@ -235,7 +236,7 @@ def _work(sessions: db.Sessions, who: Claimant, chance: random.Random, seen: Sto
         seen.leases_lost += 1
         try:
             db.transact(sessions, claims.record, lease.token, found)
-        except claims.LeaseLost:
+        except LeaseLost:
             return
         seen.late += 1
     failing = chance.sample(range(len(found)), len(found) // 4)

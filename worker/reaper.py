@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dermq import archives, batches, conservation, db, errors
+from dermq import archives, batches, conservation, db, errors, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.principals import REAPER
@@ -209,7 +209,7 @@ class Reaper:
 
     def _remove_orphans(self, session: Session, batch_id: uuid.UUID, names: list[str]) -> int:
         """Remove those files that still no row needs, under the lock under which uploads put files and add rows."""
-        if not batches.lock_all(session, [batch_id]):
+        if not transitions.lock_batches(session, [batch_id]):
             return 0
         orphans = set(names) - conservation.needed(session, batch_id, names)
         for name in orphans:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dermq import batches, bundles, db, errors, labs
 from dermq.models import Batch, Claim, Lab, QueueRow
 from dermq.principals import OPERATOR
-from dermq.queue import claims
+from dermq.queue import claims, leases
 from dermq.queue.claims import Claimant, Lease
 from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
 from tests import fakes
@@ -63,7 +63,7 @@ def test_recording_moves_images_once(sessions: db.Sessions, batch: Batch, claima
     lease = take(sessions, claimant)
     first, *rest = done(lease, claimant.bundle_id)
     db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "undecodable", "damaged"), *rest])
-    with pytest.raises(claims.LeaseLost):
+    with pytest.raises(leases.LeaseLost):
         db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
     found = fakes.get(sessions, batch)
     assert counts(found) == (3, 0, 0, 2, 1, 0) and found.finished_at is not None
@@ -75,17 +75,17 @@ def test_a_lost_lease_writes_nothing(sessions: db.Sessions, batch: Batch, claima
     fakes.fill(sessions, batch, 4)
     lease = take(sessions, claimant)
     lose(sessions, lease)
-    with pytest.raises(claims.LeaseLost):
+    with pytest.raises(leases.LeaseLost):
         db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
     assert counts(fakes.get(sessions, batch)) == (4, 4, 0, 0, 0, 0)
     assert fakes.predictions(sessions, batch.id) == 0
-    assert not db.transact(sessions, claims.renew, lease.token, 60)
+    assert not db.transact(sessions, leases.renew, lease.token, 60)
 
 
 def test_a_renewed_lease_does_not_expire(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:
     fakes.fill(sessions, batch, 1)
     lease = take(sessions, Claimant("w", claimant.bundle_id, lease_seconds=-1))
-    assert db.transact(sessions, claims.renew, lease.token, 60)
+    assert db.transact(sessions, leases.renew, lease.token, 60)
     assert not db.transact(sessions, claims.expire, lease.token)
 
 

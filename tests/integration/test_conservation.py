@@ -15,7 +15,7 @@ from dermq.conservation import Breach
 from dermq.lifecycle import ArchiveState, ImageState
 from dermq.models import Archive, Batch, Claim, Image, Lab, Prediction, Refusal
 from dermq.principals import OPERATOR
-from dermq.queue import claims
+from dermq.queue import archive_claims, claims
 from dermq.queue.claims import Claimant
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
@@ -194,7 +194,7 @@ def test_a_breach_is_found_by_itself_and_told(world: World, cause: str) -> None:
 
 
 def test_an_archive_being_unpacked_is_held_by_a_claim(world: World) -> None:
-    task = db.transact(world.sessions, unpack.claim, world.runtime)
+    task = db.transact(world.sessions, archive_claims.take, "w", 60)
     assert task is not None and world.breaches() == []
     world.update(Archive, claim_token=None)
     assert world.breaches() == [Breach.CLAIM_MISSING]

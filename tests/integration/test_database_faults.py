@@ -20,7 +20,7 @@ from dermq import archives, arrivals, batches, bundles, db, errors, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab, Prediction
 from dermq.principals import OPERATOR
-from dermq.queue import claims
+from dermq.queue import claims, leases
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from tests import api, fakes, samples, scenarios, servers
@@ -119,7 +119,7 @@ def test_outcomes_are_recorded_once(
     wire.cut_commit(cut)
     try:
         db.transact(over_wire, claims.record, lease.token, scenarios.predictions(lease.images, who))
-    except claims.LeaseLost:
+    except leases.LeaseLost:
         assert cut == "after"
     assert wire.cuts == 1
     assert fakes.get(over_wire, filed).done == 3 and count(over_wire, Prediction) == 3 and count(over_wire, Claim) == 0

@@ -25,7 +25,8 @@ from dermq import archives, arrivals, batches, bundles, conservation, db, errors
 from dermq.lifecycle import IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Base, Batch, Claim, Image, Lab, Prediction, QueueRow
 from dermq.principals import OPERATOR
-from dermq.queue import claims, fairness
+from dermq.queue import archive_claims, claims, fairness, leases
+from dermq.queue.archive_claims import ArchiveLease
 from dermq.queue.claims import Claimant, ClaimedImage
 from dermq.queue.outcomes import Failed
 from dermq.settings import Settings
@@ -90,7 +91,7 @@ class Held:
 
     token: uuid.UUID
     images: list[int] = field(default_factory=list)
-    task: unpack.ArchiveLease | None = None
+    task: ArchiveLease | None = None
     alone: bool = False
 
 
@@ -288,7 +289,7 @@ class Lifecycle(RuleBasedStateMachine):
         found[:fails] = [Failed(each, "undecodable", "damaged") for each in ids[:fails]]
         owned = [each for each in ids if each in self.images and self.images[each].token == held.token]
         if held.token not in self.live:
-            with pytest.raises(claims.LeaseLost):
+            with pytest.raises(leases.LeaseLost):
                 self.do(claims.record, held.token, found)
             return
         assert self.do(claims.record, held.token, found) == len(owned)
@@ -324,7 +325,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(draw=st.data())
     def renew(self, draw: st.DataObject) -> None:
         held = draw.draw(st.sampled_from(self.held))
-        assert self.do(claims.renew, held.token, 600.0) == (held.token in self.live)
+        assert self.do(leases.renew, held.token, 600.0) == (held.token in self.live)
         self.run_out.discard(held.token)
 
     @precondition(lambda self: self.held)
@@ -357,9 +358,9 @@ class Lifecycle(RuleBasedStateMachine):
                 self.return_all(task.token, lost=True)
         self.claim_an_archive()
 
-    def claim_an_archive(self) -> unpack.ArchiveLease | None:
+    def claim_an_archive(self) -> ArchiveLease | None:
         stored = [each for each, archive in self.archives.items() if self.is_stored(archive)]
-        task: unpack.ArchiveLease | None = self.do(unpack.claim, self.runtime)
+        task: ArchiveLease | None = self.do(archive_claims.take, self.runtime.name, self.runtime.settings.lease_seconds)
         assert (task is not None) == bool(stored)
         if task is not None:
             archive = self.archives[task.archive_id]
@@ -377,7 +378,7 @@ class Lifecycle(RuleBasedStateMachine):
         next_entry = (archive.next_entry if archive else 0) + len(names)
         page = entries.EntryPage(next_entry, 0, entries=len(names), arrived=_arrivals(names))
         if not self.owns(task):
-            with pytest.raises(claims.LeaseLost):
+            with pytest.raises(leases.LeaseLost):
                 self.do(unpack._record, self.runtime, task, page)
             return
         assert archive is not None
@@ -394,7 +395,7 @@ class Lifecycle(RuleBasedStateMachine):
         task = self.a_task(draw)
         error = errors.Permanent("damaged_archive", "damaged") if whole and damaged else None
         owned = self.owns(task)
-        self.do(unpack._end, task, whole=whole, error=error)
+        self.do(archive_claims.end, task, unpacked=whole, error=error)
         self.live.discard(task.token)
         if owned:
             ended = ArchiveState.FAILED if damaged else ArchiveState.DONE
@@ -487,12 +488,12 @@ class Lifecycle(RuleBasedStateMachine):
     def drain(self) -> None:
         for held in self.held:
             if held.task:
-                self.do(unpack._end, held.task, whole=False)
+                self.do(archive_claims.end, held.task, unpacked=False)
             self.do(claims.give_back, held.token)
         for archive_id in self.archives:
             self.do(archives.abandon, archive_id, errors.Conflict("upload_abandoned", "gone"))
-        while task := self.do(unpack.claim, self.runtime):
-            self.do(unpack._end, task, whole=True)
+        while task := self.do(archive_claims.take, self.runtime.name, self.runtime.settings.lease_seconds):
+            self.do(archive_claims.end, task, unpacked=True)
         for batch_id in self.batches:
             with suppress(errors.Conflict, errors.NotFound):
                 self.do(batches.seal, batch_id, by=OPERATOR)
@@ -513,7 +514,7 @@ class Lifecycle(RuleBasedStateMachine):
     def a_batch(self, draw: st.DataObject) -> tuple[uuid.UUID, Submitted]:
         return draw.draw(st.sampled_from(sorted(self.batches.items(), key=lambda each: each[0])))
 
-    def a_task(self, draw: st.DataObject) -> unpack.ArchiveLease:
+    def a_task(self, draw: st.DataObject) -> ArchiveLease:
         task = draw.draw(st.sampled_from([held for held in self.held if held.task])).task
         assert task is not None
         return task
@@ -538,7 +539,7 @@ class Lifecycle(RuleBasedStateMachine):
         unpacking = any(a.batch == batch_id and a.state in OPEN_ARCHIVE for a in self.archives.values())
         return self.batches[batch_id].sealed and not working and not unpacking
 
-    def owns(self, task: unpack.ArchiveLease) -> bool:
+    def owns(self, task: ArchiveLease) -> bool:
         archive = self.archives.get(task.archive_id)
         return task.token in self.live and archive is not None and archive.token == task.token
 
@@ -564,7 +565,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.live.discard(token)
         for image in [image for image in self.images.values() if image.token == token]:
             image.token = None
-            if lost and image.suspect and image.losses == claims.SOLO_LOSSES - 1:
+            if lost and image.suspect and image.losses == leases.MOST_LOSSES - 1:
                 image.state, image.suspect = FAILED, False
                 continue
             image.losses += lost and image.suspect
@@ -573,7 +574,7 @@ class Lifecycle(RuleBasedStateMachine):
         for archive in [archive for archive in self.archives.values() if archive.token == token]:
             archive.losses += 1
             archive.token = None
-            archive.state = ArchiveState.FAILED if archive.losses == claims.SOLO_LOSSES else ArchiveState.STORED
+            archive.state = ArchiveState.FAILED if archive.losses == leases.MOST_LOSSES else ArchiveState.STORED
 
     def sweep(self, batch_id: uuid.UUID) -> bool:
         waiting = [image for image in self.of(batch_id) if image.state is QUEUED]

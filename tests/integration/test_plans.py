@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from dermq import batches, bundles, db, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Image
-from dermq.queue import claims
+from dermq.queue import claims, leases
 from dermq.queue.claims import Claimant
 from tests import fakes, scenarios
 
@@ -44,7 +44,7 @@ def test_a_claim_finds_its_rows_by_the_partial_indexes(sessions: db.Sessions, wh
         sessions,
         lambda: db.transact(sessions, claims.take_suspect, who),
         lambda: db.transact(sessions, claims.take, who, 64),
-        lambda: db.transact(sessions, claims.renew, lease.token, 60),
+        lambda: db.transact(sessions, leases.renew, lease.token, 60),
         lambda: db.transact(sessions, claims.record, lease.token, some),
         lambda: db.transact(sessions, claims.give_back, lease.token, lost=True),
         lambda: db.read(sessions, claims.expired, 100),

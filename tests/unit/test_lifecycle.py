@@ -11,8 +11,8 @@ NOW = datetime.now(UTC)
 
 
 def test_done_is_final() -> None:
-    with pytest.raises(ValueError, match="No image moves from done to queued"):
-        lifecycle.check(ImageState.DONE, ImageState.QUEUED)
+    with pytest.raises(ValueError, match="There is no move from done to queued"):
+        lifecycle.check(lifecycle.IMAGE_MOVES, ImageState.DONE, ImageState.QUEUED)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from dermq import db, errors, lifecycle, liveness
 from dermq.lifecycle import OPEN_ARCHIVE, BatchState, ImageState
 from dermq.models import Archive, Batch, Claim
+from dermq.queue.active import WAITING_BATCHES
 from dermq.settings import Settings
 from dermq.wakeups import Queue
 from web import services
@@ -93,7 +94,7 @@ def _batches(session: Session) -> Iterator[GaugeMetricFamily]:
 
 
 def _leases(session: Session) -> Iterator[GaugeMetricFamily]:
-    labs = sa.select(sa.func.count(Batch.lab_id.distinct())).where(*liveness.WAITING_BATCHES)
+    labs = sa.select(sa.func.count(Batch.lab_id.distinct())).where(*WAITING_BATCHES)
     archives = sa.select(sa.func.count()).select_from(Archive).where(Archive.state.in_(OPEN_ARCHIVE))
     expired = sa.select(sa.func.count()).select_from(Claim).where(Claim.expires_at < db.now())
     yield _one("dermq_waiting_labs", "Labs whose images wait.", session.scalar(labs))

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from dermq import batches, db, errors
 from dermq.queue import claims, outcomes
-from dermq.queue.claims import Claimant, ClaimedImage, Lease, LeaseLost
+from dermq.queue.claims import Claimant, ClaimedImage, Lease
+from dermq.queue.leases import LeaseLost
 from dermq.queue.outcomes import Failed, Outcome, Provenance
 from dermq.wakeups import Queue
 from worker.classify import model

@@ -13,7 +13,7 @@ from typing import Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from dermq import db, errors
-from dermq.queue import claims
+from dermq.queue import leases
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LeaseRenewal:
 
     def _renew(self, token: uuid.UUID) -> None:
         try:
-            ours = db.transact(self._sessions, claims.renew, token, self._lease_seconds)
+            ours = db.transact(self._sessions, leases.renew, token, self._lease_seconds)
         except (errors.Transient, SQLAlchemyError) as err:
             log.warning("a lease could not be renewed: %s", err)
             return

@@ -1,0 +1,183 @@
+"""The moves of images and archives: the only place that writes a state or a count.
+
+A batch counts its images by state. Both change here, in one transaction, so that the counts are always what the rows
+say. Each function takes rows that the caller has locked, checks the move against the table in ``dermq.lifecycle``,
+writes the rows, then locks their batches in the order of their ids, moves the counts, and finishes a batch that has
+nothing left to do. ``db.transact`` commits.
+
+Rows are locked in one order everywhere: queue, claim, archive, images by id, batches by id. Who adds images locks the
+batch first and touches no other image.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dermq import lifecycle, progress
+from dermq.lifecycle import ARCHIVE_MOVES, IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
+from dermq.models import Archive, Batch, Image, Prediction, Refusal, Truth
+
+_MOST_PARAMETERS = 10_000
+"""Ids in one statement; databases take some 30,000."""
+
+
+class LockedImage(Protocol):
+    """An image whose row the caller has locked."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def batch_id(self) -> uuid.UUID: ...
+
+
+@dataclass(frozen=True)
+class Move:
+    """Locked images that go from one state to another."""
+
+    images: Sequence[LockedImage]
+    source: ImageState
+    target: ImageState | None
+    """None deletes them."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Columns that change with the state: the claim, an error, what a worker's death is charged."""
+
+
+def move_images(session: Session, moves: Iterable[Move]) -> list[Batch]:
+    """Make moves of locked images and return their batches, locked.
+
+    All moves of a transaction belong into one call, because the batches are locked in the order of their ids.
+    """
+    counts: dict[uuid.UUID, Counter[str]] = {}
+    for move in moves:
+        lifecycle.check(IMAGE_MOVES, move.source, move.target)
+        for ids in _pages([image.id for image in move.images]):
+            session.execute(_statement(move, ids))
+        for batch_id, images in Counter(image.batch_id for image in move.images).items():
+            changes = counts.setdefault(batch_id, Counter())
+            changes[move.source] -= images
+            changes[move.target or "received"] += images if move.target else -images
+    return [_count(batch, counts[batch.id]) for batch in lock_batches(session, counts)]
+
+
+def add_images(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add images to a locked batch; ``rows`` are their columns but batch and state."""
+    lifecycle.check(IMAGE_MOVES, None, ImageState.QUEUED)
+    if rows:
+        born = {"batch_id": batch.id, "state": ImageState.QUEUED}
+        session.execute(sa.insert(Image), [{**row, **born} for row in rows])
+        _count(batch, Counter({"received": len(rows), ImageState.QUEUED: len(rows)}))
+
+
+def delete_images(session: Session, images: Sequence[LockedImage]) -> None:
+    """Delete locked images, whatever their state, with all that was found out about them."""
+    ids = [image.id for image in images]
+    for table in (Prediction, Truth):
+        session.execute(sa.delete(table).where(table.image_id.in_(ids)))
+    by_state: dict[ImageState, list[LockedImage]] = {}
+    states = dict(session.execute(sa.select(Image.id, Image.state).where(Image.id.in_(ids))).all())
+    for image in images:
+        by_state.setdefault(states[image.id], []).append(image)
+    move_images(session, [Move(found, state, None) for state, found in by_state.items()])
+
+
+def delete_batch(session: Session, batch_id: uuid.UUID) -> None:
+    """Delete a batch that has no images any more, with its archives and refusals."""
+    for table in (Refusal, Archive):
+        session.execute(sa.delete(table).where(table.batch_id == batch_id))
+    session.execute(sa.delete(Batch).where(Batch.id == batch_id))
+
+
+def add_archive(session: Session, batch: Batch, archive_id: uuid.UUID) -> Archive:
+    """Add an archive that is being received to a locked batch."""
+    lifecycle.check(ARCHIVE_MOVES, None, ArchiveState.RECEIVING)
+    now = datetime.now(UTC)
+    archive = Archive(id=archive_id, batch_id=batch.id, state=ArchiveState.RECEIVING, created_at=now, touched_at=now)
+    session.add(archive)
+    _count(batch, Counter(archives_open=1))
+    return archive
+
+
+def move_archive(session: Session, archive: Archive, target: ArchiveState | None, **values: Any) -> None:
+    """Move a locked archive, or delete it, and write ``values`` with the move. It is in no claim afterwards,
+    but for the one among the values."""
+    lifecycle.check(ARCHIVE_MOVES, archive.state, target)
+    was_open, is_open = archive.state in OPEN_ARCHIVE, target in OPEN_ARCHIVE
+    if target is None:
+        session.delete(archive)
+    else:
+        archive.state = target
+        for name, value in {"claim_token": None, **values}.items():
+            setattr(archive, name, value)
+    if was_open and not is_open:
+        for batch in lock_batches(session, [archive.batch_id]):
+            _count(batch, Counter(archives_open=-1))
+
+
+def add_refusal(session: Session, batch: Batch, refusal: Refusal) -> None:
+    """Keep a refusal with a locked batch."""
+    session.add(refusal)
+    session.flush()
+    _count(batch, Counter(refused=1))
+
+
+def settle(batch: Batch) -> bool:
+    """Finish a locked batch that has nothing left to do, or open it again when it has; return whether this did either.
+
+    Called wherever counts change, and by who seals a batch.
+    """
+    left = batch.archives_open or batch.queued or batch.running
+    finished = batch.sealed_at is not None and not left
+    if finished == (batch.finished_at is not None):
+        return False
+    batch.finished_at = datetime.now(UTC) if finished else None
+    return True
+
+
+def note_change(batch: Batch, *, by_lab: bool = False) -> None:
+    """Note that a locked batch shows something new; ``by_lab`` when its lab gave it work."""
+    batch.version += 1
+    if by_lab:
+        batch.touched_at = datetime.now(UTC)
+
+
+def lock_batches(session: Session, batch_ids: Iterable[uuid.UUID]) -> Sequence[Batch]:
+    """Lock the rows of several batches in the order of their ids."""
+    return session.scalars(
+        sa.select(Batch)
+        .where(Batch.id.in_(set(batch_ids)))
+        .order_by(Batch.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def _statement(move: Move, ids: list[int]) -> sa.Update | sa.Delete:
+    """Write a move, but only where the image still is in the state that it moves from."""
+    where = (Image.id.in_(ids), Image.state == move.source)
+    if move.target is None:
+        return sa.delete(Image).where(*where)
+    return sa.update(Image).where(*where).values(state=move.target, **{"claim_token": None, **move.values})
+
+
+def _count(batch: Batch, changes: Counter[str]) -> Batch:
+    """Change the counts of a locked batch, measure how fast it gets on, and settle it."""
+    for name, change in changes.items():
+        setattr(batch, str(name), getattr(batch, str(name)) + change)
+    began = changes[ImageState.RUNNING] > 0 and batch.measured_at is None
+    if began or changes[ImageState.RUNNING] < 0:
+        progress.measure(batch, datetime.now(UTC))
+    settle(batch)
+    note_change(batch)
+    return batch
+
+
+def _pages(ids: list[int]) -> Iterator[list[int]]:
+    for at in range(0, len(ids), _MOST_PARAMETERS):
+        yield ids[at : at + _MOST_PARAMETERS]
