@@ -2,6 +2,7 @@
 
 import uuid
 from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from dermq import archives, arrivals, batches, bundles, conservation, db, errors, imaging, labs
-from dermq.lifecycle import IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
+from dermq.lifecycle import ARCHIVE_MOVES, IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Base, Batch, Claim, Image, Lab, Prediction, QueueRow
 from dermq.principals import OPERATOR
 from dermq.queue import archive_claims, claims, fairness, leases
@@ -443,7 +444,8 @@ class Lifecycle(RuleBasedStateMachine):
         assert {batch.id for batch in rows["batches"]} == self.batches.keys()
         for batch in rows["batches"]:
             self.look_at_batch(batch)
-        self.look_at_moves(rows["images"])
+        self.look_at_moves(rows["images"], IMAGE_MOVES)
+        self.look_at_moves(rows["archives"], ARCHIVE_MOVES)
         self.look_at_order(*rows["order"])
         assert not self.alarms.heard, "what the reaper cannot do, and what its conservation check finds"
 
@@ -465,13 +467,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert batch.version > version
         self.before[f"batch {batch.id}"] = (batch.version, shown)
 
-    def look_at_moves(self, images: list[Any]) -> None:
-        """No image goes where the lifecycle does not lead in a few moves; nothing but a retry leaves a final state."""
-        now = {image.id: image.state for image in images}
-        for each, was in self.before.get("states", {}).items():
-            if each in now and now[each] is not was:
-                assert IMAGE_MOVES[was]
-        self.before["states"] = now
+    def look_at_moves(self, rows: list[Any], moves: Mapping[Any, Collection[Any]]) -> None:
+        """Nothing goes where the lifecycle does not lead in a few moves; nothing but a retry leaves a final state."""
+        was = self.before.setdefault("states", {})
+        for row in rows:
+            before = was.get(row.id, row.state)
+            assert row.state is before or row.state in _reachable(moves, before)
+            was[row.id] = row.state
 
     def look_at_order(self, served: float, tags: dict[int, float]) -> None:
         assert served >= self.served and all(tags[lab] >= tag for lab, tag in self.tags.items())
@@ -620,6 +622,16 @@ _SHOWN = (
     *("received", "queued", "running", "done", "failed", "cancelled", "refused", "archives_open"),
     *("sealed_at", "cancelled_at", "finished_at", "deleted_at"),
 )
+
+
+def _reachable(moves: Mapping[Any, Collection[Any]], source: Any) -> set[Any]:
+    """Where a row that is not deleted may be after some moves."""
+    found: set[Any] = set()
+    left = {source}
+    while left:
+        left = {target for state in left for target in moves[state] if target is not None} - found
+        found |= left
+    return found
 
 
 def _closed(batch: Submitted) -> str | None:
