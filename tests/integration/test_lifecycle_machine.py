@@ -444,8 +444,8 @@ class Lifecycle(RuleBasedStateMachine):
         assert {batch.id for batch in rows["batches"]} == self.batches.keys()
         for batch in rows["batches"]:
             self.look_at_batch(batch)
-        self.look_at_moves(rows["images"], IMAGE_MOVES)
-        self.look_at_moves(rows["archives"], ARCHIVE_MOVES)
+        self.look_at_moves("images", rows["images"], IMAGE_MOVES)
+        self.look_at_moves("archives", rows["archives"], ARCHIVE_MOVES)
         self.look_at_order(*rows["order"])
         assert not self.alarms.heard, "what the reaper cannot do, and what its conservation check finds"
 
@@ -467,13 +467,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert batch.version > version
         self.before[f"batch {batch.id}"] = (batch.version, shown)
 
-    def look_at_moves(self, rows: list[Any], moves: Mapping[Any, Collection[Any]]) -> None:
+    def look_at_moves(self, name: str, rows: list[Any], moves: Mapping[Any, Collection[Any]]) -> None:
         """Nothing goes where the lifecycle does not lead in a few moves; nothing but a retry leaves a final state."""
-        was = self.before.setdefault("states", {})
+        was = self.before.get(name, {})
         for row in rows:
             before = was.get(row.id, row.state)
             assert row.state is before or row.state in _reachable(moves, before)
-            was[row.id] = row.state
+        self.before[name] = {row.id: row.state for row in rows}
 
     def look_at_order(self, served: float, tags: dict[int, float]) -> None:
         assert served >= self.served and all(tags[lab] >= tag for lab, tag in self.tags.items())
