@@ -36,9 +36,9 @@ def test_the_first_measurement_knows_no_rate() -> None:
 
 
 def test_done_and_failed_images_count_alike() -> None:
-    found = ended(batch(), 2, done=15, failed=5)
-    assert rates(found) == (10, 10)
-    assert (found.measured_at, found.measured_images) == (NOON + timedelta(seconds=2), 20)
+    found = ended(batch(), 2, done=15, failed=6)
+    assert rates(found) == (10.5, 10.5)
+    assert (found.measured_at, found.measured_images) == (NOON + timedelta(seconds=2), 21)
 
 
 def test_a_rate_is_measured_over_a_second_at_least() -> None:
