@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from sqlalchemy.orm import Session
 
 from dermq import db, labs
 from dermq.settings import ROOT, Settings
@@ -24,6 +25,14 @@ ARTEFACTS = ROOT / "tests" / "artefacts"
 READY_SECONDS = 60
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the browser in one process: they share a system, and one of them measures two seconds."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @dataclass
@@ -38,7 +47,7 @@ class System:
     def sign_in_link(self) -> str:
         """A link that signs a browser in once."""
 
-        def issue(session: db.Session) -> str:
+        def issue(session: Session) -> str:
             lab = labs.find(session, self.lab)
             assert lab is not None
             return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])
