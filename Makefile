@@ -22,7 +22,7 @@ dev: .venv/.dev ## make run for who changes the code: programs start again when 
 	@exec $(VENV) -m embedded --reload
 
 test: .venv/.dev ## all tests but those of training; needs no service and no TensorFlow
-	$(VENV) -m pytest tests --ignore=tests/training --ignore=tests/chaos --ignore=tests/bench -n 2 --dist loadgroup --cov --cov-report=
+	$(VENV) -m pytest tests --ignore=tests/training --ignore=tests/chaos --ignore=tests/bench -n 2 --cov --cov-report=
 	@echo "Covered, lines and branches together: $$($(VENV) -m coverage report --format=total) %"
 
 test-training: .venv-training/.training ## install TensorFlow beside and test training/ and the Keras engine

@@ -27,14 +27,6 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the browser in one process: they share a system, and one of them measures two seconds."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 @dataclass
 class System:
     """A running dermq with one lab."""

@@ -13,7 +13,6 @@ from dermq.settings import ROOT
 from tests.integration.test_embedded import Running, wait
 from tests.servers import free_port
 
-pytestmark = pytest.mark.xdist_group("dev")  # they share one system, in their order
 _RELOAD_SECONDS = 30.0
 _CODE = ("dermq", "web", "worker", "embedded", "migrations", "bundles")
 

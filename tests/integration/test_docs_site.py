@@ -15,7 +15,6 @@ from dermq import db
 from dermq.settings import ROOT
 from docs import site
 
-pytestmark = pytest.mark.xdist_group("docs")  # they share one built site
 _LOADS = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
 _NOT_LOADED = {"canonical", "prev", "next", "alternate"}
 

@@ -22,7 +22,6 @@ from dermq.settings import ROOT
 from tests import samples
 from tests.servers import free_port
 
-pytestmark = pytest.mark.xdist_group("embedded")  # they share one system, in their order
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
