@@ -102,7 +102,7 @@ class Lifecycle(RuleBasedStateMachine):
     def __init__(self, sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings) -> None:
         super().__init__()
         self.sessions = sessions
-        self.bundle = bundle
+        self.shipped = bundle
         self.settings = settings.model_copy(update={"max_images_per_batch": 25})
         self.blobs = cast(Any, scenarios.Names())
         self.runtime = fakes.runtime(self.settings, sessions, self.blobs, bundle, fakes.Engine())
@@ -138,7 +138,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.submit_for(draw.draw(st.sampled_from(self.labs)), urgent=urgent, images=images)
 
     def submit_for(self, lab: Lab, *, urgent: bool, images: int) -> None:
-        batch_id = fakes.create(self.sessions, lab, self.bundle, urgent=urgent).id
+        batch_id = fakes.create(self.sessions, lab, self.shipped, urgent=urgent).id
         self.batches[batch_id] = Submitted(lab.id)
         self.do(arrivals.receive, batch_id, _arrivals([(n, False) for n in range(images)]), self.blobs, self.settings)
         self.find_new_images(batch_id)
@@ -679,7 +679,7 @@ def test_the_database_does_what_the_model_says(
     if sessions.engine.dialect.name == "sqlite":
         sa.event.listen(sessions.engine, "connect", _never_sync)
     run_state_machine_as_test(
-        lambda: Lifecycle(sessions, bundle, settings),
+        lambda: Lifecycle(sessions, bundle, settings),  # type: ignore[arg-type] # any callable will do
         settings=hypothesis.settings(
             max_examples=EXAMPLES[sessions.engine.dialect.name],
             stateful_step_count=STEPS,
