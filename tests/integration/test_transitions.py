@@ -28,6 +28,7 @@ def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
 def move(sessions: db.Sessions, images: Sequence[Image], *states: ImageState | None) -> None:
     """Move images from state to state, each move in a transaction of its own."""
     for source, target in itertools.pairwise(states):
+        assert source is not None
         db.transact(sessions, transitions.move_images, [Move(images, source, target)])
 
 

@@ -49,12 +49,12 @@ def test_a_rate_is_measured_over_a_second_at_least() -> None:
 
 def test_the_smoothed_rate_keeps_four_fifths_of_the_past() -> None:
     found = ended(ended(batch(), 1, done=10), 2, done=20)
-    assert rates(found) == (20, pytest.approx(0.8 * 10 + 0.2 * 20))
+    assert rates(found) == pytest.approx((20, 0.8 * 10 + 0.2 * 20))
 
 
 def test_a_rate_of_nothing_is_remembered() -> None:
     found = ended(ended(ended(batch(), 1), 2), 3, done=10)
-    assert rates(found) == (10, pytest.approx(2))
+    assert rates(found) == pytest.approx((10, 2))
 
 
 @pytest.mark.parametrize(("pause", "expected"), [(120.0, (5, 9)), (120.1, (None, None))])
