@@ -19,7 +19,7 @@ from dermq.models import Batch, Image, Prediction
 from dermq.storage.local import THUMBNAIL, Blobs
 from tests import api, samples
 from web import listing
-from web.reports import formats
+from web.reports import rows, source
 
 PROBABILITIES = (0.01, 0.02, 0.03, 0.04, 0.2, 0.65, 0.05)
 DIAGNOSES = ("nv", "mel")
@@ -157,7 +157,7 @@ def test_no_cell_of_the_csv_is_a_formula(client: FlaskClient, batch: dict[str, A
 def test_the_jsonl_has_names_as_they_are(client: FlaskClient, batch: dict[str, Any]) -> None:
     answer = client.get(api.url(batch, "/report.jsonl"))
     lines = [json.loads(line) for line in answer.text.splitlines()]
-    assert tuple(lines[0]) == formats.COLUMNS
+    assert tuple(lines[0]) == rows.COLUMNS
     assert lines[2]["file_name"] == "=cmd()_100%.jpg"
     assert (lines[0]["p_nv"], lines[3]["p_nv"]) == (0.65, None)
     assert {line["notice"] for line in lines} == {taxonomy.NOTICE}
@@ -199,7 +199,7 @@ def test_the_report_of_an_unfinished_batch_says_so(
 def test_a_report_reads_pages_each_in_its_own_transaction(
     client: FlaskClient, batch: dict[str, Any], sessions: db.Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PAGE_IMAGES", 1)
+    monkeypatch.setattr(source, "PAGE_IMAGES", 1)
     answer = client.get(api.url(batch, "/report.jsonl"), buffered=False)
     lines = iter(answer.response)
     next(lines)
@@ -211,7 +211,7 @@ def test_a_report_reads_pages_each_in_its_own_transaction(
 def test_a_report_of_a_batch_that_is_deleted_meanwhile_breaks_off(
     client: FlaskClient, batch: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PAGE_IMAGES", 1)
+    monkeypatch.setattr(source, "PAGE_IMAGES", 1)
     answer = client.get(api.url(batch, "/report.csv"), buffered=False)
     lines = iter(answer.response)
     next(lines)
