@@ -6,6 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests import api
+from web.reports import registry
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def test_a_bad_limit_is_a_problem(client: FlaskClient) -> None:
 CALLS = [
     ("GET", ""), ("DELETE", ""), ("POST", "/seal"), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/images"),
     ("PUT", "/images?name=a.jpg"), ("GET", "/images/1"), ("GET", "/images/1/thumbnail"), ("PUT", "/archive"),
-    ("GET", "/archives"), ("GET", f"/archives/{uuid.uuid4()}"), ("GET", "/refusals"), ("GET", "/report.csv"),
-    ("GET", "/report.jsonl"), ("GET", "/report.isic.csv"),
+    ("GET", "/archives"), ("GET", f"/archives/{uuid.uuid4()}"), ("GET", "/refusals"),
+    *(("GET", f"/report.{report_format.ending}") for report_format in registry.FORMATS),
 ]  # fmt: skip
 
 

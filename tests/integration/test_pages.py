@@ -164,6 +164,12 @@ def test_a_refresh_costs_a_304_until_something_changes(
         assert browser.get(path, headers=known).status_code == 200
 
 
+def test_a_page_is_not_taken_for_another_of_the_same_batch(browser: FlaskClient, batch: Batch) -> None:
+    known = {"If-None-Match": browser.get(f"/batches/{batch.id}").headers["ETag"]}
+    for query in ("?state=failed", "?diagnosis=mel", "?state=queued"):
+        assert browser.get(f"/batches/{batch.id}{query}", headers=known).status_code == 200
+
+
 def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
     fakes.fill(sessions, batch, 60)
     page = browser.get(f"/batches/{batch.id}?state=queued").text
