@@ -16,8 +16,9 @@ from dermq.models import Batch, Lab
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from tests import fakes, samples
+from web.pages import routes
 
-EVERY_PAGE = ["/", "/diagnoses", "/bundle", "/guide", "/api/docs", "/sign-in", "/no-such-page"]
+EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "/api/docs", "/no-such-page"]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dermq import errors
 from web.access import auth
 from web.pages import about, batch, context, guide, home, sign_in, wording
 
-_PAGES = (
+PAGES = (
     ("/", home.home),
     ("/batches/<uuid:batch_id>", batch.batch),
     ("/diagnoses", about.diagnoses),
@@ -31,7 +31,7 @@ def register(app: Flask) -> None:
     blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
     blueprint.before_request(auth.authorize)
     blueprint.register_error_handler(errors.Unauthorized, _ask_to_sign_in)
-    for address, view in _PAGES:
+    for address, view in PAGES:
         blueprint.add_url_rule(address, view_func=view, methods=["GET"])
     for address, view in _FORMS:
         blueprint.add_url_rule(address, view_func=view, methods=["POST"])
