@@ -11,7 +11,7 @@ from dermq import batches, db, deletion
 from dermq.principals import Scope
 from dermq.wakeups import Queue
 from web import listing, services
-from web.access import auth
+from web.access import auth, owned
 from web.api import blueprints, documents, schemas
 from web.api.requests import Paging
 
@@ -46,8 +46,7 @@ def get_batch(batch_id: uuid.UUID) -> Response:
 
     Send the ETag of the last answer as If-None-Match; 304 says that nothing has changed.
     """
-    lab_id = auth.principal().lab_id
-    row = db.read(services.current().sessions, batches.find, lab_id, batch_id)
+    row = owned.read(batch_id)
     response = jsonify(schemas.Batch.of(row).model_dump(mode="json"))
     response.set_etag(f"{row.id}-{row.version}")
     response.make_conditional(request)
@@ -108,16 +107,13 @@ def accepted_headers(location: str) -> dict[str, str]:
 
 def _act(batch_id: uuid.UUID, act: Any) -> None:
     """Do something to a batch of this lab in one transaction."""
-    lab_id = auth.principal().lab_id
 
     def work(session: Session) -> None:
-        batches.find(session, lab_id, batch_id)
+        owned.find(session, batch_id)
         act(session, batch_id)
 
     db.transact(services.current().sessions, work)
 
 
 def _status(batch_id: uuid.UUID) -> schemas.Batch:
-    lab_id = auth.principal().lab_id
-    row = db.read(services.current().sessions, batches.find, lab_id, batch_id)
-    return schemas.Batch.of(row)
+    return schemas.Batch.of(owned.read(batch_id))

@@ -15,7 +15,7 @@ from dermq.models import Batch
 from dermq.principals import Scope
 from dermq.wakeups import Queue
 from web import listing, services
-from web.access import auth
+from web.access import auth, owned
 from web.api import blueprints, documents, forms, schemas
 from web.api.batches import accepted_headers
 from web.api.requests import NewBatch, idempotency_key
@@ -124,10 +124,10 @@ def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
 
 
 def _created(batch_id: uuid.UUID) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
-    here, lab_id = services.current(), auth.principal().lab_id
+    here = services.current()
 
     def work(session: Session) -> tuple[Batch, Any]:
-        row = batches.find(session, lab_id, batch_id)
+        row = owned.find(session, batch_id)
         return row, listing.refusals(session, batch_id, limit=here.settings.max_files_per_request).rows
 
     row, refusals = db.read(here.sessions, work)

@@ -5,11 +5,11 @@ import uuid
 from flask import Response, request, send_file
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors
+from dermq import db, errors
 from dermq.principals import Scope
 from dermq.storage.local import THUMBNAIL
 from web import listing, services
-from web.access import auth
+from web.access import auth, owned
 from web.api import blueprints, documents, image_schemas
 from web.api.requests import ImageFilter
 
@@ -25,11 +25,10 @@ _THUMBNAIL_SECONDS = 86_400
 @auth.needs(Scope.READ)
 def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> image_schemas.ImagePage:
     """List the images of a batch in the order of their arrival, filtered by state, diagnosis and part of the name."""
-    lab_id = auth.principal().lab_id
     wanted = listing.Filter(query_data.state, query_data.diagnosis, query_data.name)
 
     def work(session: Session) -> listing.Page[listing.Classified]:
-        batch = batches.find(session, lab_id, batch_id)
+        batch = owned.find(session, batch_id)
         return listing.images(session, batch, wanted, limit=query_data.limit, cursor=query_data.cursor)
 
     return image_schemas.ImagePage.of(db.read(services.current().sessions, work))
@@ -69,9 +68,8 @@ def get_thumbnail(batch_id: uuid.UUID, position: int) -> Response:
 
 
 def _find(batch_id: uuid.UUID, position: int) -> listing.Classified:
-    lab_id = auth.principal().lab_id
 
     def work(session: Session) -> listing.Classified:
-        return listing.image(session, batches.find(session, lab_id, batch_id), position)
+        return listing.image(session, owned.find(session, batch_id), position)
 
     return db.read(services.current().sessions, work)

@@ -15,7 +15,7 @@ from dermq.principals import Scope
 from dermq.storage.local import Incoming
 from dermq.wakeups import Queue
 from web import listing, services
-from web.access import auth
+from web.access import auth, owned
 from web.api import blueprints, documents, image_schemas, schemas
 from web.api.batches import accepted_headers
 from web.api.requests import ImageName, Paging
@@ -114,10 +114,9 @@ def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage
 @auth.needs(Scope.READ)
 def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
     """Look at one archive."""
-    lab_id = auth.principal().lab_id
 
     def work(session: Session) -> Archive:
-        batches.find(session, lab_id, batch_id)
+        owned.find(session, batch_id)
         return listing.archive(session, batch_id, archive_id)
 
     return schemas.Archive.of(db.read(services.current().sessions, work))
@@ -136,17 +135,14 @@ def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage
 
 def check_open(batch_id: uuid.UUID) -> None:
     """Say before a body is read that this lab has no such batch or that it takes no more images."""
-    lab_id = auth.principal().lab_id
-    row = db.read(services.current().sessions, batches.find, lab_id, batch_id)
-    batches.check_open(row)
+    batches.check_open(owned.read(batch_id))
 
 
 def _page_of(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], paging: Paging) -> listing.Page[Row]:
     """A page of what belongs to a batch of this lab."""
-    lab_id = auth.principal().lab_id
 
     def work(session: Session) -> listing.Page[Row]:
-        batches.find(session, lab_id, batch_id)
+        owned.find(session, batch_id)
         return rows(session, batch_id, limit=paging.limit, cursor=paging.cursor)
 
     return db.read(services.current().sessions, work)

@@ -7,11 +7,11 @@ from flask import Response, render_template, request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors, models
+from dermq import db, errors, models
 from dermq.lifecycle import ImageState
 from dermq.principals import Scope
 from web import listing, services
-from web.access import auth
+from web.access import auth, owned
 from web.api import requests, schemas
 from web.pages import live, wording
 from web.pages.tables import Table
@@ -25,8 +25,8 @@ ARCHIVES_SHOWN = 50
 @auth.needs(Scope.READ)
 def batch(batch_id: uuid.UUID) -> Response:
     """A batch as it moves: its status, its reports, what it refused, its archives and its images."""
-    lab_id, wanted = auth.principal().lab_id, _filter()
-    found = db.read(services.current().sessions, batches.find, lab_id, batch_id)
+    wanted = _filter()
+    found = owned.read(batch_id)
     return live.respond([(found.id, found.version)], lambda: _render(found, wanted))
 
 
