@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from markupsafe import escape
+from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from dermq import access_tokens, db, labs, sign_in_codes, taxonomy
@@ -53,7 +54,7 @@ def sign_in(client: FlaskClient, token: str, **fields: str) -> TestResponse:
 
 
 def sign_in_link(sessions: db.Sessions, lab: Lab) -> str:
-    def issue(session: db.Session) -> str:
+    def issue(session: Session) -> str:
         return sign_in_codes.issue(session, access_tokens.list_all(session, lab)[0])
 
     return f"/sign-in?code={db.transact(sessions, issue)}"

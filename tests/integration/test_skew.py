@@ -53,7 +53,7 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     assert sent["counts"]["queued"] == len(held_out.entries) >= 256
 
     worker = runtime.build(settings.model_copy(update={"database_url": database_url}), Queue.CLASSIFY)
-    worker.process.heartbeat.start()
+    worker.heartbeat.start()
     worker.models.load_current()
     pipeline.drain(worker)
     worker.close()
