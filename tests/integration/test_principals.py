@@ -19,7 +19,7 @@ from tests.integration.conftest import with_token
 from web.access import auth
 from worker.reaper import Reaper
 
-LIVE_PAGES = ["/", f"/batches/{uuid.uuid4()}"]
+LIVE_PAGES = ["/", f"/batches/{uuid.UUID(int=9, version=4)}"]
 
 
 def actors(sessions: db.Sessions) -> list[tuple[str, str]]:
