@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     retention_days: int = Field(0, ge=0)
     """Days after which a finished or cancelled batch is deleted with its images; 0 keeps batches until deleted."""
 
-    engine: str = Field("auto", pattern="^(auto|onnx|keras)$")
+    engine: str = "auto"
     """Engine of a classify worker: `onnx`, `keras`, or `auto` (Keras where TensorFlow sees a GPU, else ONNX)."""
     claim_images: int = Field(64, ge=4)
     """Images one claim takes at most; a lab's turn is a quarter of it."""

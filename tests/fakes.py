@@ -20,7 +20,8 @@ from dermq.wakeups import Queue
 from tests import samples
 from worker.classify.engines import Outputs
 from worker.classify.model import Model
-from worker.process.runtime import Runtime
+from worker.classify.runtime import ClassifyRuntime
+from worker.process.heartbeat import Loaded
 
 
 @dataclass
@@ -77,16 +78,16 @@ class Heartbeat:
     def progress(self) -> None:
         pass
 
-    def hold(self, model: Model | None) -> None:
+    def show_loaded(self, loaded: Loaded | None) -> None:
         pass
 
 
 def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"
-) -> Runtime:
+) -> ClassifyRuntime:
     """A worker's runtime with a fake engine and no processes."""
     services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "heartbeat": Heartbeat(), "wakeups": Wakeups()}
-    return Runtime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
+    return ClassifyRuntime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
 
 
 def create(

@@ -11,11 +11,9 @@ from flask.testing import FlaskClient
 
 from dermq import bundles, taxonomy
 from dermq.settings import Settings
-from dermq.wakeups import Queue
 from tests import api
 from training import evaluate, manifest, metrics
-from worker.classify import pipeline
-from worker.process import runtime
+from worker.classify import pipeline, runtime
 
 EVERY = 8
 """Of the 2,051 test images: 257 of them."""
@@ -52,9 +50,8 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     sent = api.send(client, list(files), seal="true").get_json()
     assert sent["counts"]["queued"] == len(held_out.entries) >= 256
 
-    worker = runtime.build(settings.model_copy(update={"database_url": database_url}), Queue.CLASSIFY)
-    worker.heartbeat.start()
-    worker.models.load_current()
+    worker = runtime.build(settings.model_copy(update={"database_url": database_url}))
+    worker.heartbeat.start(worker.load())
     pipeline.drain(worker)
     worker.close()
 
