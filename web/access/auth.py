@@ -23,7 +23,6 @@ csrf = CSRFProtect()
 CSRF_HEADER = "X-CSRFToken"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _TOKEN_ID = "token_id"
-_SCOPE = "dermq_scope"
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -56,7 +55,7 @@ def needs(scope: Scope) -> Callable[[View], View]:
     """Name the scope that a view needs; ``authorize`` checks it."""
 
     def mark(view: View) -> View:
-        setattr(view, _SCOPE, scope)
+        view.needed_scope = scope  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -68,7 +67,7 @@ def authorize() -> None:
     Raises Forbidden when the principal lacks it, and Unauthorized when nobody is signed in. A view that names no scope
     is for everybody.
     """
-    scope = getattr(current_app.view_functions[str(request.endpoint)], _SCOPE, None)
+    scope = getattr(current_app.view_functions[str(request.endpoint)], "needed_scope", None)
     if scope is not None and scope not in principal().scopes:
         raise errors.Forbidden(
             "missing_scope", f"This call needs the scope {scope.value!r}, which the access token does not have."

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from web.reports.cells import cell, csv_lines
 from web.reports.report_format import ReportFormat
-from web.reports.rows import COLUMNS, values
+from web.reports.rows import COLUMNS, by_column
 from web.reports.source import Source
 
 
@@ -12,7 +12,7 @@ def write(source: Source) -> Iterator[str]:
     """Yield the header, then the rows of a page of images at a time."""
     yield csv_lines([COLUMNS])
     for batch, rows in source.pages():
-        yield csv_lines([cell(value) for value in values(batch, row).values()] for row in rows)
+        yield csv_lines([cell(value) for value in by_column(batch, row).values()] for row in rows)
 
 
 FORMAT = ReportFormat(

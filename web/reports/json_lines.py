@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator
 
 from web.reports.report_format import ReportFormat
-from web.reports.rows import COLUMNS, values
+from web.reports.rows import COLUMNS, by_column
 from web.reports.source import Source
 
 
 def write(source: Source) -> Iterator[str]:
     """Yield the lines of a page of images at a time."""
     for batch, rows in source.pages():
-        yield "".join(json.dumps(values(batch, row), ensure_ascii=False) + "\n" for row in rows)
+        yield "".join(json.dumps(by_column(batch, row), ensure_ascii=False) + "\n" for row in rows)
 
 
 FORMAT = ReportFormat(

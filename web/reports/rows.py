@@ -10,7 +10,7 @@ _PREDICTED = ("diagnosis", "confidence", "entropy", "ood_score", *(f"p_{code}" f
 COLUMNS = ("position", "file_name", "state", *_PREDICTED, "error_code", "error_detail", "bundle", "notice")
 
 
-def values(batch: Batch, row: listing.Classified) -> dict[str, Any]:
+def by_column(batch: Batch, row: listing.Classified) -> dict[str, Any]:
     """Return one image by column. Numbers are numbers, and what is unknown is None."""
     image, prediction = row
     return {
