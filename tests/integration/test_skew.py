@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from dermq import bundles, taxonomy
+from dermq import bundles, scoring, taxonomy
 from dermq.settings import Settings
 from tests import api
-from training import evaluate, manifest, metrics
+from training import evaluate, manifest
 from worker.classify import pipeline, runtime
 
 EVERY = 8
@@ -66,7 +66,7 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     assert np.array([float(row["ood_score"]) for row in reported]) == pytest.approx(measured["ood_score"], rel=ROUNDING)
 
     truth = evaluate.truth(held_out, "test")
-    expected = metrics.score(measured["probabilities"], truth)
+    expected = scoring.score(measured["probabilities"], truth)
     right = [row["diagnosis"] == entry.diagnosis for row, entry in zip(reported, held_out.entries, strict=True)]
     assert np.mean(right) == expected.accuracy > 0.5
-    assert metrics.score(probabilities, truth).recall == expected.recall
+    assert scoring.score(probabilities, truth).recall == expected.recall
