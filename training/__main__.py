@@ -22,7 +22,8 @@ from training import manifest as manifests
 
 DATA = Path("../shared/ham10000")
 _MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Diverged, runs.Taken, runs.Unfinished, FileNotFoundError)
-SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped")
+FURTHER = {"isic2019": Path("../shared/isic2019/isic2019_not_ham_84x84.zip")}
+SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped", "originals_600x450")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,13 +52,15 @@ def describe(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Match images with metadata and write the manifest."""
     places: dict[str, list[Path]] = {}
-    for source in options.source or [str(DATA / f"{name}.zip") for name in SOURCES]:
+    sources = options.source or [str(DATA / f"{name}.zip") for name in SOURCES]
+    for source in sources + [f"{name}={path}" for name, path in FURTHER.items() if options.further]:
         name, _, path = source.rpartition("=")
         places.setdefault(name or Path(path).stem, []).append(Path(path))
     manifest = manifests.prepare(options.metadata, places, _track("matching"))
     manifests.write(manifest, _data(options))
     for source in manifest.places:
-        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in manifests.SPLITS)
+        splits = (manifests.PRETRAIN,) if source in manifest.further else manifests.SPLITS
+        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in splits)
         print(f"{source}: {counts}")
     print(f"manifest {manifest.sha256}")
 
@@ -200,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--size", type=int, default=160, help="side of the network's input, in pixels")
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
+    command.add_argument("--further", action="store_true", help=f"add {', '.join(FURTHER)} to train on beside HAM10000")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
     command = _command(commands, augment)
     command.add_argument("--kind", choices=("published", "rich"), default="published")
