@@ -166,6 +166,25 @@ def score(options: argparse.Namespace) -> None:
     print(tables.comparison({title: found}))
 
 
+def judge(options: argparse.Namespace) -> None:
+    """Compare runs and bundles on val in every source; what ships is chosen by this."""
+    from training import judge as judges
+    from training import model, onnx_graph
+
+    found = {}
+    for name in options.model:
+        if (path := Path(name) / bundles.CARD).exists():
+            bundle = bundles.read(path.parent)
+            manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
+            found[path.parent.name] = judges.of_bundle(bundle, manifest, _data(options) / "pixels")
+        else:
+            options.run = name
+            network, record, manifest = _trained(options)
+            graph = onnx_graph.build(model.logits(network)).SerializeToString()
+            found[name] = judges.of_graph(graph, record["size"], manifest, _data(options) / "pixels")
+    print(judges.table(found))
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
     from training import evaluate as evaluation
@@ -225,6 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, score)
     command.add_argument("run", help="the name of a run with a finished epoch")
     command.add_argument("--split", choices=manifests.SPLITS, default="test")
+    command = _command(commands, judge)
+    command.add_argument("model", nargs="+", help="the folder of a bundle, or the name of a run")
     command = _command(commands, evaluate)
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command.add_argument(
