@@ -14,7 +14,7 @@ if keras.backend.backend() != "torch":
 
 import torch
 
-from training import torch_learner
+from training import torch_learner, torch_network
 
 SIZE = 64
 PLAN = Finetune(phases=(Phase(SIZE, 1),), weight_decay=0.0)
@@ -49,7 +49,7 @@ def test_weights_come_back_as_they_went_in(stock):
 
 
 def test_logits_are_the_same(stock, images):
-    native = torch_learner.Network(stock, torch.Generator())
+    native = torch_network.Network(stock, torch.Generator())
     native.load(stock.get_weights())
     native.eval()
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_the_optimizer_is_that_of_keras():
 
 def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
     layer = keras.layers.Dropout(0.25, noise_shape=(None, 1, 1, 1))
-    dropout = torch_learner._Dropout(layer, torch.Generator().manual_seed(1))
+    dropout = torch_network._Dropout(layer, torch.Generator().manual_seed(1))
     values = dropout(torch.ones(4000, 2, 3, 3))
     assert {round(float(value), 4) for value in values.unique()} == {0.0, 1.3333}
     assert torch.equal(values.amin((1, 2, 3)), values.amax((1, 2, 3)))
@@ -102,5 +102,5 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
 def test_a_layer_that_is_not_known_is_refused():
     pixels = keras.Input((8, 8, 3))
     network = keras.Model(pixels, keras.layers.MaxPooling2D()(pixels))
-    with pytest.raises(torch_learner.Untranslatable, match="MaxPooling2D"):
-        torch_learner.Network(network, torch.Generator())
+    with pytest.raises(torch_network.Untranslatable, match="MaxPooling2D"):
+        torch_network.Network(network, torch.Generator())
