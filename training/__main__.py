@@ -22,7 +22,8 @@ from training import manifest as manifests
 
 DATA = Path("../shared/ham10000")
 _MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Diverged, runs.Taken, runs.Unfinished, FileNotFoundError)
-SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped")
+FURTHER = {"isic2019": Path("../shared/isic2019/isic2019_not_ham_84x84.zip")}
+SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped", "originals_600x450")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,13 +52,15 @@ def describe(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Match images with metadata and write the manifest."""
     places: dict[str, list[Path]] = {}
-    for source in options.source or [str(DATA / f"{name}.zip") for name in SOURCES]:
+    sources = options.source or [str(DATA / f"{name}.zip") for name in SOURCES]
+    for source in sources + [f"{name}={path}" for name, path in FURTHER.items() if options.further]:
         name, _, path = source.rpartition("=")
         places.setdefault(name or Path(path).stem, []).append(Path(path))
     manifest = manifests.prepare(options.metadata, places, _track("matching"))
     manifests.write(manifest, _data(options))
     for source in manifest.places:
-        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in manifests.SPLITS)
+        splits = (manifests.PRETRAIN,) if source in manifest.further else manifests.SPLITS
+        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in splits)
         print(f"{source}: {counts}")
     print(f"manifest {manifest.sha256}")
 
@@ -163,6 +166,25 @@ def score(options: argparse.Namespace) -> None:
     print(tables.comparison({title: found}))
 
 
+def judge(options: argparse.Namespace) -> None:
+    """Compare runs and bundles on val in every source; what ships is chosen by this."""
+    from training import judge as judges
+    from training import model, onnx_graph
+
+    found = {}
+    for name in options.model:
+        if (path := Path(name) / bundles.CARD).exists():
+            bundle = bundles.read(path.parent)
+            manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
+            found[path.parent.name] = judges.of_bundle(bundle, manifest, _data(options) / "pixels")
+        else:
+            options.run = name
+            network, record, manifest = _trained(options)
+            graph = onnx_graph.build(model.logits(network)).SerializeToString()
+            found[name] = judges.of_graph(graph, record["size"], manifest, _data(options) / "pixels")
+    print(judges.table(found))
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
     from dermq import scoring as metrics
@@ -201,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--size", type=int, default=160, help="side of the network's input, in pixels")
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
+    command.add_argument("--further", action="store_true", help=f"add {', '.join(FURTHER)} to train on beside HAM10000")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
     command = _command(commands, augment)
     command.add_argument("--kind", choices=("published", "rich"), default="published")
@@ -222,6 +245,8 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, score)
     command.add_argument("run", help="the name of a run with a finished epoch")
     command.add_argument("--split", choices=manifests.SPLITS, default="test")
+    command = _command(commands, judge)
+    command.add_argument("model", nargs="+", help="the folder of a bundle, or the name of a run")
     command = _command(commands, evaluate)
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command.add_argument(

@@ -9,7 +9,18 @@ import pytest
 
 from dermq import bundles, imaging, taxonomy
 from tests.training import samples
-from training import calibrate, decision, evaluate, export, manifest, model, onnx_graph, onnx_run, pictures, strangeness
+from training import (
+    calibrate,
+    datasets,
+    decision,
+    evaluate,
+    export,
+    model,
+    onnx_graph,
+    onnx_run,
+    pictures,
+    strangeness,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -79,7 +90,7 @@ def test_the_card_states_its_files_and_figures(shipped):
     assert card.training_data.images == {"train": 7155, "val": 809, "test": 2051}
     assert card.metrics["test"].images == 2051
     assert set(card.metrics["test"].recall) == set(taxonomy.CODES)
-    assert card.training_data.citation == manifest.CITATION
+    assert datasets.HAM10000.citation in card.training_data.citation
     assert all((shipped.path / name).stat().st_size < 50e6 for name in bundles.FILES)
 
 
@@ -178,7 +189,7 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     logits = evaluate.predict(onnx_graph.build(model.logits(network)).SerializeToString(), 32, made, "val", data)
     plan = {"class_balance": 0.5}
     config = {"plan": plan, "start": "none", "continues": "first", "description": "", "augmentation": "none"}
-    record = {"config": config}
+    record = {"config": config, "further": {"isic2019": 7}}
     record |= {"hardware": "", "packages": {}, "wall_seconds": 1.0, "git_commit": ""}
     card = export.export(network, record, made, data, folder, name="tiny", version="1").card
     shifted = logits[model.LOGITS] + odds / 2
@@ -188,6 +199,13 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     assert fitted[0] == pytest.approx(shifted)
     outputs = evaluate.predict(folder / bundles.ONNX_MODEL, 32, made, "val", data)
     assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(shifted / 2.5), abs=1e-5)
+    assert card.training_data.images == {"train": 28, "val": 7, "test": 7, "isic2019": 7}
+    for dataset in (datasets.HAM10000, datasets.ISIC2019):
+        assert dataset.title in card.training_data.name
+        assert dataset.title in card.licence
+        assert dataset.citation in card.citation
+        assert dataset.citation in card.training_data.citation
+    assert card.training_data.licence == "CC BY-NC 4.0"
     assert card.out_of_distribution.method == strangeness.METHOD
     assert (
         card.start_weights
