@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     pause and a worker's sign of life together."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
+    sql_echo: bool = False
+    """Log every SQL statement with its parameters, file names among them: to look for an error, not for production."""
 
     @model_validator(mode="after")
     def _idle_workers_are_woken_in_time(self) -> Self:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from dermq import arrivals, batches, bundles, db
+from dermq import arrivals, batches, bundles, db, transitions
 from dermq.models import Batch, Image, Lab, Prediction
 from dermq.principals import OPERATOR
 from dermq.settings import Settings
@@ -115,7 +115,6 @@ def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
         locked = batches.lock(session, batch.id)
         rows = [
             {
-                "batch_id": batch.id,
                 "position": locked.received + at + 1,
                 "name": f"{locked.received + at + 1}.jpg",
                 "sha256": "0" * 64,
@@ -125,9 +124,7 @@ def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
             }
             for at in range(images)
         ]
-        session.execute(sa.insert(Image), rows)
-        locked.received += images
-        locked.queued += images
+        transitions.add_images(session, locked, rows)
 
     db.transact(sessions, work)
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from sqlalchemy.orm import Session
 
 from dermq import db, labs
 from dermq.settings import ROOT, Settings
@@ -38,7 +39,7 @@ class System:
     def sign_in_link(self) -> str:
         """A link that signs a browser in once."""
 
-        def issue(session: db.Session) -> str:
+        def issue(session: Session) -> str:
             lab = labs.find(session, self.lab)
             assert lab is not None
             return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])

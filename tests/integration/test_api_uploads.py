@@ -365,7 +365,7 @@ class _Unreadable(io.BytesIO):
 def first_commit_fails(app: APIFlask) -> Iterator[None]:
     """Let the next commit fail once as a serialization failure does."""
     engine = app.extensions[services.EXTENSION].sessions.engine
-    failed = []
+    failed = list[bool]()
 
     def fail(connection: sa.Connection) -> None:
         if not failed and not connection.get_execution_options().get("dermq_reading"):

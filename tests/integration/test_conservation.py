@@ -253,7 +253,7 @@ def test_a_store_that_is_not_there_is_no_breach_of_every_batch(world: World) -> 
 
 def meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
     """Let something happen after the rows were read and before the files are listed, once."""
-    listed, happened = Blobs.list, []
+    listed, happened = Blobs.list, list[bool]()
 
     def list_later(self: Blobs, batch: uuid.UUID, **age: float) -> list[str]:
         if not happened:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from markupsafe import escape
+from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from dermq import db, labs, taxonomy
@@ -52,7 +53,7 @@ def sign_in(client: FlaskClient, token: str, **fields: str) -> TestResponse:
 
 
 def sign_in_link(sessions: db.Sessions, lab: Lab) -> str:
-    def issue(session: db.Session) -> str:
+    def issue(session: Session) -> str:
         return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])
 
     return f"/sign-in?code={db.transact(sessions, issue)}"

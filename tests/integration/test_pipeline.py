@@ -25,9 +25,10 @@ from dermq.settings import Settings
 from dermq.storage.local import THUMBNAIL, Blobs
 from dermq.wakeups import Queue
 from tests import fakes, samples
-from worker.classify import model, pipeline, prediction
+from worker.classify import engines, model, pipeline, prediction
 from worker.classify.engines import Outputs
 from worker.classify.engines.onnx import OnnxEngine
+from worker.decoders import pool
 from worker.process import backoff
 
 
@@ -151,7 +152,7 @@ def test_a_claim_that_cannot_be_decoded_at_all_is_given_back_uncharged(
         raise RuntimeError("can't start new thread")
 
     fakes.add(sessions, blobs, small, batch, fakes.pictures(3))
-    monkeypatch.setattr(pipeline.Decoder, "start", start)
+    monkeypatch.setattr(pool.Decoder, "start", start)
     with pytest.raises(RuntimeError, match="new thread"):
         pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert counts(fakes.get(sessions, batch)) == (3, 3, 0, 0, 0)
@@ -378,7 +379,7 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     (tmp_path / "half-written" / "card.json").write_text("{")
     shutil.copytree(bundle.path, tmp_path / "good")
     (tmp_path / "current").write_text("good")
-    monkeypatch.setattr(model.engines, "create", lambda *_, **__: fakes.Engine())
+    monkeypatch.setattr(engines, "create", lambda *_, **__: fakes.Engine())
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256
