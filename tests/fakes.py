@@ -93,7 +93,7 @@ def runtime(
 def create(
     sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, *, name: str = "batch", urgent: bool = False
 ) -> Batch:
-    batch, _ = db.transact(sessions, batches.create, lab, batches.Draft(name, urgent=urgent), bundle, by=OPERATOR)
+    batch, _ = db.transact(sessions, batches.create, lab.id, batches.Draft(name, urgent=urgent), bundle, by=OPERATOR)
     return batch
 
 

@@ -16,6 +16,7 @@ from importlinter import cli
 from dermq import bundles, taxonomy
 from dermq.settings import ROOT, Settings
 from docs import settings_page
+from web.reports import registry
 
 _MAX_BYTES = 50_000_000
 _TOOLS = r"ruff format|ruff check|mypy|lint-imports"
@@ -53,6 +54,12 @@ def test_settings_named_in_documents_exist() -> None:
     named = {name for path in DOCUMENTS for name in re.findall(r"\bDERMQ_[A-Z_]*[A-Z]", path.read_text())}
     known = {f"DERMQ_{name.upper()}" for name in Settings.model_fields}
     assert named - known <= {"DERMQ_TEST_POSTGRES_URL", "DERMQ_CI_PUBLIC"}
+
+
+def test_every_report_format_is_documented() -> None:
+    rows = [f"| `report.{one.ending}` | {one.name} | {', '.join(one.columns)} |" for one in registry.FORMATS]
+    document = (ROOT / "docs" / "api.md").read_text()
+    assert rows == re.findall(r"^\| `report\..*", document, re.M), "write these rows into docs/api.md"
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -207,8 +207,8 @@ def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_pat
 
     signed_in_alone.on("dialog", accept)
     signed_in_alone.locator(".masthead").click()  # a browser asks only who has touched the page
-    signed_in_alone.get_by_role("link", name="Classes").click()
-    expect(signed_in_alone.get_by_role("heading", name="The seven classes")).to_be_visible()
+    signed_in_alone.get_by_role("link", name="Diagnoses").click()
+    expect(signed_in_alone.get_by_role("heading", name="The seven diagnoses")).to_be_visible()
     assert asked == ["beforeunload"]
     for route in held:
         route.abort()
@@ -217,7 +217,7 @@ def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_pat
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_its_window(signed_in_alone: Page, web_alone: System, width: int) -> None:
     signed_in_alone.set_viewport_size({"width": width, "height": 800})
-    for path in ("/", "/classes", "/bundle", "/guide"):
+    for path in ("/", "/diagnoses", "/bundle", "/guide"):
         signed_in_alone.goto(web_alone.url + path)
         assert signed_in_alone.evaluate("document.documentElement.scrollWidth") <= width
 

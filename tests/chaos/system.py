@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psutil
 import sqlalchemy as sa
 
-from dermq import batches, bundles, conservation, db, labs
+from dermq import access_tokens, batches, bundles, conservation, db, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
 from dermq.principals import OPERATOR
@@ -275,7 +275,7 @@ class System:
     def token(self) -> str:
         """A token of a lab called ``web``, which ``client`` uses."""
         lab = self.lab("web")
-        return db.transact(self.sessions, labs.issue_token, lab, "chaos")
+        return db.transact(self.sessions, access_tokens.issue, lab, "chaos")
 
     def start_web(self) -> Program:
         started = self.start("web")

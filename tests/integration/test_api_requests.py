@@ -6,6 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests import api
+from web.reports import registry
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ CALLS = [
     ("GET", ""), ("DELETE", ""), ("POST", "/seal"), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/images"),
     ("PUT", "/images?name=a.jpg"), ("GET", "/images/1"), ("GET", "/images/1/thumbnail"), ("PUT", "/archive"),
     ("GET", "/archives"), ("GET", f"/archives/{uuid.UUID(int=9, version=4)}"), ("GET", "/refusals"),
-    ("GET", "/report.csv"), ("GET", "/report.jsonl"), ("GET", "/report.isic.csv"),
+    *(("GET", f"/report.{report_format.ending}") for report_format in registry.FORMATS),
 ]  # fmt: skip
 
 
