@@ -383,3 +383,25 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256
+
+
+def test_losses_of_the_engine_count_in_a_row_only(
+    sessions: db.Sessions,
+    blobs: Blobs,
+    small: Settings,
+    bundle: bundles.Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.01, 0.01))
+    lost = errors.Transient("storage_failed", "gone"), prediction.EngineLost("engine_lost", "lost")
+    rounds: list[bool | Exception] = [lost[1], lost[1], True, lost[1], lost[1], lost[0], lost[1], False]
+
+    def work(*_: object) -> bool:
+        found = rounds.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(pipeline, "_work", work)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert rounds == []
