@@ -185,6 +185,16 @@ def judge(options: argparse.Namespace) -> None:
     print(judges.table(found))
 
 
+def agreement(options: argparse.Namespace) -> None:
+    """Tell how often a bundle says the same of pictures that were compressed, blurred, turned or mirrored."""
+    from training import agreement as agreements
+
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
+    found = agreements.measure(bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest)
+    print(agreements.table(found))
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
     from dermq import scoring as metrics
@@ -247,6 +257,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", choices=manifests.SPLITS, default="test")
     command = _command(commands, judge)
     command.add_argument("model", nargs="+", help="the folder of a bundle, or the name of a run")
+    command = _command(commands, agreement)
+    command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command = _command(commands, evaluate)
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command.add_argument(

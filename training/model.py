@@ -14,6 +14,7 @@ FEATURES = "features"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
 OOD_SCORE = "ood_score"
+CLASS_MAPS = "class_maps"
 MIDDLE = "middle"
 _MIDDLE_LAYER = "block5d_add"
 START_WEIGHTS = {
@@ -99,12 +100,14 @@ def ship(
     temperature: float = 1.0,
     whitening: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Any:
-    """The form that ships: outputs ``probabilities (n, 7)`` and ``ood_score (n,)``, both float32.
+    """The form that ships, all float32: ``probabilities (n, 7)``, ``ood_score (n,)`` and ``class_maps (n, h, w, 7)``.
 
     The ``shift`` is added to the logits, and the temperature (Guo et al., "On Calibration of Modern Neural Networks",
     ICML 2017) divided out of them, in the last layer's weights: **changes ``network``**. The score is the length of
     ``middle`` after ``whitening``, a kernel and a bias (see ``training.strangeness``): higher means less like the
-    training data.
+    training data. A class map tells what each place of the image says for each diagnosis (Zhou et al., "Learning Deep
+    Features for Discriminative Localization", CVPR 2016): as the pooling is a mean and the head linear, the mean of the
+    maps over all places is exactly what the softmax is taken of.
 
     Stock layers and operations only, so that the file loads without this package.
     """
@@ -117,7 +120,12 @@ def ship(
     score = keras.ops.norm(distance(middle), axis=-1)
     if whitening is not None:
         distance.set_weights(whitening)
-    return keras.Model(network.input, {PROBABILITIES: probabilities, OOD_SCORE: score}, name="dermq")
+    by_place = keras.layers.Conv2D(kernel.shape[-1], 1, name="logits_by_place")
+    maps = by_place(network.get_layer("pool").input)
+    kernel, bias = head.get_weights()
+    by_place.set_weights([kernel[None, None], bias])
+    outputs = {PROBABILITIES: probabilities, OOD_SCORE: score, CLASS_MAPS: maps}
+    return keras.Model(network.input, outputs, name="dermq")
 
 
 def _middle(network: Any) -> Any:
