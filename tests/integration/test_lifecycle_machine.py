@@ -1,5 +1,6 @@
 """The lifecycle as a whole: Hypothesis draws what labs, workers and the reaper do, a model says what comes of it."""
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -84,6 +85,10 @@ class File:
 
     sha256: str
     bytes: int = 1
+    kept_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.kept_at = time.time()
 
 
 @dataclass
@@ -140,7 +145,7 @@ class Lifecycle(RuleBasedStateMachine):
     def submit_for(self, lab: Lab, *, urgent: bool, images: int) -> None:
         batch_id = fakes.create(self.sessions, lab, self.shipped, urgent=urgent).id
         self.batches[batch_id] = Submitted(lab.id)
-        self.do(arrivals.receive, batch_id, _arrivals([(n, False) for n in range(images)]), self.blobs, self.settings)
+        self.do(arrivals.receive, batch_id, _arrivals([(n, False) for n in range(images)]), self.settings)
         self.find_new_images(batch_id)
 
     @precondition(lambda self: self.batches)
@@ -149,7 +154,7 @@ class Lifecycle(RuleBasedStateMachine):
         batch_id, batch = self.a_batch(draw)
         refusal = _closed(batch) or ("batch_sealed" if batch.sealed else None)
         with self.expecting(refusal):
-            self.do(arrivals.receive, batch_id, _arrivals(names), self.blobs, self.settings)
+            self.do(arrivals.receive, batch_id, _arrivals(names), self.settings)
             batch.idle = False
         self.find_new_images(batch_id)
 
@@ -183,7 +188,7 @@ class Lifecycle(RuleBasedStateMachine):
         ]
         open_still = archive.state is ArchiveState.RECEIVING and not batch.cancelled
         with self.expecting(None if again or open_still else "no_batch" if batch.deleted else "archive_closed"):
-            _, is_new = self.do(archives.store, archive_id, cast(Any, File(sha256)), self.blobs)
+            _, is_new = self.do(archives.store, archive_id, cast(Any, File(sha256)))
             assert is_new == (again or not same)
             if again:
                 return
