@@ -47,7 +47,9 @@ class Names:
         return True
 
     def keep(self, batch: uuid.UUID, files: Iterable[Any]) -> None:
-        self.names[batch] |= {file.sha256 for file in files}
+        for file in files:
+            self.names[batch].add(file.sha256)
+            file.kept_at = time.time()
 
     def list(self, batch: uuid.UUID, **ignored: Any) -> list[str]:
         return sorted(self.names[batch])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import imaging
+from dermq import imaging, recipes
 from training import manifest as manifests
 
 _AHEAD = 256
@@ -54,7 +54,7 @@ def path(manifest: manifests.Manifest, source: str, size: int, folder: Path) -> 
     """Where ``load`` keeps the pixels of ``source``."""
     files = "".join(f"{entry.member} {entry.sha256}\n" for entry in manifest.of(source))
     content = hashlib.sha256(files.encode()).hexdigest()
-    return folder / f"{source}-{size}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{content[:12]}.npy"
+    return folder / f"{source}-{size}-{recipes.RECIPE}-{recipes.RECIPE_VERSION}-{content[:12]}.npy"
 
 
 def _make(

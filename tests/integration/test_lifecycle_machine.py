@@ -1,6 +1,5 @@
 """The lifecycle as a whole: Hypothesis draws what labs, workers and the reaper do, a model says what comes of it."""
 
-import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -87,9 +86,6 @@ class File:
     bytes: int = 1
     kept_at: float | None = None
 
-    def __post_init__(self) -> None:
-        self.kept_at = time.time()
-
 
 @dataclass
 class Held:
@@ -145,8 +141,13 @@ class Lifecycle(RuleBasedStateMachine):
     def submit_for(self, lab: Lab, *, urgent: bool, images: int) -> None:
         batch_id = fakes.create(self.sessions, lab, self.shipped, urgent=urgent).id
         self.batches[batch_id] = Submitted(lab.id)
-        self.do(arrivals.receive, batch_id, _arrivals([(n, False) for n in range(images)]), self.settings)
+        self.receive(batch_id, [(n, False) for n in range(images)])
         self.find_new_images(batch_id)
+
+    def receive(self, batch_id: uuid.UUID, names: list[tuple[int, bool]]) -> None:
+        found = _arrivals(names)
+        arrivals.keep(self.sessions, self.blobs, batch_id, found, self.settings)
+        self.do(arrivals.receive, batch_id, found, self.settings)
 
     @precondition(lambda self: self.batches)
     @rule(names=NAMES, draw=st.data())
@@ -154,7 +155,7 @@ class Lifecycle(RuleBasedStateMachine):
         batch_id, batch = self.a_batch(draw)
         refusal = _closed(batch) or ("batch_sealed" if batch.sealed else None)
         with self.expecting(refusal):
-            self.do(arrivals.receive, batch_id, _arrivals(names), self.settings)
+            self.receive(batch_id, names)
             batch.idle = False
         self.find_new_images(batch_id)
 
@@ -188,7 +189,9 @@ class Lifecycle(RuleBasedStateMachine):
         ]
         open_still = archive.state is ArchiveState.RECEIVING and not batch.cancelled
         with self.expecting(None if again or open_still else "no_batch" if batch.deleted else "archive_closed"):
-            _, is_new = self.do(archives.store, archive_id, cast(Any, File(sha256)))
+            file = cast(Any, File(sha256))
+            archives.keep(self.sessions, self.blobs, archive_id, file)
+            _, is_new = self.do(archives.store, archive_id, file)
             assert is_new == (again or not same)
             if again:
                 return
