@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import bundles, imaging, taxonomy
+from dermq import bundles, recipes, taxonomy
 from dermq import scoring as metrics
 from training import (
     calibrate,
@@ -74,7 +74,7 @@ def export(
         classes=taxonomy.CODES,
         architecture=model.ARCHITECTURE,
         input_size=size,
-        recipe=bundles.Recipe(name=imaging.RECIPE, version=imaging.RECIPE_VERSION),
+        recipe=bundles.Recipe(name=recipes.RECIPE, version=recipes.RECIPE_VERSION),
         temperature=temperature,
         decision=decided,
         out_of_distribution=_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),

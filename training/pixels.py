@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermq import imaging
+from dermq import imaging, recipes
 from training import manifest as manifests
 
 MAX_PIXELS = 50_000_000
@@ -70,7 +70,7 @@ def path(manifest: manifests.Manifest, source: str, size: int, folder: Path, *, 
     files = "".join(f"{entry.member} {entry.sha256}\n" for entry in manifest.of(source))
     content = hashlib.sha256(files.encode()).hexdigest()
     seen = f"{size}" if view == WHOLE else f"{size}-{view}"
-    return folder / f"{source}-{seen}-{imaging.RECIPE}-{imaging.RECIPE_VERSION}-{content[:12]}.npy"
+    return folder / f"{source}-{seen}-{recipes.RECIPE}-{recipes.RECIPE_VERSION}-{content[:12]}.npy"
 
 
 def _make(
