@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import bundles, errors
-from training import assess, runs
+from training import assess, graph_outputs, runs
 from training import config as configs
 from training import manifest as manifests
 
@@ -162,7 +162,7 @@ def score(options: argparse.Namespace) -> None:
     data = _data(options) / "pixels"
     outputs = evaluate.predict(graph, record["size"], manifest, options.split, data, _track("predicting"))
     title = f"{options.run} on {options.split}"
-    found = _write_down(calibrate.softmax(outputs[model.LOGITS]), 1.0, manifest, record["size"], title, options)
+    found = _write_down(calibrate.softmax(outputs[graph_outputs.LOGITS]), 1.0, manifest, record["size"], title, options)
     print(tables.comparison({title: found}))
 
 
@@ -197,9 +197,8 @@ def agreement(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
-    from dermq import scoring as metrics
+    from dermq import scoring
     from training import evaluate as evaluation
-    from training import model
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
@@ -209,8 +208,8 @@ def evaluate(options: argparse.Namespace) -> int:
     size, data = bundle.card.input_size, _data(options) / "pixels"
     path = bundle.path / bundles.ONNX_MODEL
     outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
-    probabilities = outputs[model.PROBABILITIES]
-    scored = metrics.score(probabilities, evaluation.truth(manifest, options.split))
+    probabilities = outputs[graph_outputs.PROBABILITIES]
+    scored = scoring.score(probabilities, evaluation.truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")
     _write_down(probabilities, bundle.card.temperature, manifest, size, title, options)
     print(evaluation.describe(options.split, scored))

@@ -14,9 +14,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from dermq import imaging
+from dermq import imaging, scoring
+from training import graph_outputs, onnx_run, pixels, tables
 from training import manifest as manifests
-from training import metrics, model, onnx_run, pixels, tables
 
 SHARP = "full_224x224_squashed"
 ORIGINALS = "originals_600x450"
@@ -69,13 +69,13 @@ def _read(manifest: manifests.Manifest, source: str, names: set[str]) -> list[Im
 
 def _predict(session: onnxruntime.InferenceSession, images: list[Image.Image], size: int) -> NDArray[np.float32]:
     squares = np.stack([imaging.squash(image, size) for image in images])
-    return onnx_run.run(session, squares)[model.PROBABILITIES]
+    return onnx_run.run(session, squares)[graph_outputs.PROBABILITIES]
 
 
 def _compare(one: NDArray[np.float32], other: NDArray[np.float32]) -> Agreement:
     return Agreement(
         images=len(one),
-        equal=float((metrics.decide(one) == metrics.decide(other)).mean()),
+        equal=float((scoring.decide(one) == scoring.decide(other)).mean()),
         moved=float(np.abs(one - other).sum(axis=1).mean() / 2),
     )
 

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dermq import bundles, taxonomy
-from training import calibrate, model, onnx_run, pixels
+from training import calibrate, graph_outputs, onnx_run, pixels
 from training import manifest as manifests
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
@@ -40,7 +40,7 @@ def truth(manifest: manifests.Manifest, split: str, source: str | None = None) -
 
 
 def val_by_source(
-    graph: bytes, size: int, manifest: manifests.Manifest, data: Path, output: str = model.LOGITS
+    graph: bytes, size: int, manifest: manifests.Manifest, data: Path, output: str = graph_outputs.LOGITS
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Probabilities ``(n, 7)`` and truth ``(n,)`` of val as each source shows it, and as the sharpest one cut square.
 
@@ -55,7 +55,10 @@ def val_by_source(
             if len(known):
                 said = predict(session, size, manifest, "val", data, source=source, view=view)[output]
                 name = source if view == pixels.WHOLE else f"{source} {view}"
-                seen[name] = (calibrate.softmax(said) if output == model.LOGITS else said.astype(np.float64), known)
+                seen[name] = (
+                    calibrate.softmax(said) if output == graph_outputs.LOGITS else said.astype(np.float64),
+                    known,
+                )
     return seen
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import bundles, recipes, taxonomy
-from dermq import scoring as metrics
+from dermq import bundles, recipes, scoring, taxonomy
 from training import (
     calibrate,
     datasets,
     decision,
     evaluate,
+    graph_outputs,
     model,
     onnx_graph,
     onnx_run,
@@ -58,14 +58,14 @@ def export(
     size, further = int(network.input.shape[1]), record.get("further", {})
     plain = onnx_graph.build(model.parts(network)).SerializeToString()
     decided, temperature = _calibrated(plain, size, record["config"]["plan"], manifest, data, track)
-    seen = evaluate.predict(plain, size, manifest, "train", data, track)[model.MIDDLE]
+    seen = evaluate.predict(plain, size, manifest, "train", data, track)[graph_outputs.MIDDLE]
     shift = np.array([decided.shift[code] for code in taxonomy.CODES])
     shipped = model.ship(network, shift=shift, temperature=temperature, whitening=strangeness.whitening(seen))
     write_models(shipped, folder)
     predicted = {split: evaluate.predict(folder / bundles.ONNX_MODEL, size, manifest, split, data, track)
                  for split in ("val", "test")}  # fmt: skip
     write_golden(folder, size)
-    scored = {split: metrics.score(outputs[model.PROBABILITIES], evaluate.truth(manifest, split))
+    scored = {split: scoring.score(outputs[graph_outputs.PROBABILITIES], evaluate.truth(manifest, split))
               for split, outputs in predicted.items()}  # fmt: skip
     card = bundles.Card(
         name=name,
@@ -115,7 +115,7 @@ def _calibrated(
     plain: bytes, size: int, plan: dict[str, Any], manifest: manifests.Manifest, data: Path, track: Track
 ) -> tuple[bundles.Decision, float]:
     """The decision and, after it, the temperature, both chosen on val."""
-    logits = evaluate.predict(plain, size, manifest, "val", data, track)[model.LOGITS]
+    logits = evaluate.predict(plain, size, manifest, "val", data, track)[graph_outputs.LOGITS]
     truth = evaluate.truth(manifest, "val")
     lesions = [entry.lesion_id for entry in manifest.of(manifest.reference, "val")]
     odds = decision.log_odds(evaluate.truth(manifest, "train"), plan["class_balance"])
@@ -126,16 +126,18 @@ def _calibrated(
 def _out_of_distribution(
     path: Path, size: int, predicted: dict[str, dict[str, NDArray[np.float32]]]
 ) -> bundles.OutOfDistribution:
-    threshold = calibrate.threshold(predicted["val"][model.OOD_SCORE])
-    strange = {kind: onnx_run.run(path, images)[model.OOD_SCORE] for kind, images in pictures.foreign(size).items()}
-    lesions = predicted["test"][model.OOD_SCORE]
+    threshold = calibrate.threshold(predicted["val"][graph_outputs.OOD_SCORE])
+    strange = {
+        kind: onnx_run.run(path, images)[graph_outputs.OOD_SCORE] for kind, images in pictures.foreign(size).items()
+    }
+    lesions = predicted["test"][graph_outputs.OOD_SCORE]
     every = np.concatenate(list(strange.values()))
-    parts = [f"{kind} ({len(scores)}) {metrics.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
+    parts = [f"{kind} ({len(scores)}) {scoring.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
              for kind, scores in strange.items()]  # fmt: skip
     return bundles.OutOfDistribution(
         method=strangeness.METHOD,
         threshold=threshold,
-        auroc=metrics.auroc(every, lesions),
+        auroc=scoring.auroc(every, lesions),
         measured_on=f"threshold: quantile {calibrate.THRESHOLD_QUANTILE:g} of val; AUROC: {len(lesions)} test images "
         f"against pictures without lesions from scikit-image and scikit-learn, and noise: {'; '.join(parts)}; "
         f"{(lesions > threshold).mean():.1%} of test above the threshold",

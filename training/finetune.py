@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dermq import scoring as metrics
-from training import batches, calibrate, evaluate, head, model, onnx_graph, onnx_run, runs
+from dermq import scoring
+from training import batches, calibrate, evaluate, graph_outputs, head, model, onnx_graph, onnx_run, runs
 from training import checkpoint as checkpoints
 from training import learner as learners
 from training import manifest as manifests
@@ -152,7 +152,7 @@ def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Tea
     network = build(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
     network.load_weights(runs.weights(folder))
     session = onnx_run.open_session(onnx_graph.build(model.logits(network)).SerializeToString())
-    return lambda images: calibrate.softmax(onnx_run.run(session, images)[model.LOGITS])
+    return lambda images: calibrate.softmax(onnx_run.run(session, images)[graph_outputs.LOGITS])
 
 
 def learning_rate(plan: Finetune, epochs_done: float) -> float:
@@ -224,8 +224,8 @@ def _close_epoch(
     network.set_weights(current)  # where Keras itself trains, these go on
     seen = evaluate.val_by_source(graph, size, manifest, data)
     probabilities, truth = seen[manifest.reference]
-    scored = metrics.score(probabilities, truth)
-    losses = {source: metrics.log_loss(*said) for source, said in seen.items()}
+    scored = scoring.score(probabilities, truth)
+    losses = {source: scoring.log_loss(*said) for source, said in seen.items()}
     row = {
         "epoch": place.epoch,
         "size": size,

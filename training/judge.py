@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import bundles
-from dermq import scoring as metrics
-from training import calibrate, evaluate, model, tables
+from dermq import bundles, scoring
+from training import calibrate, evaluate, graph_outputs, tables
 from training import manifest as manifests
 
 MELANOMA = "mel"
@@ -28,7 +27,7 @@ class Judged:
 def of_bundle(bundle: bundles.Bundle, manifest: manifests.Manifest, data: Path) -> dict[str, Judged]:
     """The figures of ``bundle`` as it ships, by source."""
     graph = (bundle.path / bundles.ONNX_MODEL).read_bytes()
-    return _judge(evaluate.val_by_source(graph, bundle.card.input_size, manifest, data, model.PROBABILITIES))
+    return _judge(evaluate.val_by_source(graph, bundle.card.input_size, manifest, data, graph_outputs.PROBABILITIES))
 
 
 def of_graph(graph: bytes, size: int, manifest: manifests.Manifest, data: Path) -> dict[str, Judged]:
@@ -57,7 +56,7 @@ def table(found: dict[str, dict[str, Judged]]) -> str:
 
 def _judge(seen: Seen) -> dict[str, Judged]:
     return {
-        source: Judged(len(truth), metrics.log_loss(said, truth), metrics.score(said, truth))
+        source: Judged(len(truth), scoring.log_loss(said, truth), scoring.score(said, truth))
         for source, (said, truth) in seen.items()
     }
 

@@ -388,7 +388,7 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
 
 def test_losses_of_the_engine_count_in_a_row_only(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     monkeypatch: pytest.MonkeyPatch,
