@@ -57,6 +57,7 @@ lock: ## lock every dependency group anew; needs uv, and no other command does
 	$(LOCK) --group gpu -c requirements/dev.txt -o requirements/gpu.txt
 	$(LOCK) --group local -c requirements/dev.txt -o requirements/local.txt
 	$(LOCK) --group training --group test -c requirements/dev.txt -o requirements/training.txt
+	$(LOCK) --group torch --group test -c requirements/dev.txt -o requirements/torch.txt
 
 clean: ## delete the virtual environments and caches; var/ with its data stays
 	rm -rf .venv .venv-training .coverage site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/artefacts

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors, imaging, models, transitions
+from dermq import batches, db, errors, formats, models, transitions
 from dermq.models import Archive, Batch, Image, Lab, Refusal
 from dermq.settings import Settings
 from dermq.storage import BlobStore, Incoming
@@ -32,7 +32,6 @@ class Arrival:
 
     name: str
     file: Incoming
-    header: imaging.Header
 
 
 @dataclass(frozen=True)
@@ -81,26 +80,27 @@ def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings:
             if file.bytes + len(chunk) > settings.max_image_bytes:
                 raise too_large(settings)
             file.write(chunk)
-        yield Arrival(name, file, check_content(file, settings))
+        check_content(file, settings)
+        yield Arrival(name, file)
 
 
-def check_content(file: Incoming, settings: Settings) -> imaging.Header:
-    """Finish an incoming file and read its header; never decodes.
+def check_content(file: Incoming, settings: Settings) -> None:
+    """Finish an incoming file and look at its leading bytes. What these do not tell, only a decoder tells.
 
-    Raises Rejected for an empty file, UnsupportedFormat and TooLarge as ``imaging.identify`` does.
+    Raises Rejected for an empty file, UnsupportedFormat and TooLarge as ``formats.check`` does.
     """
     if file.bytes == 0:
         raise errors.Rejected("empty_file", "The file has 0 bytes.")
     file.finish()
     with file.open() as content:
-        if content.read(4) in ZIP_MAGIC:
-            raise errors.UnsupportedFormat(
-                "archive",
-                "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "
-                "a ZIP of images goes to the batch's archive address.",
-            )
-        content.seek(0)
-        return imaging.identify(content, max_pixels=settings.max_image_pixels)
+        head = content.read(formats.HEAD_BYTES)
+    if head.startswith(ZIP_MAGIC):
+        raise errors.UnsupportedFormat(
+            "archive",
+            "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "
+            "a ZIP of images goes to the batch's archive address.",
+        )
+    formats.check(head, max_pixels=settings.max_image_pixels)
 
 
 def too_large(settings: Settings) -> errors.TooLarge:
@@ -260,8 +260,6 @@ def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
         "name": arrival.name,
         "sha256": arrival.file.sha256,
         "bytes": arrival.file.bytes,
-        "width": arrival.header.width,
-        "height": arrival.header.height,
     }
 
 

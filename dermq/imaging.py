@@ -1,21 +1,22 @@
-"""From bytes to pixels, the same for training and for workers, so that there is no train/serve skew.
+"""Turns the bytes of image files into pixels, by Pillow, in the same way for training and for workers.
 
-``identify`` reads a header and never decodes; ``prepare`` is the one way from bytes to what a model sees.
+Training and prediction must see the same pixels, so ``prepare`` is the one way from bytes to what a model sees.
+The web never imports this module: it looks at leading bytes by ``dermq.formats``.
 """
 
 import io
 import warnings
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dermq import errors
+from dermq import errors, formats
+from dermq.formats import Size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
-FORMATS_TEXT = "JPEG, PNG, TIFF, WebP and BMP"
+"""Pillow's names of the formats of ``dermq.formats``."""
 THUMBNAIL_SIZE = 192
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -30,63 +31,50 @@ _TURNS = {
 """What makes an image upright, by its EXIF orientation (EXIF 2.32, table 4)."""
 _NATIVE_MODES = frozenset({"L", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "1"})
 
-# Our own limit on pixels is checked before anything is decoded; Pillow's would answer with a warning instead.
+# ``identify`` checks our own limit on pixels before anything is decoded; Pillow's own limit only warns.
 Image.MAX_IMAGE_PIXELS = None
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an image's header says, before anything is decoded."""
+def identify(file: BinaryIO, *, max_pixels: int) -> Size:
+    """Read width and height, as stored, from the header of ``file`` without decoding its pixels.
 
-    format: str
-    width: int
-    height: int
-
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
-
-
-def identify(file: BinaryIO, *, max_pixels: int) -> Header:
-    """Read the header of ``file`` without decoding it.
-
-    Raises UnsupportedFormat for unknown magic bytes and for files of several frames, TooLarge for more than
-    ``max_pixels`` pixels.
+    Raises UnsupportedFormat for unknown leading bytes, for a damaged header and for files of several frames, TooLarge
+    for more than ``max_pixels`` pixels.
     """
     with _open(file) as image:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise errors.UnsupportedFormat(
                 "several_frames", "The file holds several frames or pages; one image a file is accepted."
             )
-        header = Header(_format(image), image.width, image.height)
-    if header.pixels > max_pixels:
-        raise errors.TooLarge(
-            "too_many_pixels",
-            f"{header.width} x {header.height} is {header.pixels / 1e6:.1f} megapixels; "
-            f"at most {max_pixels / 1e6:g} are accepted.",
-        )
-    return header
+        size = image.size
+    formats.check_pixels(*size, max_pixels)
+    return size
 
 
 def decode(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> Image.Image:
-    """Decode ``data`` into an upright RGB image.
+    """Decode ``data`` into an upright RGB image, as ``decode_with_size`` does."""
+    return decode_with_size(data, max_pixels=max_pixels, draft_size=draft_size)[0]
+
+
+def decode_with_size(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> tuple[Image.Image, Size]:
+    """Decode ``data`` into an upright RGB image, and return it with the width and height that the file stores.
 
     Transparent pixels are laid on white; 16-bit grey keeps its upper eight bits. With ``draft_size`` a JPEG may be
     decoded at a fraction of its size, never below ``draft_size`` pixels a side.
     Raises Permanent when the bytes cannot be decoded.
     """
     try:
-        identify(io.BytesIO(data), max_pixels=max_pixels)
+        size = identify(io.BytesIO(data), max_pixels=max_pixels)
         with _open(io.BytesIO(data)) as image:
             if draft_size is not None:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            return _rgb(_upright(image))
+            return _rgb(_upright(image)), size
     except (errors.UnsupportedFormat, errors.TooLarge) as err:
         raise errors.Permanent(err.code, err.detail) from err
     except (errors.Permanent, MemoryError):
         raise
-    except Exception as err:  # the edge to foreign decoders: for damaged files they raise anything
+    except Exception as err:  # Pillow raises any exception for a damaged file
         raise errors.Permanent("undecodable", f"The file is damaged and cannot be decoded: {err}") from err
 
 
@@ -117,30 +105,24 @@ def _open(file: BinaryIO) -> Image.Image:
             warnings.simplefilter("ignore")  # a damaged EXIF block is no reason to refuse an image
             return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as err:
-        raise errors.UnsupportedFormat(
-            "unsupported_format", f"The content is of no accepted format; {FORMATS_TEXT} are accepted."
-        ) from err
+        raise formats.unsupported() from err
     except MemoryError:
         raise
-    except Exception as err:  # the edge to foreign decoders, as in ``decode``
+    except Exception as err:  # Pillow raises any exception for a damaged file
         raise errors.UnsupportedFormat("unreadable_header", f"The image's header cannot be read: {err}") from err
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says.
 
-    Not by ``ImageOps.exif_transpose``: it writes the EXIF block anew and fails over a damaged one, which is none of
-    our business.
+    ``ImageOps.exif_transpose`` also writes the EXIF block anew and raises an error over a damaged block, although only
+    the orientation matters here.
     """
     try:
         turn = _TURNS.get(int(image.getexif().get(_ORIENTATION, 1)))
-    except Exception:  # a damaged EXIF block says nothing about how to turn; the edge to foreign decoders
+    except Exception:  # Pillow raises any exception for a damaged EXIF block; the image is then taken as it is
         return image
     return image if turn is None else image.transpose(turn)
-
-
-def _format(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -253,8 +253,9 @@ class Image(Base):
     """As the lab calls it: data, never a path of ours."""
     sha256: Mapped[str] = mapped_column(Sha256)
     bytes: Mapped[int]
-    width: Mapped[int]
-    height: Mapped[int]
+    width: Mapped[int | None]
+    """In pixels, as the file stores it, before it is turned upright. None until the image is decoded."""
+    height: Mapped[int | None]
     state: Mapped[ImageState] = mapped_column(_enum(ImageState, "state"), default=ImageState.QUEUED)
     claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"))
     suspect: Mapped[bool] = mapped_column(default=False)

@@ -125,8 +125,6 @@ def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
                 "name": f"{locked.received + at + 1}.jpg",
                 "sha256": "0" * 64,
                 "bytes": 1,
-                "width": 1,
-                "height": 1,
             }
             for at in range(images)
         ]

@@ -89,7 +89,7 @@ class Alarms(logging.Handler):
 def predictions(images: Iterable[ClaimedImage], claimant: Claimant) -> list[Outcome]:
     """A prediction of seven equal probabilities for each image."""
     provenance = Provenance(claimant.bundle_id, "fake", claimant.worker, 0.0)
-    return [predicted(image.id, _UNIFORM, -1.0, 1.0, provenance) for image in images]
+    return [predicted(image.id, _UNIFORM, -1.0, 1.0, provenance, (600, 450)) for image in images]
 
 
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle, name: str = "w") -> Claimant:
@@ -116,8 +116,8 @@ def fill(sessions: db.Sessions, found: Sequence[Batch], images: int) -> None:
     )
     rows = sa.text(
         f"{numbers} INSERT INTO image"
-        " (batch_id, position, name, sha256, bytes, width, height, state, suspect, solo_losses)"
-        " SELECT :batch_id, :received + i, (:received + i) || '.jpg', :sha256, 1, 1, 1, 'queued', false, 0 FROM s"
+        " (batch_id, position, name, sha256, bytes, state, suspect, solo_losses)"
+        " SELECT :batch_id, :received + i, (:received + i) || '.jpg', :sha256, 1, 'queued', false, 0 FROM s"
     ).bindparams(sa.bindparam("batch_id", type_=sa.Uuid()), sa.bindparam("received", type_=sa.Integer()))
 
     def work(session: Session, batch_id: uuid.UUID) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dermq import db, transitions
+from dermq.formats import Size
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Bundle, Claim, Image, Lab, Prediction, QueueRow
 from dermq.queue import archive_claims, fairness, leases
@@ -138,7 +139,7 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
     leases.lock(session, token)
     by_id = {outcome.image_id: outcome for outcome in outcomes}
     owned = _owned(session, token, by_id)
-    done: list[LockedImage] = []
+    done: dict[Size, list[LockedImage]] = defaultdict(list)
     failed: dict[tuple[str, str], list[LockedImage]] = defaultdict(list)
     rows = []
     for image in owned:
@@ -146,12 +147,13 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
         if isinstance(outcome, Failed):
             failed[outcome.code, outcome.detail].append(image)
         else:
-            done.append(image)
+            done[outcome.size].append(image)
             rows.append(outcome.row)
     if rows:
         session.execute(sa.insert(Prediction), rows)  # before the move, which locks batches that others wait for
-    moves = [_failing(images, *why) for why, images in failed.items()]
-    transitions.move_images(session, [Move(done, ImageState.RUNNING, ImageState.DONE, {"suspect": False}), *moves])
+    moves = [_done(images, *size) for size, images in done.items()]
+    moves += [_failing(images, *why) for why, images in failed.items()]
+    transitions.move_images(session, moves)
     _end_if_empty(session, token)
     return len(owned)
 
@@ -250,6 +252,12 @@ def _returning(images: Sequence[LockedImage], target: ImageState, suspect: bool,
             images, "worker_lost", f"{MOST_LOSSES} workers were lost while they worked on this image alone."
         )
     return Move(images, ImageState.RUNNING, target, {"suspect": suspect, "solo_losses": losses})
+
+
+def _done(images: Sequence[LockedImage], width: int, height: int) -> Move:
+    """Images of one size; those of a batch mostly have the same."""
+    values = {"suspect": False, "width": width, "height": height}
+    return Move(images, ImageState.RUNNING, ImageState.DONE, values)
 
 
 def _failing(images: Sequence[LockedImage], code: str, detail: str) -> Move:

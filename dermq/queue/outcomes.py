@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import taxonomy
+from dermq.formats import Size
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Predicted:
     image_id: int
     row: dict[str, Any]
     """The columns of its prediction."""
+    size: Size
+    """Width and height of the file's image."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,12 @@ class Provenance:
 
 
 def predicted(
-    image_id: int, probabilities: NDArray[np.float32], ood_score: float, milliseconds: float, provenance: Provenance
+    image_id: int,
+    probabilities: NDArray[np.float32],
+    ood_score: float,
+    milliseconds: float,
+    provenance: Provenance,
+    size: Size,
 ) -> Predicted:
     """The prediction of one image from its seven ``(7,)`` probabilities."""
     p = [float(value) for value in probabilities]
@@ -64,4 +72,5 @@ def predicted(
             "milliseconds": milliseconds,
             "predicted_at": datetime.now(UTC),
         },
+        size,
     )

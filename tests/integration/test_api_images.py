@@ -43,7 +43,7 @@ def batch(client: FlaskClient, sessions: db.Sessions) -> dict[str, Any]:
 def _finish(session: Session, batch_id: uuid.UUID, position: int, diagnosis: str) -> None:
     image = session.scalars(sa.select(Image).where(Image.batch_id == batch_id, Image.position == position)).one()
     row = session.get_one(Batch, batch_id)
-    image.state = ImageState.DONE
+    image.state, image.width, image.height = ImageState.DONE, 64, 48
     row.queued, row.done, row.version = row.queued - 1, row.done + 1, row.version + 1
     session.add(
         Prediction(

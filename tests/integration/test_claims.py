@@ -35,7 +35,7 @@ def take(sessions: db.Sessions, claimant: Claimant, most: int = 64) -> Lease:
 def done(lease: Lease, bundle_id: int) -> list[Outcome]:
     provenance = Provenance(bundle_id, "fake", "w", 0.0)
     uniform = np.full(7, 1 / 7, np.float32)
-    return [predicted(image.id, uniform, -1.0, 1.0, provenance) for image in lease.images]
+    return [predicted(image.id, uniform, -1.0, 1.0, provenance, (600, 450)) for image in lease.images]
 
 
 def counts(batch: Batch) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dermq import archives, arrivals, batches, bundles, conservation, db, errors, imaging, labs
+from dermq import archives, arrivals, batches, bundles, conservation, db, errors, labs
 from dermq.lifecycle import ARCHIVE_MOVES, IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Base, Batch, Claim, Image, Lab, Prediction, QueueRow
 from dermq.principals import OPERATOR
@@ -39,7 +39,6 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = ImageState
 NAMES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=10)
 """Files of an upload: a few names, so that some come twice, with the same bytes or with others."""
 ARCHIVES = ["a" * 64, "b" * 64]
-HEADER = imaging.Header("JPEG", 1, 1)
 EXAMPLES = {"sqlite": 80, "postgresql": 20}
 STEPS = 40
 
@@ -647,7 +646,7 @@ def _closed(batch: Submitted) -> str | None:
 
 
 def _arrivals(names: list[tuple[int, bool]]) -> list[arrivals.Arrival]:
-    return [arrivals.Arrival(f"{name}.jpg", cast(Any, File(f"{name}{other}")), HEADER) for name, other in names]
+    return [arrivals.Arrival(f"{name}.jpg", cast(Any, File(f"{name}{other}"))) for name, other in names]
 
 
 def _never_sync(connection: Any, record: Any) -> None:

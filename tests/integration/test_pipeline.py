@@ -58,7 +58,8 @@ def test_a_drain_classifies_everything_that_waits(
     found = fakes.get(sessions, batch)
     assert counts(found) == (20, 0, 0, 20, 0) and found.finished_at is not None
     assert engine.steps == [4, 4, 4, 4, 4] and fakes.predictions(sessions, batch.id) == 20
-    assert fakes.images(sessions, batch)[0].sha256 + THUMBNAIL in blobs.list(batch.id)
+    first = fakes.images(sessions, batch)[0]
+    assert first.sha256 + THUMBNAIL in blobs.list(batch.id) and (first.width, first.height) == (64, 48)
 
 
 def test_a_full_claim_wakes_another_worker(

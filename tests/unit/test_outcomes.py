@@ -12,7 +12,7 @@ PROVENANCE = Provenance(bundle_id=1, engine="fake", worker="w", ood_threshold=0.
 
 
 def of(probabilities: list[float], ood_score: float = 0.0) -> Predicted:
-    return predicted(7, np.array(probabilities, np.float32), ood_score, 1.0, PROVENANCE)
+    return predicted(7, np.array(probabilities, np.float32), ood_score, 1.0, PROVENANCE, (600, 450))
 
 
 @pytest.mark.parametrize(

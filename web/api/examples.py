@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dermq import formats
 from web.reports import registry
 
 _BATCH = "/api/v1/batches/01a209b6-fbf4-7740-aee4-256a76833bda"
@@ -47,7 +48,7 @@ BATCH: dict[str, Any] = {
 REFUSAL: dict[str, Any] = {
     "name": "notes.txt",
     "code": "unsupported_format",
-    "detail": "The content is of no accepted format; JPEG, PNG, TIFF, WebP and BMP are accepted.",
+    "detail": formats.unsupported().detail,
     "archive_id": None,
     "created_at": "2026-11-23T18:00:01.000000Z",
 }
@@ -71,13 +72,13 @@ _FILE: dict[str, Any] = {
     "name": "visit-2/ISIC_0024306.jpg",
     "sha256": _SHA256,
     "bytes": 284_117,
-    "width": 600,
-    "height": 450,
     "links": {"self": f"{_BATCH}/images/1", "thumbnail": f"{_BATCH}/images/1/thumbnail", "batch": _BATCH},
 }
 RECEIVED_IMAGE: dict[str, Any] = {**_FILE, "unchanged": False}
 IMAGE: dict[str, Any] = {
     **_FILE,
+    "width": 600,
+    "height": 450,
     "state": "done",
     "prediction": {
         "diagnosis": "nv",

@@ -52,8 +52,8 @@ class Image(Shape):
     state: ImageState
     sha256: str
     bytes: int
-    width: int
-    height: int
+    width: int | None = Field(description="In pixels, as the file stores it. Null until the image is decoded.")
+    height: int | None
     prediction: Prediction | None
     error: Failure | None
     links: ImageLinks
@@ -78,8 +78,6 @@ class ReceivedImage(Shape):
     name: str = Field(description="In Unicode's composed form, with forward slashes.")
     sha256: str
     bytes: int
-    width: int
-    height: int
     unchanged: bool = Field(description="Whether the batch had it already.")
     links: ImageLinks
 
@@ -90,8 +88,6 @@ class ReceivedImage(Shape):
             name=verdict.name,
             sha256=arrival.file.sha256,
             bytes=arrival.file.bytes,
-            width=arrival.header.width,
-            height=arrival.header.height,
             unchanged=verdict.unchanged,
             links=_links(batch_id, verdict.position),
         )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, db, errors
+from dermq import archives, arrivals, batches, db, errors, formats
 from dermq.models import Archive
 from dermq.principals import Scope
 from dermq.storage import Incoming
@@ -25,7 +25,7 @@ Row = TypeVar("Row")
 blueprint = blueprints.make("uploads", "Images and archives on their way into a batch.")
 _TOUCH_SECONDS = 3.0
 """How often an archive that is being received says so; the reaper ends those that fell silent."""
-_IMAGES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp", "application/octet-stream")
+_IMAGES = (*formats.media_types(), "application/octet-stream")
 
 
 @blueprint.put("/batches/<uuid:batch_id>/images")

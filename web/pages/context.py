@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 import dermq
-from dermq import errors, imaging, taxonomy
+from dermq import errors, formats, taxonomy
 from dermq.principals import LabPrincipal
 from dermq.settings import Settings
 from web import services
@@ -21,7 +21,7 @@ class Limits:
     images: int
     image_bytes: int
     archive_bytes: int
-    formats: str = imaging.FORMATS_TEXT
+    formats: str = formats.names()
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":

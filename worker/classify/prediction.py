@@ -14,7 +14,7 @@ from dermq.queue.outcomes import Failed, Outcome, Provenance
 from worker.classify import model
 from worker.classify.engines import Outputs
 from worker.classify.model import Model
-from worker.decoders.pool import Pixels
+from worker.decoders.pool import Picture, Pixels
 from worker.process.shutdown import StopRequest
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 STOP_CHECK_SECONDS = 0.1
 """How often a worker that waits for a decoder checks whether it is to stop."""
 
-Decoding = tuple[ClaimedImage, Future[Pixels]]
+Decoding = tuple[ClaimedImage, Future[Picture]]
 """An image and its pixels, which may still be decoded."""
 
 
@@ -51,25 +51,27 @@ class Predictor:
         Raises Poisoned or MemoryError when the images must be tried alone, EngineLost or another Transient when they
         are not to blame, Unfit when the engine gives other results than before.
         """
-        images, pixels, found = self._collect(step)
+        images, pictures, found = self._collect(step)
         if not images:
             return found
         started = time.perf_counter()
-        outputs = self._engine_outputs(np.stack(pixels))
+        outputs = self._engine_outputs(np.stack([picture.pixels for picture in pictures]))
         self._note_progress()
         milliseconds = 1000 * (time.perf_counter() - started) / len(images)
-        for image, probabilities, score in zip(images, outputs.probabilities, outputs.ood_scores, strict=True):
-            found.append(outcomes.predicted(image.id, probabilities, float(score), milliseconds, self._provenance))
+        for n, (image, picture) in enumerate(zip(images, pictures, strict=True)):
+            probabilities, score = outputs.probabilities[n], float(outputs.ood_scores[n])
+            size = picture.width, picture.height
+            found.append(outcomes.predicted(image.id, probabilities, score, milliseconds, self._provenance, size))
         return found
 
-    def _collect(self, step: Sequence[Decoding]) -> tuple[list[ClaimedImage], list[Pixels], list[Outcome]]:
-        """Wait for the decoders: return the images that were decoded, their pixels, and the outcomes of the others."""
+    def _collect(self, step: Sequence[Decoding]) -> tuple[list[ClaimedImage], list[Picture], list[Outcome]]:
+        """Wait for the decoders: return the images that were decoded, as such, and the outcomes of the others."""
         images: list[ClaimedImage] = []
-        pixels: list[Pixels] = []
+        pictures: list[Picture] = []
         failed: list[Outcome] = []
         for image, future in self._decoded(step):
             try:
-                pixels.append(future.result())
+                pictures.append(future.result())
                 images.append(image)
             except errors.Permanent as err:
                 failed.append(Failed(image.id, err.code, err.detail))
@@ -78,7 +80,7 @@ class Predictor:
             except Exception as err:  # of whatever kind: tried alone, the image that raises it is found and fails
                 raise Poisoned(f"decoding failed unexpectedly: {err!r}") from err
             self._note_progress()  # decoding is progress as well
-        return images, pixels, failed
+        return images, pictures, failed
 
     def _decoded(self, step: Sequence[Decoding]) -> Iterator[Decoding]:
         """Yield the images of a step as they are decoded; end at the first that is not when the worker is to stop."""

@@ -2,6 +2,7 @@
 
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,17 @@ from dermq.settings import Settings
 from dermq.storage import BlobStore
 
 Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image."""
+
+    pixels: Pixels
+    """``(size, size, 3) uint8`` RGB."""
+    width: int
+    """As the file stores it."""
+    height: int
 
 
 class Decoder:
@@ -31,15 +43,16 @@ class Decoder:
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def start(self, image: ClaimedImage, size: int) -> Future[Pixels]:
-        """Begin to decode; the future gives ``(size, size, 3) uint8``, or raises Permanent, Transient, MemoryError."""
+    def start(self, image: ClaimedImage, size: int) -> Future[Picture]:
+        """Begin to decode; the future gives ``size`` pixels a side, or raises Permanent, Transient, MemoryError."""
         return self._threads.submit(self._decode, image, size)
 
-    def _decode(self, image: ClaimedImage, size: int) -> Pixels:
+    def _decode(self, image: ClaimedImage, size: int) -> Picture:
         data = self._read(image.batch_id, image.sha256)
-        upright = imaging.decode(data, max_pixels=self._max_pixels, draft_size=size if self._draft else None)
+        draft_size = size if self._draft else None
+        upright, stored = imaging.decode_with_size(data, max_pixels=self._max_pixels, draft_size=draft_size)
         self._blobs.put_thumbnail(image.batch_id, image.sha256, imaging.thumbnail(upright))
-        return imaging.squash(upright, size)
+        return Picture(imaging.squash(upright, size), *stored)
 
     def _read(self, batch_id: uuid.UUID, sha256: str) -> bytes:
         """Read a blob. When it cannot be read, the store tells whether it or the one file is to blame."""

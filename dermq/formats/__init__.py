@@ -1,0 +1,55 @@
+"""The image formats that dermq accepts, and what the leading bytes of a file tell.
+
+Only leading bytes are read here, at fixed places and without any image library, so that the web and the unpacker never
+parse an image. To add a format, write a module beside this one and list it below; ``dermq.imaging`` decodes it.
+"""
+
+from dermq import errors
+from dermq.formats import bmp, jpeg, png, tiff, webp
+from dermq.formats.image_format import HEAD_BYTES as HEAD_BYTES
+from dermq.formats.image_format import ImageFormat as ImageFormat
+from dermq.formats.image_format import Size as Size
+
+FORMATS: tuple[ImageFormat, ...] = (jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT)
+
+
+def check(head: bytes, *, max_pixels: int) -> ImageFormat:
+    """Return the format of a file by its leading bytes, at most ``HEAD_BYTES`` of them.
+
+    Raises UnsupportedFormat for bytes of no accepted format and TooLarge for more than ``max_pixels`` pixels. A size
+    that stands at no fixed place is left to the decoder.
+    """
+    found = next((one for one in FORMATS if one.matches(head)), None)
+    if found is None:
+        raise unsupported()
+    size = found.size(head)
+    if size is not None:
+        check_pixels(*size, max_pixels)
+    return found
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raise TooLarge for an image of more than ``max_pixels`` pixels."""
+    if width * height > max_pixels:
+        raise errors.TooLarge(
+            "too_many_pixels",
+            f"{width} x {height} is {width * height / 1e6:.1f} megapixels; at most {max_pixels / 1e6:g} are accepted.",
+        )
+
+
+def unsupported() -> errors.UnsupportedFormat:
+    """The error for content of no accepted format."""
+    return errors.UnsupportedFormat(
+        "unsupported_format", f"The content is of no accepted format; {names()} are accepted."
+    )
+
+
+def names() -> str:
+    """Return the formats as a text lists them: ``JPEG, PNG and TIFF``."""
+    *most, last = (one.name for one in FORMATS)
+    return f"{', '.join(most)} and {last}"
+
+
+def media_types() -> tuple[str, ...]:
+    """Return the media types that an upload may say."""
+    return tuple(one.media_type for one in FORMATS)
