@@ -210,7 +210,7 @@ def failure(code: str | None, detail: str | None) -> Failure | None:
 
 def _status(row: models.Batch) -> dict[str, Any]:
     own = ("id", "name", "state", "urgent", "options", "created_at", "sealed_at", "cancelled_at", "finished_at")
-    left = progress.seconds_left(row)
+    left = progress.estimate_seconds_left(row)
     return {
         **{name: getattr(row, name) for name in own},
         "counts": {name: getattr(row, name) for name in Counts.model_fields},

@@ -130,9 +130,9 @@ def _examine_bundle(here: Services) -> Check:
 def _examine_worker(here: Services, queue: Queue) -> Check:
     settings = here.settings
     with here.sessions.reading() as session:
-        alive = liveness.alive(session, settings, Worker.queue == queue.value)
-        waited_seconds = liveness.waited_seconds(session, queue)
-    stalled = sum(pulse.stalled(waited_seconds, settings) for pulse in alive)
+        alive = liveness.list_alive(session, settings, Worker.queue == queue.value)
+        waited_seconds = liveness.measure_waited_seconds(session, queue)
+    stalled = sum(pulse.is_stalled(waited_seconds, settings) for pulse in alive)
     if not alive:
         detail = f"No {queue} worker gave a sign of life in {settings.worker_gone_seconds:g} s"
         return Check(ok=False, detail=f"{detail}; start one and see its log.")

@@ -104,10 +104,10 @@ def _leases(session: Session) -> Iterator[GaugeMetricFamily]:
 
 
 def _workers(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
-    waited = {queue: liveness.waited_seconds(session, queue) for queue in Queue}
-    pulses = liveness.alive(session, settings)
+    waited = {queue: liveness.measure_waited_seconds(session, queue) for queue in Queue}
+    pulses = liveness.list_alive(session, settings)
     alive = Counter(pulse.queue for pulse in pulses)
-    stalled = Counter(pulse.queue for pulse in pulses if pulse.stalled(waited[pulse.queue], settings))
+    stalled = Counter(pulse.queue for pulse in pulses if pulse.is_stalled(waited[pulse.queue], settings))
     quiet: dict[Queue, float] = {}
     for pulse in pulses:
         quiet[pulse.queue] = min(pulse.progressed_seconds, quiet.get(pulse.queue, pulse.progressed_seconds))

@@ -59,7 +59,9 @@ class Predictor:
         self._note_progress()
         milliseconds = 1000 * (time.perf_counter() - started) / len(images)
         for image, probabilities, score in zip(images, outputs.probabilities, outputs.ood_scores, strict=True):
-            found.append(outcomes.predicted(image.id, probabilities, float(score), milliseconds, self._provenance))
+            found.append(
+                outcomes.make_prediction(image.id, probabilities, float(score), milliseconds, self._provenance)
+            )
         return found
 
     def _collect(self, step: Sequence[Decoding]) -> tuple[list[ClaimedImage], list[Pixels], list[Outcome]]:
