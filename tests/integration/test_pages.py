@@ -179,7 +179,7 @@ def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessio
     following = re.search(r'href="([^"]+)" rel="next"', page)
     assert following is not None
     assert browser.get(following[1].replace("&amp;", "&")).text.count('<td class="picture">') == 12
-    assert "No image of this batch is like that" in browser.get(f"/batches/{batch.id}?diagnosis=mel").text
+    assert "No image of this batch matches the filter" in browser.get(f"/batches/{batch.id}?diagnosis=mel").text
 
 
 @pytest.mark.parametrize("query", ["state=lost", "diagnosis=flu", "cursor=%%%", "refused_after=%%%"])
