@@ -1,3 +1,3 @@
-"""The domain of dermq, shared by every program: the words, the rules and the places things are kept."""
+"""The domain of dermq: tables, rules and stores that the web, the workers and training share."""
 
 __version__ = "0.1.0"

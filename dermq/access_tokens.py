@@ -1,4 +1,4 @@
-"""Access tokens: the secrets by which the programs of a lab are known. Only the SHA-256 of a secret is stored."""
+"""Access tokens: secrets with which a lab's programs authenticate. Only the SHA-256 of a secret is stored."""
 
 import hashlib
 import secrets
@@ -12,13 +12,13 @@ from dermq.models import AccessToken, Lab
 from dermq.principals import OPERATOR
 
 PREFIX = "dermq_"
-"""Lets secret scanners find a token that leaked."""
+"""Every token begins with this, so that secret scanners find one that was published by mistake."""
 _USED_SECONDS = 60
-"""``last_used_at`` is written at most this often."""
+"""Least time between two writes of ``last_used_at``, so that not every request costs a transaction."""
 
 
 def issue(session: Session, lab: Lab, name: str) -> str:
-    """Issue an access token and return its secret, which is shown once and stored nowhere."""
+    """Issue an access token and return its secret, which cannot be read again later: only its hash is stored."""
     secret = PREFIX + secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     session.add(AccessToken(lab_id=lab.id, name=name, secret_sha256=hash_secret(secret), created_at=now))
@@ -43,29 +43,29 @@ def revoke(session: Session, token_id: int) -> AccessToken:
 
 
 def authenticate(session: Session, secret: str) -> AccessToken:
-    """Return the valid token, loaded with its lab, that ``secret`` belongs to. Raises Unauthorized."""
+    """Return the token that has this secret, with its lab. Raises Unauthorized when it is unknown or revoked."""
     return _find_valid(session, AccessToken.secret_sha256 == hash_secret(secret))
 
 
 def find_valid(session: Session, token_id: int) -> AccessToken:
-    """Return a token, loaded with its lab. Raises Unauthorized when it was revoked."""
+    """Return the token with this id, with its lab. Raises Unauthorized when it is unknown or revoked."""
     return _find_valid(session, AccessToken.id == token_id)
 
 
 def is_use_due(token: AccessToken) -> bool:
-    """Return whether the token's last use should be written now."""
+    """Return whether ``mark_used`` is due: it was last called more than a minute ago, or never."""
     limit = datetime.now(UTC) - timedelta(seconds=_USED_SECONDS)
     return token.last_used_at is None or token.last_used_at < limit
 
 
 def mark_used(session: Session, token_id: int) -> None:
-    """Write that the token is used now."""
+    """Set the token's time of last use to now."""
     now = datetime.now(UTC)
     session.execute(sa.update(AccessToken).where(AccessToken.id == token_id).values(last_used_at=now))
 
 
 def hash_secret(secret: str) -> str:
-    """Return what is stored of a secret: its SHA-256 in hexadecimal digits."""
+    """Return the SHA-256 of a secret in hexadecimal digits, the form in which it is stored."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""A ZIP on its way through a batch: receiving, stored, unpacking, then done, failed or cancelled.
+"""The archives of a batch: receiving, then stored, then unpacking, then done, failed or cancelled.
 
-The web receives and stores, the unpacker in the worker goes through the entries, the reaper ends what was abandoned.
+The web receives and stores an archive, the intake worker unpacks it, and the reaper closes one whose upload stopped.
 """
 
 import uuid
@@ -16,7 +16,10 @@ from dermq.storage import BlobStore, Incoming
 
 
 def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
-    """Note that an archive is being received, so that its batch is not sealed meanwhile. Safe to do twice."""
+    """Add an archive in state ``receiving``, which keeps its batch from being sealed. Idempotent.
+
+    Raises Conflict when the batch takes no more files, NotFound when it is gone.
+    """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch)
     if session.get(Archive, archive_id) is not None:
@@ -26,7 +29,7 @@ def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
 
 
 def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
-    """Note that bytes still arrive. Raises Conflict when the archive was closed meanwhile."""
+    """Note how many bytes of an archive have arrived by now. Raises Conflict when it was closed meanwhile."""
     found = session.execute(
         sa.update(Archive)
         .where(Archive.id == archive_id, Archive.state == ArchiveState.RECEIVING)
@@ -34,35 +37,36 @@ def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
         .returning(Archive.id)
     ).scalar_one_or_none()
     if found is None:
-        raise closed()
+        raise _closed_error()
 
 
 def keep(sessions: db.Sessions, blobs: BlobStore, archive_id: uuid.UUID, file: Incoming) -> None:
-    """Keep the file of a wholly received archive, before the transaction that stores it.
+    """Put the file of a completely received archive in its final place; call it before the transaction of ``store``.
 
-    One that the batch has already, or does not take any more, is not kept. Raises Transient as
+    Does nothing when the batch has the same bytes already or takes no more files. Raises Transient as
     ``arrivals.keep_files`` does.
     """
-    batch_id = db.read(sessions, _wanting, archive_id, file.sha256)
+    batch_id = db.read(sessions, _find_batch_in_need, archive_id, file.sha256)
     if batch_id is not None:
         arrivals.keep_files(sessions, blobs, batch_id, [file])
 
 
 def store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Archive, bool]:
-    """Let an archive whose file was kept wait for unpacking; the flag says whether it is new to its batch.
+    """Move an archive whose file was kept to ``stored``; return it and whether it is new to its batch.
 
-    Identical bytes are a no-op: the archive that the batch has already is returned. Raises Conflict when the batch
-    was cancelled meanwhile, Transient when the file was not kept a short time ago.
+    When the batch has an archive with the same bytes already, that one is returned and the new row is deleted. Raises
+    Conflict when the archive was closed or its batch cancelled meanwhile, Transient when the file was not kept within
+    the last half hour (``arrivals.check_kept``).
     """
     archive = lock(session, archive_id)
     if archive is None:
-        raise closed()
+        raise _closed_error()
     batch = batches.lock(session, archive.batch_id)
     if archive.sha256 == file.sha256:
-        return archive, True  # an earlier run of this transaction was committed after all; it may be unpacked already
+        return archive, True  # this is a rerun, and the run before it was committed after all
     if archive.state != ArchiveState.RECEIVING or batch.cancelled_at is not None:
-        raise closed()
-    same = _stored(session, archive.batch_id, file.sha256)
+        raise _closed_error()
+    same = _find_same(session, archive.batch_id, file.sha256)
     if same is not None:
         transitions.move_archive(session, archive, None)
     else:
@@ -82,26 +86,26 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Arch
 def drop_blob(
     session: Session, batch_id: uuid.UUID, sha256: str, blobs: BlobStore, *, older_than_seconds: float
 ) -> None:
-    """Remove the stored bytes of an archive that has ended, unless the same bytes wait to be unpacked again.
+    """Delete the file of an archive that has ended, unless another archive of the batch still needs it.
 
-    Bytes that were kept since ``older_than_seconds`` ago stay: they may be an upload whose row is yet to come.
+    A file that was kept less than ``older_than_seconds`` ago stays: another upload may be about to write its row.
     """
     transitions.lock_batches(session, [batch_id])
-    waiting = _stored(session, batch_id, sha256)
+    waiting = _find_same(session, batch_id, sha256)
     if waiting is None or waiting.state == ArchiveState.DONE:
         blobs.delete(batch_id, sha256, older_than_seconds=older_than_seconds)
 
 
-def _wanting(session: Session, archive_id: uuid.UUID, sha256: str) -> uuid.UUID | None:
-    """The batch that waits for the file of this archive, unless it has the same bytes already."""
+def _find_batch_in_need(session: Session, archive_id: uuid.UUID, sha256: str) -> uuid.UUID | None:
+    """Return the batch that needs the file of this archive, or None: closed, or the batch has the bytes already."""
     archive = session.get(Archive, archive_id)
     if archive is None or archive.state != ArchiveState.RECEIVING:
         return None
-    return archive.batch_id if _stored(session, archive.batch_id, sha256) is None else None
+    return archive.batch_id if _find_same(session, archive.batch_id, sha256) is None else None
 
 
-def _stored(session: Session, batch_id: uuid.UUID, sha256: str) -> Archive | None:
-    """The batch's archive of these bytes that waits, is being unpacked or, failing that, was unpacked."""
+def _find_same(session: Session, batch_id: uuid.UUID, sha256: str) -> Archive | None:
+    """Return the batch's archive with these bytes that is being unpacked, waits or is done, in this order."""
     return session.scalar(
         sa.select(Archive)
         .where(
@@ -109,31 +113,31 @@ def _stored(session: Session, batch_id: uuid.UUID, sha256: str) -> Archive | Non
             Archive.sha256 == sha256,
             Archive.state.in_([ArchiveState.STORED, ArchiveState.UNPACKING, ArchiveState.DONE]),
         )
-        .order_by(Archive.state.desc())  # unpacking, stored, done
+        .order_by(Archive.state.desc())  # by name: unpacking, stored, done
         .limit(1)
     )
 
 
 def abandon(session: Session, archive_id: uuid.UUID, error: errors.DermqError) -> None:
-    """Close an archive whose upload ended early; safe to do twice."""
+    """Let an archive whose upload ended early fail with ``error``. Idempotent."""
     archive = lock(session, archive_id)
     if archive is not None and archive.state == ArchiveState.RECEIVING:
         close(session, archive, ArchiveState.FAILED, error)
 
 
 def close(session: Session, archive: Archive, state: ArchiveState, error: errors.DermqError | None = None) -> None:
-    """Move a locked, open archive to its last state and settle its batch."""
+    """Move a locked, open archive to a final state, with the error of one that failed. Its batch is settled."""
     failure = {} if error is None else {"error_code": error.code, "error_detail": error.detail[:1000]}
     transitions.move_archive(session, archive, state, **failure)
 
 
 def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:
-    """Lock an archive's row."""
+    """Lock an archive's row and return it as it is now, or None when it is gone."""
     return session.scalar(
         sa.select(Archive).where(Archive.id == archive_id).with_for_update().execution_options(populate_existing=True)
     )
 
 
-def closed() -> errors.Conflict:
-    """The error for an archive that was closed while somebody worked on it."""
+def _closed_error() -> errors.Conflict:
+    """Return the error for an archive that was closed while it was being received."""
     return errors.Conflict("archive_closed", "The archive was closed: its batch was cancelled or its upload timed out.")

@@ -1,7 +1,7 @@
-"""What happens to a batch: created, sealed, cancelled, retried, deleted.
+"""Create, seal, cancel, retry and delete batches.
 
-Every function takes a session and leaves the commit to ``db.transact``. Rows are locked in the order that
-``dermq.transitions`` names, and it moves states and counts.
+Every function takes a session and leaves the commit to ``db.transact``. States and counts are written by
+``dermq.transitions`` alone; its docstring also gives the order in which rows are locked.
 """
 
 import uuid
@@ -24,21 +24,21 @@ from dermq.transitions import LockedImage, Move
 PAGE_IMAGES = 1_000
 """Images deleted in one transaction."""
 _UNTRIED = {"suspect": False, "solo_losses": 0, "error_code": None, "error_detail": None}
-"""What is written to an image to forget what befell it."""
+"""Columns of an image without suspicion, losses and error."""
 
 
 def new_id() -> uuid.UUID:
-    """A UUIDv7: newer ones sort after older ones."""
+    """Return a new UUIDv7, which sorts after all that were made before."""
     return uuid.UUID(int=uuid7.uuid7().int)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What a lab says of a batch that it creates."""
+    """A batch to be created, as its lab describes it."""
 
     name: str
     id: uuid.UUID = field(default_factory=new_id)
-    """Drawn before the transaction: one that is run again must put files into the same folder."""
+    """Drawn before the transaction, so that a rerun uses the folder in which the files are already kept."""
     urgent: bool = False
     options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
@@ -47,9 +47,9 @@ class Draft:
 
 
 def create(session: Session, lab_id: int, draft: Draft, bundle: bundles.Bundle, *, by: Principal) -> tuple[Batch, bool]:
-    """Create a batch, or return the one that the same Idempotency-Key created before; the flag says which.
+    """Create a batch and return it with True, or with False the one that its Idempotency-Key created before.
 
-    Raises Rejected when the key was used with another request.
+    Raises Rejected when the key was used with another request, Conflict when that batch was deleted.
     """
     if (known := _created_before(session, lab_id, draft)) is not None:
         return known, False
@@ -70,17 +70,17 @@ def create(session: Session, lab_id: int, draft: Draft, bundle: bundles.Bundle, 
     try:
         with session.begin_nested():
             session.add(batch)
-    except IntegrityError:  # a request with the same key was faster
+    except IntegrityError:  # another request with the same key was committed first
         known = _created_before(session, lab_id, draft)
         if known is None:
             raise
         return known, False
-    _record(session, batch, "created", by)
+    _add_event(session, batch, "created", by)
     return batch, True
 
 
 def _created_before(session: Session, lab_id: int, draft: Draft) -> Batch | None:
-    """The batch that this draft, or another request with its Idempotency-Key, created before."""
+    """Return the batch that an earlier run of this draft, or a request with its Idempotency-Key, has created."""
     same = Batch.id == draft.id
     if draft.idempotency_key is not None:
         same |= Batch.idempotency_key == draft.idempotency_key
@@ -92,12 +92,12 @@ def _created_before(session: Session, lab_id: int, draft: Draft) -> Batch | None
             "idempotency_key_reused", "This Idempotency-Key was used with another request; use a new one."
         )
     if known.deleted_at is not None:
-        raise errors.Conflict("batch_deleted", "The batch that this Idempotency-Key created was deleted.")
+        raise errors.Conflict("batch_deleted", "The batch of this Idempotency-Key was deleted; use a new key.")
     return known
 
 
 def bundle_row(session: Session, bundle: bundles.Bundle) -> Bundle:
-    """The row that stands for a bundle on disk, added when it is new."""
+    """Return the row of a bundle on disk, and add it when the bundle is new to the database."""
     wanted = sa.select(Bundle).where(
         Bundle.name == bundle.name, Bundle.version == bundle.version, Bundle.sha256 == bundle.sha256
     )
@@ -118,7 +118,7 @@ def bundle_row(session: Session, bundle: bundles.Bundle) -> Bundle:
 
 
 def find(session: Session, lab_id: int, batch_id: uuid.UUID) -> Batch:
-    """A lab's batch with its bundle. Raises NotFound, for another lab's batch as well."""
+    """Return a lab's batch with its bundle. Raises NotFound, also when the batch belongs to another lab."""
     batch = session.scalar(_with_bundle().where(Batch.id == batch_id, Batch.lab_id == lab_id))
     if batch is None or batch.deleted_at is not None:
         raise _not_found(batch_id)
@@ -126,7 +126,7 @@ def find(session: Session, lab_id: int, batch_id: uuid.UUID) -> Batch:
 
 
 def lock(session: Session, batch_id: uuid.UUID) -> Batch:
-    """Lock a batch's row. Raises NotFound when it is gone."""
+    """Lock a batch's row and return it as it is now. Raises NotFound when the batch was deleted."""
     found = transitions.lock_batches(session, [batch_id])
     if not found or found[0].deleted_at is not None:
         raise _not_found(batch_id)
@@ -134,18 +134,23 @@ def lock(session: Session, batch_id: uuid.UUID) -> Batch:
 
 
 def check_open(batch: Batch, *, from_archive: bool = False) -> None:
-    """Raise Conflict unless the batch takes images: a sealed one takes them only from its stored archives."""
+    """Raise Conflict unless the batch takes images; a sealed batch takes them only from its stored archives."""
     if batch.cancelled_at is not None:
         raise errors.Conflict("batch_cancelled", "The batch was cancelled and takes no more images.")
     if batch.sealed_at is not None and not from_archive:
-        raise errors.Conflict("batch_sealed", "The batch is sealed and takes no more images; create another one.")
+        raise errors.Conflict(
+            "batch_sealed", "The upload of this batch is finished (sealed); create another batch for more images."
+        )
 
 
 def seal(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
-    """Say that a batch is whole; safe to do twice. Raises Conflict while an archive is still being received."""
+    """Seal a batch, which takes no more uploads from then on, and return it. Idempotent.
+
+    Raises Conflict when the batch was cancelled, or while one of its archives is still being received.
+    """
     batch = lock(session, batch_id)
     if batch.cancelled_at is not None:
-        raise errors.Conflict("batch_cancelled", "The batch was cancelled.")
+        raise errors.Conflict("batch_cancelled", "The batch was cancelled and can no longer be sealed.")
     if batch.sealed_at is None:
         receiving = session.scalar(
             sa.select(sa.func.count())
@@ -154,17 +159,17 @@ def seal(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
         )
         if receiving:
             raise errors.Conflict(
-                "archive_being_received", "An archive of this batch is still being received; seal it afterwards."
+                "archive_being_received", "An archive of this batch is still being received; seal the batch afterwards."
             )
         batch.sealed_at = datetime.now(UTC)
-        _record(session, batch, "sealed", by)
+        _add_event(session, batch, "sealed", by)
         transitions.settle(batch)
         transitions.note_change(batch)
     return batch
 
 
 def seal_idle(session: Session, batch_id: uuid.UUID, *, by: Principal, untouched_since: datetime) -> bool:
-    """Seal an open batch unless its lab added to it meanwhile; says whether it did. Raises Conflict as ``seal``."""
+    """Seal a batch that its lab has not touched since a time; return whether it was sealed. Raises as ``seal``."""
     if lock(session, batch_id).touched_at >= untouched_since:
         return False
     seal(session, batch_id, by=by)
@@ -172,22 +177,22 @@ def seal_idle(session: Session, batch_id: uuid.UUID, *, by: Principal, untouched
 
 
 def cancel(session: Session, batch_id: uuid.UUID, *, by: Principal) -> Batch:
-    """Mark a batch as cancelled; ``sweep`` then moves what waits. Safe to do twice. Raises Conflict when finished."""
+    """Mark a batch as cancelled; ``sweep`` then cancels what waits. Idempotent. Raises Conflict when finished."""
     batch = lock(session, batch_id)
     if batch.cancelled_at is None:
         if batch.finished_at is not None:
             raise errors.Conflict("batch_finished", "The batch has finished; there is nothing left to cancel.")
         batch.cancelled_at = datetime.now(UTC)
         batch.sealed_at = batch.sealed_at or batch.cancelled_at
-        _record(session, batch, "cancelled", by)
+        _add_event(session, batch, "cancelled", by)
         transitions.note_change(batch)
     return batch
 
 
 def sweep(session: Session, batch_id: uuid.UUID) -> bool:
-    """Close the open archives of a cancelled batch and cancel its waiting images; safe to do twice.
+    """Cancel the open archives and the queued images of a cancelled batch; return whether there were any. Idempotent.
 
-    What runs is recorded by its worker. Return whether there was anything to sweep.
+    Running images are left to their workers, which record the outcome.
     """
     archives = session.scalars(
         sa.select(Archive)
@@ -208,7 +213,10 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
 
 
 def retry(session: Session, batch_id: uuid.UUID, *, by: Principal) -> int:
-    """Queue the failed images of a batch again and return how many. Raises Conflict when there is nothing to retry."""
+    """Queue the failed images of a batch again and return how many.
+
+    Raises Conflict when no image has failed or the batch was cancelled.
+    """
     failed = _lock_images(session, Image.batch_id == batch_id, Image.state == ImageState.FAILED)
     batch = lock(session, batch_id)
     if batch.cancelled_at is not None:
@@ -216,7 +224,7 @@ def retry(session: Session, batch_id: uuid.UUID, *, by: Principal) -> int:
     if not failed:
         raise errors.Conflict("nothing_failed", "No image of this batch has failed; there is nothing to retry.")
     transitions.move_images(session, [Move(failed, ImageState.FAILED, ImageState.QUEUED, _UNTRIED)])
-    _record(session, batch, "retried", by, images=len(failed))
+    _add_event(session, batch, "retried", by, images=len(failed))
     transitions.note_change(batch, by_lab=True)
     return len(failed)
 
@@ -224,23 +232,23 @@ def retry(session: Session, batch_id: uuid.UUID, *, by: Principal) -> int:
 def mark_deleted(
     session: Session, batch_id: uuid.UUID, *, by: Principal, finished_before: datetime | None = None
 ) -> None:
-    """Hide a batch for good; ``purge_page`` and the blob store then remove it. Safe to do twice.
+    """Mark a batch as deleted, so that its lab no longer sees it; ``deletion.purge`` then removes it. Idempotent.
 
-    With ``finished_before`` only a batch that is finished since before then, and was not retried meanwhile.
+    With ``finished_before``, does so only if the batch finished before that time and was not retried since.
     """
     for batch in transitions.lock_batches(session, [batch_id]):
-        kept = finished_before and (batch.finished_at is None or batch.finished_at >= finished_before)
-        if batch.deleted_at is None and not kept:
+        is_kept = finished_before and (batch.finished_at is None or batch.finished_at >= finished_before)
+        if batch.deleted_at is None and not is_kept:
             now = datetime.now(UTC)
             batch.deleted_at = now
             batch.cancelled_at = batch.cancelled_at or now
             batch.sealed_at = batch.sealed_at or now
-            _record(session, batch, "deleted", by)
+            _add_event(session, batch, "deleted", by)
             transitions.note_change(batch)
 
 
 def purge_page(session: Session, batch_id: uuid.UUID) -> bool:
-    """Delete one page of a deleted batch's rows and return whether more remain; the batch's own row goes last."""
+    """Delete one page of a deleted batch's images, or its last rows; return whether there may be more to delete."""
     images = _lock_images(session, Image.batch_id == batch_id, limit=PAGE_IMAGES)
     if images:
         transitions.delete_images(session, images)
@@ -254,7 +262,7 @@ def _lock_images(session: Session, *where: sa.ColumnElement[bool], limit: int | 
     return session.execute(wanted.with_for_update()).all()
 
 
-def _record(session: Session, batch: Batch, action: str, by: Principal, **detail: Any) -> None:
+def _add_event(session: Session, batch: Batch, action: str, by: Principal, **detail: Any) -> None:
     events.add(session, action, by=by, lab_id=batch.lab_id, batch_id=batch.id, **detail)
 
 

@@ -1,7 +1,7 @@
 """A bundle: a trained model on disk with its card. Training writes it; a worker loads it; the web shows its card.
 
 A bundle is a folder under ``bundles/``: ``model.keras``, ``model.onnx``, ``golden.npz`` and ``card.json``.
-``bundles/current`` is a text file that names the folder that ships.
+``bundles/current`` is a text file with the name of the folder whose bundle new batches use.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ class _Part(BaseModel):
 
 
 class Recipe(_Part):
-    """How bytes become pixels: the name and version of ``dermq.imaging.prepare``."""
+    """The name and version of the preprocessing, from bytes to pixels, that ``dermq.imaging.prepare`` does."""
 
     name: str
     version: int
 
 
 class OutOfDistribution(_Part):
-    """When an image looks like nothing the model was trained on: its score is above the threshold."""
+    """The out-of-distribution score: an image above the threshold is unlike the training data."""
 
     method: str
     threshold: float
@@ -46,21 +46,21 @@ class OutOfDistribution(_Part):
 
 
 class Decision(_Part):
-    """How the logits were moved from the shares in which training drew the classes towards their frequencies."""
+    """How the logits were shifted from the class shares that training drew towards the true frequencies (ADR 9)."""
 
     tau: float
-    """How far: 0 not at all, 1 to the frequencies of the training data."""
+    """Size of the shift: 0 is none, 1 leads to the frequencies of the training data."""
     shift: dict[str, float]
     """What was added to the logit of each class, by diagnosis code."""
     chosen: str
 
 
 Metrics = scoring.Scores
-"""What was measured on one split."""
+"""The scores on one split."""
 
 
 class TrainingData(_Part):
-    """What the model was trained on."""
+    """The dataset on which the model was trained."""
 
     name: str
     sha256: str
@@ -71,7 +71,7 @@ class TrainingData(_Part):
 
 
 class Card(_Part):
-    """Everything a worker must check and a reader wants to know about a bundle."""
+    """The description of a bundle: what a worker must check, and what people want to know."""
 
     name: str
     version: str
@@ -81,9 +81,9 @@ class Card(_Part):
     input_size: int
     recipe: Recipe
     temperature: float
-    """Already folded into the exported head; recorded, never applied again."""
+    """Calibration temperature. The exported model applies it, so nothing else may apply it again."""
     decision: Decision | None = None
-    """Folded in like the temperature, and before it; None in bundles made before there was a choice."""
+    """The exported model applies it as well, before the temperature. None in bundles older than this field."""
     out_of_distribution: OutOfDistribution
     metrics: dict[str, Metrics]
     start_weights: str
@@ -99,12 +99,12 @@ class Card(_Part):
     citation: str
     limits: str
     files: dict[str, str]
-    """SHA-256 of each file of the bundle but this card."""
+    """SHA-256 of each file of the bundle, except this card."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk: its folder, its card, and the SHA-256 of the card, which stands for the whole."""
+    """A bundle on disk. ``sha256`` is that of its card; the card holds the hashes of all other files."""
 
     path: Path
     card: Card
@@ -120,15 +120,15 @@ class Bundle:
 
 
 def current(bundles_dir: Path) -> Bundle:
-    """The bundle that ships. Raises Unfit when there is none."""
+    """Return the bundle that new batches use. Raises Unfit when there is none."""
     pointer = bundles_dir / "current"
     if not pointer.is_file():
-        raise errors.Unfit("no_bundle", f"{pointer} does not exist; it names the bundle that new batches use.")
+        raise errors.Unfit("no_bundle", f"{pointer} does not exist; it must name the bundle that new batches use.")
     return read(bundles_dir / pointer.read_text().strip())
 
 
 def installed(bundles_dir: Path) -> list[Bundle]:
-    """Every readable bundle on disk, by folder name; one that is not readable (yet) is said and left out."""
+    """Return every bundle on disk by folder name; one whose card cannot be read (yet) is logged and left out."""
     found = []
     for card in sorted(bundles_dir.glob(f"*/{CARD}")):
         try:
@@ -139,7 +139,10 @@ def installed(bundles_dir: Path) -> list[Bundle]:
 
 
 def read(path: Path) -> Bundle:
-    """Read a bundle's card without loading its model. Raises Unfit when it is missing, malformed or unknown."""
+    """Read a bundle's card without loading its model.
+
+    Raises Unfit when the card is missing, is malformed, or names other classes or another recipe than this program.
+    """
     try:
         raw = (path / CARD).read_bytes()
         card = Card.model_validate_json(raw)
@@ -148,20 +151,20 @@ def read(path: Path) -> Bundle:
     except ValidationError as err:
         raise errors.Unfit("bad_card", f"The card in {path} is malformed: {err}") from err
     if card.classes != taxonomy.CODES:
-        raise errors.Unfit("bad_card", f"The card's classes are {card.classes}; this program knows {taxonomy.CODES}.")
+        raise errors.Unfit("bad_card", f"The card's classes are {card.classes}; they must be {taxonomy.CODES}.")
     known = Recipe(name=recipes.RECIPE, version=recipes.RECIPE_VERSION)
     if card.recipe != known:
-        raise errors.Unfit("unknown_recipe", f"The card asks for {card.recipe}; this program knows {known}.")
+        raise errors.Unfit("unknown_recipe", f"The card's recipe is {card.recipe}; it must be {known}.")
     return Bundle(path, card, hashlib.sha256(raw).hexdigest())
 
 
 def verify_files(bundle: Bundle, names: tuple[str, ...] = FILES) -> None:
-    """Compare the files' hashes with the card. Raises Unfit at the first difference."""
+    """Compare the SHA-256 of files with the card. Raises Unfit at the first file that is missing or different."""
     for name in names:
         expected = bundle.card.files.get(name)
         path = bundle.path / name
         if expected is None or not path.is_file():
-            raise errors.Unfit("bad_bundle", f"{path} is missing from the bundle or from its card.")
+            raise errors.Unfit("bad_bundle", f"{path} is missing, or its card does not list it.")
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:

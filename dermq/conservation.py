@@ -1,8 +1,8 @@
 """The conservation check: every image of a batch is counted once, predicted once, and has its file.
 
-It reads a page of images at a time and locks nothing, while others upload, work and delete. So files are looked for
-after the rows that need them, and what looks like a breach is looked at twice. The reaper checks a few batches a
-round; an operator checks all of them with ``flask --app web.app audit``.
+The check locks nothing and reads a page of images at a time, while uploads, workers and deletions go on. So it lists
+the files after it has read the rows that need them, and it reports only what two looks in a row have found. The reaper
+checks a few batches in each round; an operator checks all of them with ``flask --app web.app audit``.
 """
 
 import uuid
@@ -24,11 +24,11 @@ from dermq.storage import THUMBNAIL, BlobStore
 
 _PAGE_IMAGES = 1_000
 _STALE_SECONDS = 600
-"""A lease that ran out so long ago should have been taken back by the reaper many times."""
+"""A lease that ran out this long ago is a breach, because the reaper looks for such leases every few seconds."""
 _SWEEP_SECONDS = 600
-"""A cancelled batch is finished by a second transaction, or by the reaper."""
+"""A cancelled batch may stay unfinished for this long, until ``batches.sweep`` runs or the reaper repeats it."""
 _SHOWN = 5
-"""Images or archives that one finding names."""
+"""Most images or archives that one finding names; the rest are counted."""
 
 
 class Breach(StrEnum):
@@ -47,22 +47,22 @@ class Breach(StrEnum):
 
 
 _EXPECTED = {
-    Breach.COUNTS_DIFFER: "A batch counts what its rows say",
-    Breach.FINISHED_EARLY: "Nothing of a finished batch is left to do",
+    Breach.COUNTS_DIFFER: "The counts of a batch equal the numbers of its rows",
+    Breach.FINISHED_EARLY: "A finished batch has nothing left to do",
     Breach.NOT_SETTLED: "A sealed batch with nothing left to do is finished",
     Breach.PREDICTION_MISSING: "A done image has a prediction by its batch's bundle",
     Breach.PREDICTION_DOUBLED: "An image has at most one prediction by each bundle",
     Breach.PREDICTION_UNDUE: "Only a done image has a prediction",
-    Breach.CLAIM_MISSING: "A claim holds what is being worked on",
-    Breach.CLAIM_LEFT: "No claim holds what is not being worked on",
-    Breach.CLAIM_STALE: f"A lease that ran out more than {_STALE_SECONDS // 60} minutes ago has been taken back",
-    Breach.FILE_MISSING: "The file of every image, and of every archive that waits, is in the store",
+    Breach.CLAIM_MISSING: "Every image or archive that is being worked on has a claim",
+    Breach.CLAIM_LEFT: "Only an image or archive that is being worked on has a claim",
+    Breach.CLAIM_STALE: f"The reaper has taken back every lease that ran out {_STALE_SECONDS // 60} minutes ago",
+    Breach.FILE_MISSING: "The file of every image and of every open archive is in the store",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A breach, and a sentence that says what was expected and what was found."""
+    """A breach, and a sentence with what was expected and what was found."""
 
     breach: Breach
     detail: str
@@ -70,17 +70,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found out about a batch."""
+    """The result of checking one batch."""
 
     images: int
     findings: tuple[Finding, ...]
     unneeded: frozenset[str]
-    """Files that no row needed: orphans, or on their way in."""
+    """Files that no row needs: orphans, or files whose rows are not written yet."""
 
 
 @dataclass(frozen=True)
 class _Sign:
-    """One place where a breach shows."""
+    """One breach in one subject, such as ``image 3``. ``found`` is details, which two looks need not share."""
 
     breach: Breach
     subject: str
@@ -92,24 +92,24 @@ class _Sign:
 
 @dataclass
 class _Look:
-    """What one look at a batch brought; empty when the batch is gone or about to be."""
+    """The result of one look at a batch; empty when the batch is deleted or marked as deleted."""
 
     images: int = 0
     last_position: int = 0
     signs: list[_Sign] = field(default_factory=list)
     needs: dict[str, str] = field(default_factory=dict)
-    """Who needs a file, by its hash."""
+    """For the SHA-256 of each file that a row needs: the image or archive of that row."""
     unneeded: frozenset[str] = frozenset()
 
 
 def next_batches(session: Session, after: uuid.UUID, most: int) -> list[uuid.UUID]:
-    """The ids of the next few batches that are not being deleted, in the order of their ids."""
+    """Return up to ``most`` ids of batches that come after the id ``after``; deleted batches are left out."""
     wanted = sa.select(Batch.id).where(Batch.id > after, Batch.deleted_at.is_(None)).order_by(Batch.id).limit(most)
     return list(session.scalars(wanted))
 
 
 def audit(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> Audit:
-    """Find every breach in a batch. Raises Transient when the store is not there."""
+    """Find every breach in a batch. Raises Transient when the blob store is not available."""
     look = _look(sessions, blobs, batch_id)
     signs = look.signs
     if signs:
@@ -120,21 +120,27 @@ def audit(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> Audit
 
 
 def stale_claims(session: Session) -> list[Finding]:
-    """Claims of no image and no archive whose lease ran out long ago; they belong to no batch."""
+    """Return a finding for claims that hold nothing and whose lease ran out long ago.
+
+    Such claims belong to no batch, so ``audit`` does not see them.
+    """
     held = sa.exists().where(Image.claim_token == Claim.token) | sa.exists().where(Archive.claim_token == Claim.token)
     found = session.scalars(sa.select(Claim.token).where(_is_stale(), ~held).order_by(Claim.token))
     return list(_findings([_Sign(Breach.CLAIM_STALE, f"claim {token}") for token in found]))
 
 
 def mark(session: Session, batch_id: uuid.UUID, *, breached: bool) -> None:
-    """Note since when a batch is in breach, or that it no longer is. Its status shows nothing of it."""
+    """Set ``breached_at`` when a breach is first found, and clear it when none is found any more.
+
+    The version of the batch stays, because its status does not show the breach.
+    """
     news = Batch.breached_at.is_(None) if breached else Batch.breached_at.is_not(None)
     since = datetime.now(UTC) if breached else None
     session.execute(sa.update(Batch).where(Batch.id == batch_id, news).values(breached_at=since))
 
 
 def needed(session: Session, batch_id: uuid.UUID, names: Iterable[str]) -> set[str]:
-    """Those of a few ``names`` of files that a row of the batch needs."""
+    """Return those of ``names``, which are names of files, that a row of the batch needs."""
     by_hash = {name: name.removesuffix(THUMBNAIL) for name in names}
     images = sa.select(Image.sha256).where(Image.batch_id == batch_id, Image.sha256.in_(by_hash.values()))
     waiting = sa.select(Archive.sha256).where(Archive.batch_id == batch_id, Archive.state.in_(OPEN_ARCHIVE))
@@ -159,7 +165,7 @@ def _look(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> _Look
 
 
 def _look_at_batch(session: Session, batch_id: uuid.UUID) -> _Look:
-    """The batch's row against the rows that belong to it, all of one snapshot."""
+    """Compare the row of a batch with the rows that belong to it, in one snapshot."""
     batch = session.get(Batch, batch_id)
     if batch is None or batch.deleted_at is not None:
         return _Look()
@@ -209,7 +215,7 @@ def _may_be_swept(batch: Batch) -> bool:
 
 
 def _page(session: Session, batch_id: uuid.UUID, after: int) -> Sequence[Any]:
-    """Some images with their claims and predictions: a row for each prediction."""
+    """Return a page of images with their claims: a row for each prediction, or one for an image that has none."""
     return session.execute(
         sa.select(
             Image.position,
@@ -258,4 +264,4 @@ def _findings(signs: Sequence[_Sign]) -> Iterator[Finding]:
         shown = [str(sign) for sign in signs if sign.breach is breach]
         if shown:
             more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-            yield Finding(breach, f"{_EXPECTED[breach]}; not so: {', '.join(shown[:_SHOWN])}{more}.")
+            yield Finding(breach, f"{_EXPECTED[breach]}; this does not hold for: {', '.join(shown[:_SHOWN])}{more}.")

@@ -1,8 +1,8 @@
-"""Sessions and transactions. Only this module knows how SQLite and PostgreSQL differ, and only it commits.
+"""Sessions and transactions. All commits, and all code that differs between SQLite and PostgreSQL, are here.
 
-SQLite: SQLAlchemy's default begins no transaction before the first write and silently loses updates, and a deferred
-BEGIN that turns into a write fails at once with "database is locked". So writing sessions begin with BEGIN IMMEDIATE
-behind one lock per process, and reading sessions with BEGIN, and refuse to flush.
+SQLite needs special care. By default, SQLAlchemy begins no transaction on it before the first write, which silently
+loses updates. A deferred BEGIN that later writes fails at once with "database is locked". Therefore sessions that write
+begin with BEGIN IMMEDIATE, one at a time in each process; sessions that read begin with BEGIN and refuse to flush.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ T = TypeVar("T")
 RERUNS = 3
 """Times a transaction is run again after a deadlock, a serialization failure or a lost connection."""
 _RERUN_SECONDS = 30.0
-"""After so long no transaction is run again: somebody waits for the answer."""
+"""After this time a transaction is not run again, because the caller waits for an answer."""
 _SQLITE_BUSY_SECONDS = 30
 _POSTGRESQL_OPTIONS = (
     "-c timezone=utc -c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 )
-# Without these a server that vanished without a word is waited for until the kernel gives up, a quarter of an hour.
+# Without these limits, the kernel waits a quarter of an hour for a server that vanished without closing the connection.
 _POSTGRESQL_CONNECTION: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -70,7 +70,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The database's clock, ``seconds`` from now: what leases are measured by."""
+    """An SQL expression: the time ``seconds`` from now by the database's clock, which leases are measured by."""
 
     type = UtcDateTime()
     inherit_cache = False
@@ -91,7 +91,7 @@ def _now_on_postgresql(element: now, compiler: Any, **options: Any) -> str:
 
 
 class Sessions:
-    """The two ways into a database: sessions that write and sessions that only read."""
+    """Opens sessions on a database: some that write, and some that only read."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.engine = _engine(url, pool_size)
@@ -105,13 +105,13 @@ class Sessions:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session in a transaction that commits when the block ends well."""
+        """Yield a session in a transaction, which is committed unless the block raises."""
         with self._turn(), self._writing() as session, session.begin():
             yield session
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that sees one snapshot and refuses to write."""
+        """Yield a session that sees one snapshot and refuses to write."""
         with self._reading() as session, session.begin():
             yield session
 
@@ -121,7 +121,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        """On SQLite, wait until no other thread of this process writes, but not for ever."""
+        """On SQLite, wait until no other thread of this process writes. Raises Unavailable after 30 s."""
         if self._write_lock is None:
             yield
             return
@@ -148,15 +148,18 @@ class _ReadingSession(Session):
 def transact(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``work(session, …)`` in one transaction and commit it; rerun it after a deadlock or a serialization failure.
 
-    ``work`` must do nothing that cannot be done twice: it is rerun as well when the connection is lost while it
-    commits, and nobody can tell then whether it did. Raises what ``work`` raises, Unavailable when the database cannot
-    be reached or stays busy, OutOfSpace when its disk is full.
+    ``work`` must be idempotent: it is also rerun when the connection is lost during the commit, and then the first run
+    may have been committed. Raises what ``work`` raises, Unavailable when the database cannot be reached or stays busy,
+    OutOfSpace when its disk is full.
     """
     return _run(sessions.writing, lambda session: work(session, *args, **kwargs))
 
 
 def read(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run ``work(session, …)`` in one reading transaction. Keep it short: no transaction outlives one page."""
+    """Run ``work(session, …)`` in one transaction that only reads, and return its result.
+
+    ``work`` should read at most one page of rows, so that the transaction is short. Raises as ``transact`` does.
+    """
     return _run(sessions.reading, lambda session: work(session, *args, **kwargs))
 
 
@@ -167,7 +170,7 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
             with begin() as session:
                 return work(session)
         except exc.DBAPIError as raised:
-            err = db_faults.first(raised)
+            err = db_faults.find_first(raised)
             fault = db_faults.classify(err)
             if fault is Fault.FULL:
                 raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
@@ -183,15 +186,16 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
 
 
 def _unavailable() -> errors.Unavailable:
-    """The error of a database that is away; it does not say that nothing was changed, for nobody can know."""
+    """Return the error for a database that cannot be reached. A lost commit may have been done all the same."""
     return errors.Unavailable("database_unavailable", "The database is busy or cannot be reached; try again.")
 
 
 @contextlib.contextmanager
 def single_flight(sessions: Sessions, name: str) -> Iterator[bool]:
-    """Yield whether this process alone holds the lock called ``name``; a process that dies lets go of it.
+    """Try to take the lock called ``name`` for the block, and yield whether this process holds it.
 
-    An advisory lock on PostgreSQL; on SQLite, which lives on one machine, a lock on a file beside the database.
+    It is an advisory lock on PostgreSQL, and a lock on a file beside the database on SQLite. The operating system or
+    the server frees it when the process dies (ADR 3).
     """
     if sessions.engine.dialect.name == "postgresql":
         key = sa.func.hashtext(f"dermq:{name}")

@@ -1,6 +1,6 @@
-"""What an error of the database means, and so what ``dermq.db`` does about it.
+"""Classify errors of the database by what ``dermq.db`` does about them.
 
-SQLite tells its errors apart by result codes and texts (https://sqlite.org/rescode.html), PostgreSQL by SQLSTATE
+Errors of SQLite differ in result codes and texts (https://sqlite.org/rescode.html), those of PostgreSQL in SQLSTATE
 (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 """
 
@@ -19,30 +19,30 @@ class Fault(Enum):
     """What to do about an error."""
 
     FULL = auto()
-    """The database's disk is full: nothing was changed, and a rerun would not help."""
+    """The disk of the database is full. Nothing was changed, and a rerun would not help."""
     RERUN = auto()
     """Busy, a deadlock, a serialization failure or a lost connection: the transaction may be run again."""
     AWAY = auto()
     """The database cannot be used, and a rerun would not help."""
     OURS = auto()
-    """Our SQL or our values are to blame."""
+    """An error in our own SQL or values."""
 
 
 def classify(err: exc.DBAPIError) -> Fault:
-    """Return what ``err`` means; give it the error that ``first`` returns."""
+    """Return what to do about ``err``, which has to be a result of ``find_first``."""
     if _is_full(err):
         return Fault.FULL
     if _code(err) == sqlite3.SQLITE_ERROR:
-        return Fault.OURS  # a table that is missing, for example, which SQLite calls operational
+        return Fault.OURS  # for example a missing table, which SQLite reports as an OperationalError
     if _may_rerun(err):
         return Fault.RERUN
     return Fault.AWAY if isinstance(err, exc.OperationalError) else Fault.OURS
 
 
-def first(err: exc.DBAPIError) -> exc.DBAPIError:
-    """Return the error behind ``err`` that came first.
+def find_first(err: exc.DBAPIError) -> exc.DBAPIError:
+    """Return the error that came first, which ``err`` may hide.
 
-    SQLite may end a transaction by itself. Then the rollback to a savepoint fails as well and hides what went wrong.
+    SQLite may roll back a transaction by itself. The rollback to a savepoint then fails too and hides the cause.
     """
     while "no such savepoint" in str(err.orig) and isinstance(err.__context__, exc.DBAPIError):
         err = err.__context__

@@ -1,12 +1,12 @@
 """Errors, sorted by what must be done about them.
 
-Two places read the class: ``web.errors`` turns it into an answer, the worker's pipeline into what is recorded.
-Every text says what was wrong and what is allowed.
+Two places act on the class of an error: ``web.errors`` makes an HTTP answer of it, and the worker decides by it what to
+record. Every text says what was wrong and what is allowed.
 """
 
 
 class DermqError(Exception):
-    """The root: a stable ``code`` for programs and a ``detail`` for people."""
+    """The base class, with a stable ``code`` for programs and a ``detail``, a sentence for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -19,7 +19,7 @@ class Rejected(DermqError):
 
 
 class NotFound(Rejected):
-    """Raised when a lab names something that it does not have."""
+    """Raised when a request names something that does not exist or belongs to another lab."""
 
 
 class Unauthorized(Rejected):
@@ -35,19 +35,19 @@ class TooLarge(Rejected):
 
 
 class UnsupportedFormat(Rejected):
-    """Raised when bytes are of no format that dermq takes."""
+    """Raised when a file has a format that dermq does not accept."""
 
 
 class Conflict(DermqError):
-    """Raised when the state of things forbids the request now."""
+    """Raised when the present state, such as that of a batch, does not allow the request."""
 
 
 class Permanent(DermqError):
-    """Raised when an image can never be classified; recorded on the image, not retried."""
+    """Raised when an image or an archive can never be processed; recorded on it, and not retried."""
 
 
 class Transient(DermqError):
-    """Raised when the surroundings failed (blob store, database, device); nothing is charged to an image."""
+    """Raised when the blob store, the database or a device fails; no image is to blame, and the work is done later."""
 
 
 class Unavailable(Transient):
@@ -59,4 +59,4 @@ class OutOfSpace(Transient):
 
 
 class Unfit(DermqError):
-    """Raised when a worker must not work: its bundle cannot be verified."""
+    """Raised when a worker must not work, because its bundle or its engine cannot be used."""

@@ -1,4 +1,4 @@
-"""The audit: who did what when. Events are only ever added, and never one for each image."""
+"""The audit log: who did what and when. Events are added and never changed; no event is about a single image."""
 
 import uuid
 from datetime import UTC, datetime
@@ -20,6 +20,6 @@ def add(
     at: datetime | None = None,
     **detail: Any,
 ) -> None:
-    """Add an event to the audit, in the transaction that does what it tells of. A long name of ``by`` is cut."""
+    """Add an event to the audit log, in the transaction of the action itself. A long name of ``by`` is cut."""
     at, actor = at or datetime.now(UTC), by.name[:NAME_LENGTH]
     session.add(Event(at=at, lab_id=lab_id, batch_id=batch_id, actor=actor, action=action, detail=detail))

@@ -1,4 +1,4 @@
-"""Labs: who submits batches, and what share of the queue each gets."""
+"""Labs, which submit batches, and the share of the queue that each gets."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from dermq.principals import OPERATOR
 
 
 def add(session: Session, name: str, *, weight: float = 1.0, max_waiting_images: int | None = None) -> Lab:
-    """Add a lab. Raises Rejected for a bad weight, Conflict when the name is taken."""
+    """Add a lab. Raises Rejected for a weight that is not positive, Conflict when a lab has this name already."""
     if not weight > 0:
         raise errors.Rejected("bad_weight", f"The weight is {weight}; it must be greater than 0.")
     if find(session, name) is not None:

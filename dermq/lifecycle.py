@@ -1,6 +1,6 @@
 """The states of images, archives and batches, and the moves between them.
 
-This module says which moves there are; ``dermq.transitions`` makes them, and nobody else does.
+This module lists the moves that are allowed. Only ``dermq.transitions`` makes them.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class BatchState(StrEnum):
 
 _STATE = TypeVar("_STATE", ImageState, ArchiveState)
 Moves = Mapping[_STATE | None, frozenset[_STATE | None]]
-"""Where a move may lead from each state. None is before the birth of a row and after its deletion."""
+"""For each state, the states that may follow. None stands for a row that does not exist yet, or no longer."""
 
 IMAGE_MOVES: Moves[ImageState] = {
     None: frozenset({ImageState.QUEUED}),
@@ -46,8 +46,8 @@ IMAGE_MOVES: Moves[ImageState] = {
     ImageState.FAILED: frozenset({ImageState.QUEUED, None}),
     ImageState.CANCELLED: frozenset({None}),
 }
-"""A running image is queued again (or cancelled, in a cancelled batch) when its lease is lost or given back; a failed
-one by a retry. Any image may be deleted with its batch."""
+"""A running image is queued again when its lease is lost or given back; in a cancelled batch it is cancelled. A retry
+queues a failed image again. Any image may be deleted with its batch."""
 
 ARCHIVE_MOVES: Moves[ArchiveState] = {
     None: frozenset({ArchiveState.RECEIVING}),
@@ -60,15 +60,15 @@ ARCHIVE_MOVES: Moves[ArchiveState] = {
     ArchiveState.FAILED: frozenset({None}),
     ArchiveState.CANCELLED: frozenset({None}),
 }
-"""An archive that is being unpacked is stored again when its lease is lost or given back. One that is being received is
-deleted when its batch has the same bytes already; any archive may be deleted with its batch."""
+"""An archive that is being unpacked is stored again when its lease is lost or given back. A received archive is deleted
+when its batch has the same bytes already. Any archive may be deleted with its batch."""
 
 OPEN_ARCHIVE = frozenset({ArchiveState.RECEIVING, ArchiveState.STORED, ArchiveState.UNPACKING})
 """An archive in one of these states keeps its batch from finishing."""
 
 
 def check(moves: Moves[_STATE], source: _STATE | None, target: _STATE | None) -> None:
-    """Raise ValueError unless ``moves`` lead from ``source`` to ``target``."""
+    """Raise ValueError unless ``moves`` allow the move from ``source`` to ``target``."""
     if target not in moves[source]:
         raise ValueError(f"There is no move from {source} to {target}.")
 
@@ -80,7 +80,7 @@ def batch_state(
     finished_at: datetime | None,
     has_run: bool,
 ) -> BatchState:
-    """Return the state of a batch: the first that holds."""
+    """Return the state of a batch: the first that holds of cancelled, open, finished, running, queued."""
     if cancelled_at is not None:
         return BatchState.CANCELLED
     if sealed_at is None:

@@ -1,7 +1,8 @@
-"""Whether work waits and whether workers get on, from rows alone: what readiness, metrics and a worker's watch go by.
+"""Whether work waits and whether workers make progress, read from rows alone.
 
-That a worker answers tells nothing: it may consume nothing, or hang in native code. Its progress tells. All ages are
-by the database's clock.
+Readiness, metrics and the watchdog of a worker all use these functions. Progress is measured and not whether a process
+answers, because one that answers may receive no messages or hang in native code (ADR 8). All ages are by the database's
+clock.
 """
 
 from dataclasses import dataclass
@@ -20,22 +21,22 @@ from dermq.wakeups import Queue
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the row of a worker says."""
+    """How long ago a worker sent its last heartbeat and made its last progress."""
 
     queue: Queue
     seen_seconds: float
-    """Since it last said that it lives."""
+    """Seconds since its last heartbeat."""
     progressed_seconds: float
-    """Since it last got on: claimed, predicted, recorded, or looked and found nothing that it can claim."""
+    """Seconds since its last progress: it claimed, predicted, recorded, or found nothing that it can claim."""
     loading: bool
-    """It changes its model, which may take minutes without progress."""
+    """Whether it is loading a model, which may take minutes without progress."""
 
-    def alive(self, settings: Settings) -> bool:
-        """Whether it lives, whatever else."""
+    def is_alive(self, settings: Settings) -> bool:
+        """Return whether its last heartbeat is recent."""
         return self.seen_seconds <= settings.worker_gone_seconds
 
-    def stalled(self, waited_seconds: float | None, settings: Settings) -> bool:
-        """Whether it did nothing for long while work waited for as long."""
+    def is_stalled(self, waited_seconds: float | None, settings: Settings) -> bool:
+        """Return whether it made no progress for ``stalled_seconds`` while work waited for as long."""
         return (
             not self.loading
             and waited_seconds is not None
@@ -43,8 +44,8 @@ class Pulse:
         )
 
 
-def pulses(session: Session, *where: sa.ColumnElement[bool]) -> list[Pulse]:
-    """The workers that have a row; a killed one keeps its row for an hour."""
+def list_pulses(session: Session, *where: sa.ColumnElement[bool]) -> list[Pulse]:
+    """Return the pulse of every worker that has a row. The row of a killed worker stays for an hour."""
     found = session.execute(sa.select(Worker, db.now()).where(*where).order_by(Worker.name))
     return [
         Pulse(
@@ -57,15 +58,16 @@ def pulses(session: Session, *where: sa.ColumnElement[bool]) -> list[Pulse]:
     ]
 
 
-def alive(session: Session, settings: Settings, *where: sa.ColumnElement[bool]) -> list[Pulse]:
-    """The workers that live."""
-    return [pulse for pulse in pulses(session, *where) if pulse.alive(settings)]
+def list_alive(session: Session, settings: Settings, *where: sa.ColumnElement[bool]) -> list[Pulse]:
+    """Return the pulse of every worker whose last heartbeat is recent."""
+    return [pulse for pulse in list_pulses(session, *where) if pulse.is_alive(settings)]
 
 
-def waited_seconds(session: Session, queue: Queue) -> float | None:
-    """How long work of a queue has waited at least; None when none waits.
+def measure_waited_seconds(session: Session, queue: Queue) -> float | None:
+    """Return for how long, at least, the oldest work of a queue has waited; None when none waits.
 
-    An image has no time of its own: a batch counts from when its lab last touched it, or its images last moved.
+    Images have no times of their own. So a batch counts from the time when its lab last touched it or its images last
+    moved, whichever is later.
     """
     since, waiting = _WAITING[queue]
     oldest, now = session.execute(sa.select(sa.func.min(since), db.now()).where(*waiting)).one()
@@ -85,4 +87,4 @@ _WAITING: dict[Queue, tuple[sa.SQLColumnExpression[Any], tuple[sa.ColumnElement[
         ),
     ),
 }
-"""For each queue: since when something waits, and whether it does."""
+"""For each queue: the time since which a row waits, and the conditions for a row to wait."""

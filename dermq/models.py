@@ -1,4 +1,4 @@
-"""The tables. The same on PostgreSQL and on SQLite; migrations are checked against them for drift."""
+"""The tables, the same on PostgreSQL and SQLite. A test compares them with the result of the migrations."""
 
 import uuid
 from datetime import datetime
@@ -33,7 +33,7 @@ NAME_LENGTH = 255
 
 
 def _enum(kind: type[StrEnum], name: str) -> Enum:
-    """An enum stored as text by value, with a CHECK."""
+    """Return a column type that stores the value of an enum as text, with a CHECK."""
     return Enum(
         kind,
         name=name,
@@ -63,7 +63,7 @@ class Base(DeclarativeBase):
 
 
 class Lab(Base):
-    """Who submits; owns batches and tokens."""
+    """A laboratory, which submits images and owns batches and access tokens."""
 
     __tablename__ = "lab"
     __table_args__ = (CheckConstraint("weight > 0", name="weight_positive"),)
@@ -73,16 +73,16 @@ class Lab(Base):
     weight: Mapped[float] = mapped_column(default=1.0)
     """Share of the queue relative to other labs."""
     tag: Mapped[float] = mapped_column(default=0.0)
-    """Place in the fair order: where this lab's last turn ended, in images divided by weight."""
+    """Place in the fair order (virtual time): where this lab's last turn ended, in images divided by weight."""
     urgent_turns: Mapped[int] = mapped_column(default=0)
-    """Turns in a row that went to urgent batches while others of the lab waited; at most three."""
+    """Turns in a row that urgent batches got while other batches of the lab waited; at most three."""
     max_waiting_images: Mapped[int | None]
     """Quota: images that may wait at one time; unset means no limit."""
     created_at: Mapped[datetime]
 
 
 class AccessToken(Base):
-    """A lab's key to the API and the pages. Only the hash of its secret is kept."""
+    """A secret with which a lab signs in to the API and the pages. Only its hash is stored."""
 
     __tablename__ = "access_token"
 
@@ -111,7 +111,7 @@ class SignInCode(Base):
 
 
 class Bundle(Base):
-    """A bundle that batches or predictions name, with the card it had."""
+    """A bundle to which batches or predictions refer, with a copy of its card."""
 
     __tablename__ = "bundle"
     __table_args__ = (UniqueConstraint("name", "version", "sha256"),)
@@ -129,7 +129,7 @@ class Batch(Base):
     __tablename__ = "batch"
     __table_args__ = (
         UniqueConstraint("lab_id", "idempotency_key"),
-        # Newest first, by UUIDv7; and the active ones, of which there are few.
+        # One lists a lab's batches newest first, by UUIDv7; the other finds the few that are active.
         Index("ix_batch_lab_id_id", "lab_id", "id"),
         Index(
             "ix_batch_unfinished",
@@ -154,14 +154,14 @@ class Batch(Base):
     urgent: Mapped[bool] = mapped_column(default=False)
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
-    """What the lab wants to find again; never interpreted."""
+    """The lab's own notes, which are returned as they are and never interpreted."""
     idempotency_key: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
     fingerprint: Mapped[str | None] = mapped_column(Sha256)
     """SHA-256 of the request that created the batch."""
 
     created_at: Mapped[datetime]
     touched_at: Mapped[datetime]
-    """When the lab last added something or retried; an open batch that stays idle seals itself."""
+    """When the lab last added something or retried. The reaper seals an open batch that stays idle."""
     sealed_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -181,14 +181,14 @@ class Batch(Base):
     measured_at: Mapped[datetime | None]
     """When the rates were last measured."""
     measured_images: Mapped[int] = mapped_column(default=0)
-    """Images done or failed by then."""
+    """Number of images done or failed at that time."""
     rate_recent: Mapped[float | None]
     """Images per second between the last two measurements."""
     rate_smoothed: Mapped[float | None]
     """The same, smoothed over about ten measurements."""
 
     breached_at: Mapped[datetime | None]
-    """Since when the conservation check finds the batch in breach; unset while everything holds."""
+    """Since when the conservation check finds a breach in the batch; unset while it finds none."""
 
     lab: Mapped[Lab] = relationship(lazy="raise")
     bundle: Mapped[Bundle] = relationship(lazy="raise")
@@ -213,7 +213,7 @@ class Claim(Base):
     bundle_id: Mapped[int | None] = mapped_column(ForeignKey("bundle.id"))
     """Unset for the claim of an archive."""
     expires_at: Mapped[datetime]
-    """By the database's clock. Renewing touches this row alone."""
+    """When the lease runs out, by the database's clock. A renewal updates this row alone."""
 
 
 class Image(Base):
@@ -236,7 +236,7 @@ class Image(Base):
             sqlite_where=text("claim_token IS NOT NULL"),
             postgresql_where=text("claim_token IS NOT NULL"),
         ),
-        # Suspects are rare and looked for before every claim.
+        # Suspects are rare, and every claim looks for them first.
         Index(
             "ix_image_suspect",
             "batch_id",
@@ -250,7 +250,7 @@ class Image(Base):
     position: Mapped[int]
     """Order of arrival in the batch, from 1."""
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
-    """As the lab calls it: data, never a path of ours."""
+    """The name that the lab gave the file. It is data, and never used as a path."""
     sha256: Mapped[str] = mapped_column(Sha256)
     bytes: Mapped[int]
     width: Mapped[int | None]
@@ -259,7 +259,7 @@ class Image(Base):
     state: Mapped[ImageState] = mapped_column(_enum(ImageState, "state"), default=ImageState.QUEUED)
     claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"))
     suspect: Mapped[bool] = mapped_column(default=False)
-    """Came back from a lost lease; claimed alone from then on."""
+    """Whether the image came back from a lost lease and is claimed alone from then on."""
     solo_losses: Mapped[int] = mapped_column(default=0)
     """Leases lost while claimed alone; the third fails the image."""
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -281,9 +281,9 @@ class Archive(Base):
     """When bytes last arrived or an entry was last unpacked."""
     claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"), index=True)
     losses: Mapped[int] = mapped_column(default=0)
-    """Leases lost while unpacking without any entry recorded in between; the third fails the archive."""
+    """Leases lost in a row while no further entry was recorded; the third fails the archive."""
     next_entry: Mapped[int] = mapped_column(default=0)
-    """Where unpacking goes on."""
+    """Index of the entry at which unpacking resumes."""
     unpacked_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     entries: Mapped[int] = mapped_column(default=0)
     received: Mapped[int] = mapped_column(default=0)
@@ -291,15 +291,15 @@ class Archive(Base):
     """Entries that the batch already had under the same name with the same bytes."""
     refused: Mapped[int] = mapped_column(default=0)
     skipped: Mapped[int] = mapped_column(default=0)
-    """Folder entries and what operating systems leave in archives."""
+    """Folders, and files that operating systems add to archives."""
     skipped_names: Mapped[list[str]] = mapped_column(default=list)
-    """The first hundred of them."""
+    """Names of the first hundred skipped entries."""
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 
 
 class Refusal(Base):
-    """A file that was not taken, and why."""
+    """A file that was not accepted, and why."""
 
     __tablename__ = "refusal"
 
@@ -330,20 +330,20 @@ class Prediction(Base):
     confidence: Mapped[float]
     """The greatest of the seven probabilities."""
     entropy: Mapped[float]
-    """Shannon entropy of the seven, in nats: 0 when certain, ln 7 when clueless."""
+    """Shannon entropy of the seven probabilities in nats: 0 when one of them is 1, ln 7 when all are equal."""
     ood_score: Mapped[float]
-    """The greater, the less the image looks like the training data."""
+    """Out-of-distribution score: the greater it is, the less the image looks like the training data."""
     out_of_distribution: Mapped[bool]
     """Whether the score is above the bundle's threshold."""
     engine: Mapped[str] = mapped_column(String(32))
     worker: Mapped[str] = mapped_column(String(NAME_LENGTH))
     milliseconds: Mapped[float]
-    """Time of the engine's step divided by its images."""
+    """Duration of the engine's step, divided by the number of its images."""
     predicted_at: Mapped[datetime]
 
 
 class Truth(Base):
-    """A diagnosis that the lab says is right, to score a batch against. Nothing writes or reads it yet."""
+    """The true diagnosis of an image, given by the lab, to evaluate a batch. No code writes or reads it yet."""
 
     __tablename__ = "truth"
 
@@ -352,7 +352,7 @@ class Truth(Base):
 
 
 class Worker(Base):
-    """A worker process that is, or was, alive."""
+    """A worker process. The row of one that was killed stays for an hour."""
 
     __tablename__ = "worker"
 
@@ -366,18 +366,18 @@ class Worker(Base):
 
 
 class QueueRow(Base):
-    """The one row that orders all claims of images."""
+    """A table of a single row, which every claim of images locks."""
 
     __tablename__ = "queue"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     served: Mapped[float] = mapped_column(default=0.0)
-    """The greatest start that a turn was given: virtual time of start-time fair queuing (Goyal et al. 1996)."""
+    """Greatest start of any turn so far: the virtual time of start-time fair queuing (Goyal et al. 1996)."""
 
 
 class Event(Base):
-    """Who did what when, append-only; never one per image."""
+    """One event of the audit log: who did what and when. Rows are only added."""
 
     __tablename__ = "event"
 
@@ -385,7 +385,7 @@ class Event(Base):
     at: Mapped[datetime]
     lab_id: Mapped[int | None] = mapped_column(ForeignKey("lab.id"))
     batch_id: Mapped[uuid.UUID | None]
-    """No foreign key: an event outlives its batch."""
+    """Not a foreign key, because the event stays when its batch is deleted."""
     actor: Mapped[str] = mapped_column(String(NAME_LENGTH))
     action: Mapped[str] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -1,4 +1,4 @@
-"""On whose behalf something is done: a lab's token or session, the operator, or the reaper."""
+"""Principals, on whose behalf something is done: a lab's token or session, the operator, or the reaper."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,7 @@ ALL_SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True)
 class Principal:
-    """Who does something, as the audit names it."""
+    """One who acts, with the name that the audit log gives."""
 
     name: str
     """E.g. ``token 'laptop'``, ``session of token 'laptop'``, ``operator``, ``reaper``."""
@@ -33,7 +33,7 @@ class LabPrincipal(Principal):
     lab_id: int
     lab_name: str
     token_id: int
-    """The access token that is used, or on which the session stands."""
+    """The access token that was sent, or with which the session was opened."""
     scopes: frozenset[Scope] = ALL_SCOPES
 
 

@@ -1,4 +1,4 @@
-"""How fast a batch gets on and how long the rest will take."""
+"""The rate at which a batch is classified, and an estimate of the time that the rest will take."""
 
 import math
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from dermq.models import Batch
 _RATE_SECONDS = 1.0
 """Least time between two measurements of a batch's rate."""
 _RATE_MEMORY = 0.8
-"""Weight of the past in the smoothed rate."""
+"""Weight of the previous value in the smoothed rate (exponential smoothing)."""
 _RATE_STALE_SECONDS = 120.0
-"""After a pause this long the rate is measured afresh."""
+"""After a longer pause, earlier measurements are dropped."""
 
 
 @dataclass(frozen=True)
 class SecondsLeft:
-    """The span in which the rest of a batch is expected to be done."""
+    """An estimate of when the rest of a batch is done: not before ``low`` and not after ``high`` seconds."""
 
     low: int
     high: int
 
 
 def measure(batch: Batch, now: datetime) -> None:
-    """Measure the rate of a locked batch, at most once a second."""
+    """Update the rates of a locked batch, at most once a second."""
     images = batch.done + batch.failed
     started = batch.measured_at
     seconds = (now - started).total_seconds() if started else 0.0
@@ -38,8 +38,8 @@ def measure(batch: Batch, now: datetime) -> None:
         batch.measured_at, batch.measured_images = now, images
 
 
-def seconds_left(batch: Batch) -> SecondsLeft | None:
-    """The span between what the last rate and the smoothed one promise; None when nothing waits or none is known."""
+def estimate_seconds_left(batch: Batch) -> SecondsLeft | None:
+    """Estimate the time left from the recent and the smoothed rate. None when nothing waits or no rate is known."""
     waiting = batch.queued + batch.running
     rates = [rate for rate in (batch.rate_recent, batch.rate_smoothed) if rate]
     if not waiting or not rates:

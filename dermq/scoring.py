@@ -1,15 +1,15 @@
 """Scores of predictions, the same for training and for evaluations of batches, in plain NumPy.
 
 Probabilities are ``(n, 7)`` with classes in the order of the taxonomy, true classes are their numbers ``(n,)``. All
-figures are fractions of 1 but the log loss, which is in nats.
+figures are fractions of 1, except the log loss, which is in nats.
 
-Ties and undefined figures are those of isic-challenge-scoring: a tied maximum decides for no class and counts as wrong;
-a precision without predictions, a recall without true images and an F1 without either are 1; balanced accuracy
-leaves out classes without true images.
+Ties and undefined figures are treated as isic-challenge-scoring does. Where several classes share the highest
+probability, the decision is for no class and counts as wrong. A precision without predictions, a recall without true
+images and an F1 without either are 1. Balanced accuracy leaves out classes without true images.
 
-Intervals are percentiles of a bootstrap over lesions, not images: several images of one lesion are no independent
-evidence (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). ``weights (draws, n)`` says how
-often each image was drawn; a function that takes them gives one result for each draw.
+Intervals are percentiles of a bootstrap over lesions, not images: several images of one lesion are not independent
+(Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). ``weights (draws, n)`` says how often each
+image was drawn; a function that takes them gives one result for each draw.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from dermq import taxonomy
 
 CLASSES = len(taxonomy.CODES)
 UNDECIDED = CLASSES
-"""The number of the decision for no class, as after a tie."""
+"""The class number of a decision for no class, after a tie."""
 CALIBRATION_BINS = 15
 """Equal-width bins of confidence, as in Guo et al. (ICML 2017)."""
 
@@ -30,7 +30,7 @@ DRAWS = 1000
 """Draws of the bootstrap."""
 INTERVAL_PERCENTILES = (2.5, 97.5)
 SPECIFICITIES = (0.80, 0.90, 0.95)
-"""At which the sensitivity for melanoma is stated."""
+"""Specificities at which the sensitivity for melanoma is given."""
 MELANOMA = "mel"
 
 Floats = NDArray[np.floating]
@@ -39,7 +39,7 @@ Integers = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a bundle's card states about one split; figures by class by diagnosis code."""
+    """The scores of one split in a bundle's card. Figures of classes are by diagnosis code."""
 
     images: int
     accuracy: float
@@ -186,7 +186,7 @@ class Roc:
 def roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = None) -> Roc:
     """Return the ROC curve of ``scores (n,)``, with a point for each distinct score (Fawcett, 2006).
 
-    With ``weights (draws, n)``, a curve for each draw. There have to be positive and negative images, in each draw.
+    With ``weights (draws, n)``, a curve for each draw. Every draw must hold positive and negative images.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
@@ -232,8 +232,8 @@ def lesion_draws(lesions: Sequence[str], draws: int = DRAWS, seed: int = 1) -> N
 def figures(probabilities: Floats, truth: Integers, weights: Floats) -> dict[str, Figure]:
     """Return every figure with its interval, by name; those of a class as ``recall/mel``.
 
-    Areas under the ROC curve are left out for a class that has all images or none, and with it for melanoma the
-    sensitivities. ``undefined`` names the figures that are 1 by convention alone.
+    A class that has all images or none gets no area under the ROC curve; if it is melanoma, no sensitivities either.
+    ``undefined`` names the figures that are 1 by convention alone.
     """
     found = dict(_rates_with_intervals(probabilities, truth, weights))
     found["expected_calibration_error"] = calibration_figure(probabilities, truth, weights)
@@ -255,7 +255,7 @@ def figure(value: float | NDArray[np.float64], drawn: NDArray[np.float64]) -> Fi
 
 
 def undefined(probabilities: Floats, truth: Integers) -> set[str]:
-    """Return the names of figures that are 1 by convention alone, and of averages that hold such a one."""
+    """Return the names of figures that are 1 by convention alone, and of averages over such figures."""
     measured = defined(confusion(decide(probabilities), truth))
     names = {f"{kind}/{taxonomy.CODES[number]}" for kind, ok in measured.items() for number in np.flatnonzero(~ok)}
     names |= {f"macro_{kind}" for kind, ok in measured.items() if not ok.all()}
@@ -264,7 +264,7 @@ def undefined(probabilities: Floats, truth: Integers) -> set[str]:
 
 
 def _rates_with_intervals(probabilities: Floats, truth: Integers, weights: Floats) -> Iterator[tuple[str, Figure]]:
-    """Yield the rates by name; draws in which a class's rate is undefined say nothing about it."""
+    """Yield the rates by name; the interval of a class leaves out draws in which its rate is undefined."""
     decided = decide(probabilities)
     tables = confusion(decided, truth, weights)
     drawn, measured = rates(tables), defined(tables)

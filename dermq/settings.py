@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    """What an operator may change, by environment variables named ``DERMQ_`` and the field's name."""
+    """The settings of an installation. Each is read from the environment variable ``DERMQ_`` and the field's name."""
 
     model_config = SettingsConfigDict(env_prefix="DERMQ_", frozen=True, use_attribute_docstrings=True)
 
@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     """SQLAlchemy URL of the database; empty means SQLite under `var_dir`."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """Redis for wake-ups: `redis://host:port/db` or `unix:///path/to/socket`. Losing it loses seconds, no work."""
+    """Redis for wake-ups: `redis://host:port/db` or `unix:///path/to/socket`. If it is lost, work is only delayed."""
     blobs_dir: Path | None = None
     """Folder of the image files; unset means `blobs` under `var_dir`."""
     bundles_dir: Path = ROOT / "bundles"
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     web_threads: int = Field(16, ge=2)
     """Threads of the web process; at most half of them receive bodies at one time."""
     upload_silent_seconds: float = Field(60.0, gt=0)
-    """An upload that brings nothing for this long is ended, so that its place is free for others."""
+    """An upload that sends no bytes for this long is ended, so that its place is free for others."""
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)
@@ -47,17 +47,17 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(32_000_000, ge=1)
     """Bytes an image file may have (32 MB)."""
     max_image_pixels: int = Field(50_000_000, ge=1)
-    """Pixels an image may have by its header (50 megapixels)."""
+    """Pixels an image may have, by the size in its header (50 megapixels)."""
     max_archive_bytes: int = Field(4_000_000_000, ge=1)
     """Bytes a ZIP archive may have (4 GB)."""
     max_archive_unpacked_bytes: int = Field(64_000_000_000, ge=1)
-    """Bytes all entries of one archive may have together when unpacked; what lies beyond is refused."""
+    """Bytes all entries of one archive may have together when unpacked; entries beyond that are refused."""
     max_files_per_request: int = Field(1_000, ge=1)
-    """Files one multipart request may carry; larger sets go as an archive or one by one."""
+    """Files one multipart request may carry; send larger sets as an archive or file by file."""
     idle_seal_seconds: int = Field(3600, ge=1)
     """A batch left open and idle this long seals itself."""
     retention_days: int = Field(0, ge=0)
-    """Days after which a finished or cancelled batch is deleted with its images; 0 keeps batches until deleted."""
+    """Days after which a finished or cancelled batch is deleted with its images; 0 keeps batches."""
 
     engine: str = "auto"
     """Engine of a classify worker: `onnx`, `keras`, or `auto` (Keras where TensorFlow sees a GPU, else ONNX)."""
@@ -72,18 +72,18 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0)
     """A claim not renewed for this long is lost and its images are queued again."""
     drain_seconds: float = Field(60.0, gt=0)
-    """A worker's task ends after this long and asks for the next, so that no task runs for ever."""
+    """A worker's task ends after this long and sends a wake-up for the next, so that no task runs for ever."""
     reaper_seconds: float = Field(15.0, gt=0)
     """Pause between two rounds of the reaper."""
     worker_seen_seconds: float = Field(5.0, gt=0)
-    """A worker says that it lives this often; one silent for six times as long counts as gone."""
+    """Time between two heartbeats of a worker; a worker that is silent for six times as long counts as gone."""
     stalled_seconds: float = Field(45.0, gt=0)
-    """A worker that does nothing for this long while work waits ends, to be started again; more than the reaper's
-    pause and a worker's sign of life together."""
+    """A worker that makes no progress for this long while work waits ends, to be started again. It must be more than
+    `reaper_seconds` and `worker_seen_seconds` together."""
     log_level: str = "INFO"
-    """Least severe level that is logged."""
+    """Messages of this level and of more severe ones are logged."""
     sql_echo: bool = False
-    """Log every SQL statement with its parameters, file names among them: to look for an error, not for production."""
+    """Log every SQL statement with its parameters, which hold file names. For debugging, not for production."""
 
     @model_validator(mode="after")
     def _idle_workers_are_woken_in_time(self) -> Self:

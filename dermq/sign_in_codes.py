@@ -13,7 +13,7 @@ VALID_MINUTES = 10
 
 
 def issue(session: Session, token: AccessToken) -> str:
-    """Issue a code that signs one browser in with ``token`` within ten minutes."""
+    """Issue a code that signs in one browser with ``token``, once and within ten minutes. Deletes expired codes."""
     code = secrets.token_urlsafe(16)
     now = datetime.now(UTC)
     session.execute(sa.delete(SignInCode).where(SignInCode.expires_at < now))
@@ -29,7 +29,10 @@ def issue(session: Session, token: AccessToken) -> str:
 
 
 def redeem(session: Session, code: str) -> AccessToken:
-    """Use a code up and return the token that it was issued for. Raises Unauthorized."""
+    """Delete a code and return the token for which it was issued.
+
+    Raises Unauthorized when the code is unknown, used or expired, or when the token was revoked.
+    """
     used = session.execute(
         sa.delete(SignInCode)
         .where(SignInCode.code_sha256 == access_tokens.hash_secret(code), SignInCode.expires_at >= datetime.now(UTC))

@@ -6,19 +6,19 @@ Source: Tschandl, Rosendahl, Kittler, "The HAM10000 dataset", Scientific Data 5,
 from dataclasses import dataclass
 
 NOTICE = "For research only. dermq has no clinical or diagnostic value and must not be used for diagnosis."
-"""Stands on every page and in every report made for people."""
+"""Shown on every page and in every report for people."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One of the seven classes a bundle tells apart."""
+    """One of the seven diagnoses that a bundle tells apart."""
 
     code: str
     """Short code as HAM10000 writes it, e.g. ``mel``."""
     name: str
     """Full name for people."""
     description: str
-    """What it is, in a sentence."""
+    """A sentence that explains it."""
 
 
 DIAGNOSES = (

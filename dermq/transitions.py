@@ -1,12 +1,12 @@
 """The moves of images and archives: the only place that writes a state or a count.
 
-A batch counts its images by state. Both change here, in one transaction, so that the counts are always what the rows
-say. Each function takes rows that the caller has locked, checks the move against the table in ``dermq.lifecycle``,
+A batch counts its images by state. States and counts change here, in one transaction, so that they always agree. Each
+function takes rows that the caller has locked, checks the move against the table in ``dermq.lifecycle``,
 writes the rows, then locks their batches in the order of their ids, moves the counts, and finishes a batch that has
 nothing left to do. ``db.transact`` commits.
 
-Rows are locked in one order everywhere: queue, claim, archive, images by id, batches by id. Who adds images locks the
-batch first and touches no other image.
+Rows are locked in one order everywhere: queue, claim, archive, images by id, batches by id. A function that adds
+images locks the batch first and touches no other image.
 """
 
 import uuid
@@ -24,7 +24,7 @@ from dermq.lifecycle import ARCHIVE_MOVES, IMAGE_MOVES, OPEN_ARCHIVE, ArchiveSta
 from dermq.models import Archive, Batch, Image, Prediction, Refusal, Truth
 
 _MOST_PARAMETERS = 10_000
-"""Ids in one statement; databases take some 30,000."""
+"""Most ids in one statement; SQLite takes 32,766 parameters."""
 
 
 class LockedImage(Protocol):
@@ -46,14 +46,14 @@ class Move:
     target: ImageState | None
     """None deletes them."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Columns that change with the state: the claim, an error, what a worker's death is charged."""
+    """Other columns to write with the state, such as the claim, the error or the losses."""
 
 
 def move_images(session: Session, moves: Iterable[Move]) -> list[Batch]:
-    """Make moves of locked images and return their batches, locked.
+    """Move locked images and their counts, and return their batches, locked.
 
-    All moves of a transaction belong into one call, because the batches are locked in the order of their ids. Raises
-    ValueError, so that nothing is committed, when there is no such move or an image is not in the state it moves from.
+    Make all moves of a transaction in one call, because the batches have to be locked in the order of their ids. Raises
+    ValueError, which rolls the transaction back, when a move is not allowed or an image is not in the ``source`` state.
     """
     counts: dict[uuid.UUID, Counter[str]] = {}
     for move in moves:
@@ -74,7 +74,7 @@ def add_images(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]
 
 
 def delete_images(session: Session, images: Sequence[LockedImage]) -> None:
-    """Delete locked images, whatever their state, with all that was found out about them."""
+    """Delete locked images in any state, with their predictions and truths."""
     ids = [image.id for image in images]
     for table in (Prediction, Truth):
         session.execute(sa.delete(table).where(table.image_id.in_(ids)))
@@ -105,8 +105,10 @@ def add_archive(session: Session, batch: Batch, archive_id: uuid.UUID) -> Archiv
 
 
 def move_archive(session: Session, archive: Archive, target: ArchiveState | None, **values: Any) -> None:
-    """Move a locked archive, or delete it, and write ``values`` with the move. It is in no claim afterwards,
-    but for the one among the values. Raises ValueError as ``move_images`` does."""
+    """Move a locked archive, or delete it when ``target`` is None, and write ``values`` with the move.
+
+    Its claim is cleared unless ``values`` give one. Raises ValueError as ``move_images`` does.
+    """
     source = archive.state
     lifecycle.check(ARCHIVE_MOVES, source, target)
     _write(session, Archive, [archive.id], source, target, values)
@@ -116,16 +118,16 @@ def move_archive(session: Session, archive: Archive, target: ArchiveState | None
 
 
 def add_refusal(session: Session, batch: Batch, refusal: Refusal) -> None:
-    """Keep a refusal with a locked batch."""
+    """Add a refusal to a locked batch and count it."""
     session.add(refusal)
     session.flush()
     _count(batch, Counter(refused=1))
 
 
 def settle(batch: Batch) -> bool:
-    """Finish a locked batch that has nothing left to do, or open it again when it has; return whether this did either.
+    """Set ``finished_at`` of a locked batch if it is sealed with nothing left to do, else clear it.
 
-    Called wherever counts change, and by who seals a batch.
+    Return whether this changed anything. It is called whenever counts change and when a batch is sealed.
     """
     left = batch.archives_open or batch.queued or batch.running
     finished = batch.sealed_at is not None and not left
@@ -136,14 +138,14 @@ def settle(batch: Batch) -> bool:
 
 
 def note_change(batch: Batch, *, by_lab: bool = False) -> None:
-    """Note that a locked batch shows something new; ``by_lab`` when its lab gave it work."""
+    """Raise the version of a locked batch, because its status changed; ``by_lab`` if its lab added work."""
     batch.version += 1
     if by_lab:
         batch.touched_at = datetime.now(UTC)
 
 
 def lock_batches(session: Session, batch_ids: Iterable[uuid.UUID]) -> Sequence[Batch]:
-    """Lock the rows of several batches in the order of their ids."""
+    """Lock the rows of several batches in the order of their ids, and return them as they are now."""
     wanted = set(batch_ids)
     if not wanted:
         return []
@@ -164,7 +166,7 @@ def _write(
     target: ImageState | ArchiveState | None,
     values: Mapping[str, Any],
 ) -> None:
-    """Write a move of rows, each of which must still be in the state that it moves from."""
+    """Write a move of rows. Raises ValueError unless every row is still in the ``source`` state."""
     for at in range(0, len(ids), _MOST_PARAMETERS):
         page = ids[at : at + _MOST_PARAMETERS]
         where = (table.id.in_(page), table.state == source)
@@ -177,7 +179,7 @@ def _write(
 
 
 def _changes(source: ImageState | None, target: ImageState | None, images: int) -> Counter[str]:
-    """What a move of so many images changes in the counts of their batch."""
+    """Return what a move of this number of images changes in the counts of their batch."""
     changes: Counter[str] = Counter()
     if source is None:
         changes["received"] += images
@@ -191,7 +193,7 @@ def _changes(source: ImageState | None, target: ImageState | None, images: int) 
 
 
 def _count(batch: Batch, changes: Counter[str]) -> Batch:
-    """Change the counts of a locked batch, measure how fast it gets on, and settle it."""
+    """Change the counts of a locked batch, measure its rate, settle it and raise its version."""
     for name, change in changes.items():
         setattr(batch, name, getattr(batch, name) + change)
     began = changes[ImageState.RUNNING] > 0 and batch.measured_at is None

@@ -1,7 +1,7 @@
-"""Names of queues and tasks, and the wake-up: a message says "there is work", SQL says which.
+"""Wake-ups: messages in Redis that tell workers that work waits. Which work it is stands in SQL (ADR 1).
 
-Redis may lose a message or deliver it twice; both are harmless. A wake-up is sent after commit, never inside a
-transaction, and never fails or delays its caller.
+Redis may lose a message or deliver it twice; both are harmless. A wake-up is sent after the commit, never inside a
+transaction. It never raises, and it delays its caller by a second at most.
 """
 
 import logging
@@ -19,12 +19,12 @@ from dermq.settings import Settings
 log = logging.getLogger(__name__)
 
 FLAG_SECONDS = 5
-"""A wake-up that nobody answered may be sent again after this long."""
+"""After this time a wake-up is sent again, even if no worker has answered the last one."""
 MOST_WAITING = 4
-"""Wake-ups that may wait in Redis: where one waits no worker is idle, and more of them would wake nobody."""
+"""Most wake-ups of one queue that wait in Redis. While one waits, no worker is idle, so more would be useless."""
 TIMEOUT_SECONDS = 0.25
 BREAKER_SECONDS = 5.0
-"""After a failure Redis is left alone for this long."""
+"""After a failure, no wake-up is sent for this long (a circuit breaker)."""
 
 
 class Queue(StrEnum):
@@ -41,12 +41,12 @@ TASKS = {Queue.CLASSIFY: Task.CLASSIFY, Queue.INTAKE: Task.INTAKE}
 
 
 def broker_url(redis_url: str) -> str:
-    """The same Redis as kombu spells it."""
+    """Return the address of a Redis in the form that kombu reads."""
     return redis_url.replace("unix://", "redis+socket://", 1)
 
 
 class Wakeups:
-    """Sends wake-ups: one a queue until it is answered or FLAG_SECONDS have passed, and never more than a few."""
+    """Sends wake-ups: at most one for each queue until a worker answers it or FLAG_SECONDS have passed."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis = redis.Redis.from_url(
@@ -68,7 +68,7 @@ class Wakeups:
         self._skip_until = 0.0
 
     def send(self, queue: Queue) -> bool:
-        """Wake the workers of ``queue``; call it only after commit. Says whether a message was sent."""
+        """Wake the workers of ``queue`` and return whether a message was sent. Call it only after the commit."""
         if time.monotonic() < self._skip_until:
             return False
         try:
@@ -76,7 +76,7 @@ class Wakeups:
                 return False
             if self._redis.llen(queue.value) >= MOST_WAITING:
                 return False
-            # A bounded retry: with retry=False kombu blocks for seconds when the connection is gone.
+            # One retry, because with retry=False kombu blocks for seconds when the connection is gone.
             self._celery.send_task(
                 TASKS[queue],
                 queue=queue.value,
@@ -86,18 +86,18 @@ class Wakeups:
             return True
         except (redis.RedisError, OperationalError, OSError) as err:
             self._skip_until = time.monotonic() + BREAKER_SECONDS
-            log.warning("no wake-up sent to %s, the reaper will: %s", queue, err)
+            log.warning("no wake-up was sent to %s; the reaper will send one: %s", queue, err)
             return False
 
     def acknowledge(self, queue: Queue) -> None:
-        """Take the flag down, before the first claim, so that later work sends a new wake-up."""
+        """Delete the flag of a queue, so that later work sends a new wake-up. Call it before the first claim."""
         try:
             self._redis.delete(_flag(queue))
         except redis.RedisError as err:
-            log.warning("the flag of %s stays up for at most %d s: %s", queue, FLAG_SECONDS, err)
+            log.warning("the wake-up flag of %s was not deleted and expires within %d s: %s", queue, FLAG_SECONDS, err)
 
     def reachable(self) -> bool:
-        """Whether Redis answers."""
+        """Return whether Redis answers."""
         try:
             return bool(self._redis.ping())
         except redis.RedisError:

@@ -18,8 +18,8 @@ a program starts. All programs of one installation need the same values.
 """
 
 
-def text() -> str:
-    """The page, a row for each setting."""
+def render() -> str:
+    """Return the page, with a row for each setting."""
     return _INTRODUCTION + "".join(_row(name, field) for name, field in Settings.model_fields.items())
 
 
@@ -36,4 +36,4 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(text(), encoding="utf-8")
+    PAGE.write_text(render(), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""``make docs-site``: all documents of the repository as one site, without anything from another host.
+"""Build one site of all documents of the repository: ``make docs-site``. The site loads nothing from other hosts.
 
-MkDocs reads one folder, and the documents stand where their readers look for them. So they are gathered in a folder
-that has the same layout; a link that works in the repository works on the site. A dead link or anchor ends the build.
+MkDocs reads a single folder, but the documents are in several. So they are copied to a temporary folder with the same
+layout, and a link that works in the repository works on the site. A dead link or anchor fails the build.
 """
 
 import logging
@@ -47,8 +47,8 @@ def _gather(root: Path, folder: Path) -> None:
         shutil.copyfile(path, copy)
     decisions = [path for path in sorted((folder / "docs" / "adr").glob("*.md")) if path.name != "README.md"]
     listed = "\n".join(f"- [{_title(path)}]({path.name})" for path in decisions)
-    (folder / _DECISIONS).write_text(f"# Decisions\n\nWhy things are as they are.\n\n{listed}\n")
-    for path in folder.rglob("*.md"):  # a folder is no page: its list is
+    (folder / _DECISIONS).write_text(f"# Decisions\n\nWhy dermq is built the way it is.\n\n{listed}\n")
+    for path in folder.rglob("*.md"):  # a link to the folder becomes a link to the list of its pages
         path.write_text(re.sub(r"\]\(((?:\.\./)*docs/adr)\)", r"](\1/README.md)", path.read_text()))
 
 

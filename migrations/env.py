@@ -1,6 +1,6 @@
-"""Alembic's entry: runs the migrations on the database of the settings, or on a connection that is handed in.
+"""Run the migrations, on the database of the settings or on a connection that the caller gives. Alembic calls this.
 
-One process migrates at a time; the others wait for it and then find nothing to do.
+Only one process migrates at a time. Others wait for it and then find nothing to do.
 """
 
 from typing import Any, Literal
@@ -16,7 +16,7 @@ _LOCK = 0x6465726D71  # "dermq"
 
 
 def _render(kind: str, thing: Any, context: Any) -> str | Literal[False]:
-    """Write our time type into a migration as what it is to the database."""
+    """Let generated migrations write our time type as the column type that it is in the database."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(thing, UtcDateTime) else False
 
 
@@ -30,16 +30,16 @@ def _run(connection: sa.Connection) -> None:
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
-            # The limits of everyday transactions are not for migrations, nor for those that wait for them.
+            # Migrations, and processes that wait for one, may exceed the time limits of other transactions.
             connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
             connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         context.run_migrations()
 
 
-handed_in = context.config.attributes.get("connection")
-if handed_in is not None:
-    _run(handed_in)
+given = context.config.attributes.get("connection")
+if given is not None:
+    _run(given)
 else:
     with Sessions(Settings().database).engine.begin() as connection:
         _run(connection)

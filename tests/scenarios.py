@@ -27,7 +27,7 @@ from dermq.principals import OPERATOR
 from dermq.queue import claims, fairness
 from dermq.queue.claims import Claimant, ClaimedImage, Lease
 from dermq.queue.leases import LeaseLost
-from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
+from dermq.queue.outcomes import Failed, Outcome, Provenance, make_prediction
 from dermq.settings import Settings
 from tests import fakes
 from worker.reaper import Reaper
@@ -89,7 +89,7 @@ class Alarms(logging.Handler):
 def predictions(images: Iterable[ClaimedImage], claimant: Claimant) -> list[Outcome]:
     """A prediction of seven equal probabilities for each image."""
     provenance = Provenance(claimant.bundle_id, "fake", claimant.worker, 0.0)
-    return [predicted(image.id, _UNIFORM, -1.0, 1.0, provenance, (600, 450)) for image in images]
+    return [make_prediction(image.id, _UNIFORM, -1.0, 1.0, provenance, (600, 450)) for image in images]
 
 
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle, name: str = "w") -> Claimant:

@@ -1,1 +1,1 @@
-"""The web: pages, API, uploads and reports. Never decodes an image into pixels and never loads a model."""
+"""The web: pages, API, uploads and reports. It never decodes an image and never loads a model."""

@@ -1,4 +1,4 @@
-"""The application factory. It only wires: what things do is said where they live."""
+"""The application factory, which connects the parts of the web. What each part does stands in its own module."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +16,11 @@ from web.operating import cli, health, metrics
 from web.pages import routes as pages
 
 _FORM_BYTES = 1_000_000
-"""Most bytes of a form or a JSON body; uploads are streamed and have limits of their own."""
+"""Most bytes of a form or a JSON body. Uploads are streamed and have their own limits."""
 
 
 def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | None = None) -> APIFlask:
-    """Make the web application. ``wakeups`` may stand in for Redis."""
+    """Return the web application. Tests give ``wakeups`` that need no Redis."""
     settings = settings or Settings()
     app = APIFlask(
         "web",
@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     )
     app.config.update(_configuration(settings))
     if isinstance(app.json, DefaultJSONProvider):
-        app.json.sort_keys = False  # people read answers in the order in which they are documented
+        app.json.sort_keys = False  # so that answers have the order of the documentation
     services.attach(app, services.build(settings, wakeups))
     auth.csrf.init_app(app)
     Bootstrap5(app)
@@ -50,9 +50,9 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
 
 def _configuration(settings: Settings) -> dict[str, object]:
     return {
-        "SECRET_KEY": keys.session_key(settings.var_dir / "session-key"),
+        "SECRET_KEY": keys.read_session_key(settings.var_dir / "session-key"),
         "MAX_CONTENT_LENGTH": _FORM_BYTES,
-        # Cookies know no ports: two clones side by side must not overwrite each other's.
+        # A cookie is sent to all ports of a host, so two installations on one host need different names.
         "SESSION_COOKIE_NAME": f"dermq-{settings.port}",
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
@@ -60,7 +60,7 @@ def _configuration(settings: Settings) -> dict[str, object]:
         "SESSION_REFRESH_EACH_REQUEST": False,
         "PERMANENT_SESSION_LIFETIME": timedelta(days=settings.session_days),
         "WTF_CSRF_CHECK_DEFAULT": False,
-        # The token lives as long as its session: a page may stay open overnight.
+        # The CSRF token is valid as long as its session, because a page may stay open overnight.
         "WTF_CSRF_TIME_LIMIT": None,
         "BOOTSTRAP_SERVE_LOCAL": True,
     }

@@ -1,4 +1,4 @@
-"""From an error to an answer: a problem (RFC 9457) for programs, a page for people. Only here classes are read."""
+"""Turns errors into answers: a problem (RFC 9457) for programs, a page for people."""
 
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from web.http import bodies, paths
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5
-"""Told in Retry-After when a service cannot take the request now."""
+"""Value of Retry-After when a service cannot take the request now."""
 
 _STATUS: dict[type[errors.DermqError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
@@ -27,11 +27,23 @@ _STATUS: dict[type[errors.DermqError], HTTPStatus] = {
     errors.Transient: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Unfit: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""Looked up along the class's ancestors, so that the closest wins."""
+"""The status of an error is that of the closest class among its ancestors."""
+
+_HEADINGS: dict[int, str] = {
+    HTTPStatus.BAD_REQUEST: "The request could not be read",
+    HTTPStatus.FORBIDDEN: "Not allowed",
+    HTTPStatus.NOT_FOUND: "Not found",
+    HTTPStatus.CONFLICT: "Not possible now",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Too large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Not accepted",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Please try again shortly",
+    HTTPStatus.INSUFFICIENT_STORAGE: "The disk is full",
+}
+"""Headings of error pages, which are written for a lab."""
 
 
 class Invalid(errors.Rejected):
-    """Raised when values of a request are not accepted; lists each."""
+    """Raised when values of a request are not accepted; ``found`` has the place and the reason for each."""
 
     def __init__(self, found: list[dict[str, str]]) -> None:
         super().__init__("invalid_request", " ".join(f"{one['where']}: {one['detail']}." for one in found))
@@ -39,19 +51,19 @@ class Invalid(errors.Rejected):
 
     @classmethod
     def of(cls, err: pydantic.ValidationError, place: str) -> "Invalid":
-        """The same, from what pydantic found wrong with the ``place`` of a request."""
+        """Return the error for what pydantic rejected in one ``place`` of a request, such as its body."""
         return cls([{"where": ".".join(map(str, (place, *one["loc"]))), "detail": one["msg"]} for one in err.errors()])
 
 
 def register(app: Flask) -> None:
-    """Answer every error that leaves a view."""
+    """Add handlers that answer every error that a view of ``app`` raises."""
     app.register_error_handler(errors.DermqError, _respond_ours)
     app.register_error_handler(apiflask.HTTPError, _respond_invalid)
     app.register_error_handler(HTTPException, _respond_http)
 
 
 def status_of(error: errors.DermqError) -> HTTPStatus:
-    """The HTTP status that stands for an error."""
+    """Return the HTTP status of an error."""
     for kind in type(error).__mro__:
         if kind in _STATUS:
             return _STATUS[kind]
@@ -59,7 +71,7 @@ def status_of(error: errors.DermqError) -> HTTPStatus:
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
-    """The members of a problem."""
+    """Return the members of a problem (RFC 9457) about this request."""
     return {
         "type": f"urn:dermq:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -72,15 +84,15 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
 
 
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
-    """The answer to a request that failed: a problem, or a page where a person reads it."""
-    if paths.for_programs():
-        if status != HTTPStatus.UNAUTHORIZED:  # strangers get no thread's time
+    """Return the answer to a failed request: a problem at an address for programs, else a page."""
+    if paths.is_for_programs():
+        if status != HTTPStatus.UNAUTHORIZED:  # who is not signed in must not occupy a thread
             bodies.discard_rest()
         body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:
-        title = HTTPStatus(status).phrase
-        response = Response(render_template("error.html", status=int(status), title=title, detail=detail), status)
+        title = _HEADINGS.get(status, "Something went wrong")
+        response = Response(render_template("error.html", title=title, detail=detail), status)
     response.headers.update(headers or {})
     response.headers["Cache-Control"] = "no-store"
     return response

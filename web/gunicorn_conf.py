@@ -1,7 +1,7 @@
 """How gunicorn serves the web: ``gunicorn -c web/gunicorn_conf.py 'web.app:create_app()'``.
 
-One process: SQLite takes one writer at a time, and the limit on bodies counts threads of one process. Threads are
-enough, since the web waits for disk and database and decodes nothing.
+There is one process, because SQLite takes one writer at a time and the limit on uploads counts the threads of one
+process. Threads are enough, because the web decodes nothing and mostly waits for disk and database.
 """
 
 import logging
@@ -10,7 +10,7 @@ from dermq.settings import Settings
 
 _settings = Settings()
 logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-logging.getLogger("alembic").setLevel(logging.WARNING)  # it would write two lines for each question of readiness
+logging.getLogger("alembic").setLevel(logging.WARNING)  # each request for /health/ready would log two lines
 if _settings.sql_echo:
     logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
 
@@ -20,12 +20,12 @@ worker_class = "gthread"
 threads = _settings.web_threads
 keepalive = 15
 graceful_timeout = 5
-"""Seconds for requests under way when it is told to stop; uploads resume file by file."""
+"""Seconds that running requests have to end when the web is stopped. A client repeats an interrupted file."""
 timeout = 120
-"""Seconds without a sign of life from the process, not the length of a request."""
+"""Seconds without a heartbeat after which the process is restarted. It does not limit the time of a request."""
 limit_request_line = 8190
-"""Room for a name that is too long, percent-encoded: it deserves an answer of ours."""
+"""Enough for a percent-encoded name that is too long, so that the API can answer what is wrong."""
 loglevel = _settings.log_level.lower()
-# An access log would hold sign-in codes, which stand in a link.
+# No access log, because it would hold the sign-in codes of links.
 accesslog = None
 errorlog = "-"

@@ -1,4 +1,4 @@
-"""What every request may use: settings, database, blob store, wake-ups. Built once, by ``web.app``."""
+"""What every request may use: settings, database, blob store and wake-ups. ``web.app`` builds them once."""
 
 import threading
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ EXTENSION = "dermq"
 
 
 class Wakes(Protocol):
-    """The side of ``dermq.wakeups.Wakeups`` that the web uses."""
+    """The methods of ``dermq.wakeups.Wakeups`` that the web uses."""
 
     def send(self, queue: Queue) -> bool: ...
 
@@ -24,17 +24,17 @@ class Wakes(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """The surroundings of a request."""
+    """What a request may use."""
 
     settings: Settings
     sessions: db.Sessions
     blobs: BlobStore
     wakeups: Wakes
     receiving: threading.BoundedSemaphore
-    """One place for each thread that may receive a body at a time."""
+    """Places for uploads: as many threads as may receive a body at one time."""
 
     def bundle(self) -> bundles.Bundle:
-        """The bundle that new batches use. Raises Unfit when there is none."""
+        """Return the bundle that new batches use. Raises Unfit when there is none."""
         return bundles.current(self.settings.bundles_dir)
 
 
@@ -50,11 +50,11 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
 
 
 def attach(app: Flask, services: Services) -> None:
-    """Make ``services`` the ones that ``current`` returns in ``app``."""
+    """Let ``current`` return these ``services`` in ``app``."""
     app.extensions[EXTENSION] = services
 
 
 def current() -> Services:
-    """The services of the running application."""
+    """Return the services of the application that serves this request."""
     found: Services = current_app.extensions[EXTENSION]
     return found

@@ -17,8 +17,8 @@ def main(settings: Settings) -> bool:
     def work(session: Session) -> bool:
         mine = Worker.name.startswith(f"{socket.gethostname()}:", autoescape=True)
         return any(
-            not pulse.stalled(liveness.waited_seconds(session, pulse.queue), settings)
-            for pulse in liveness.alive(session, settings, mine)
+            not pulse.is_stalled(liveness.measure_waited_seconds(session, pulse.queue), settings)
+            for pulse in liveness.list_alive(session, settings, mine)
         )
 
     well = db.read(sessions, work)

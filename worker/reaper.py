@@ -95,7 +95,7 @@ class Reaper:
         and do so now.
         """
         answered, self._answered = self._answered, False
-        expired = db.read(self._sessions, claims.expired, _EXPIRED_PAGE)
+        expired = db.read(self._sessions, claims.list_expired, _EXPIRED_PAGE)
         self._answered = True
         self._each(expired if answered else (), self._expire)
 
@@ -121,7 +121,7 @@ class Reaper:
 
     def wake(self) -> None:
         """Wake the workers of every queue that has waiting work."""
-        if db.read(self._sessions, claims.waiting_bundles):
+        if db.read(self._sessions, claims.list_waiting_bundles):
             self._wakeups.send(Queue.CLASSIFY)
         stored = sa.select(Archive.id).where(Archive.state == ArchiveState.STORED).limit(1)
         if db.read(self._sessions, lambda session: session.scalar(stored)) is not None:

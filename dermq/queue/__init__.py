@@ -1,1 +1,1 @@
-"""The queue in SQL: claims of images and of archives, in the fair order of labs. It knows no Celery."""
+"""The queue in SQL: claims of images and archives, in the fair order of labs. Messages are in ``dermq.wakeups``."""

@@ -1,4 +1,4 @@
-"""Which batches are active: what a claim may be taken from, and what counts as waiting."""
+"""The conditions for an active batch: claims are taken from it, and it counts as waiting."""
 
 from dermq.models import Batch
 

@@ -1,4 +1,4 @@
-"""Claims of archives: one stored archive leased to one unpacker, which ends it or puts it back."""
+"""Claims of archives: a stored archive is leased to one worker, which unpacks it or puts it back."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dermq.queue.leases import MOST_LOSSES, LeaseLost
 
 @dataclass(frozen=True)
 class ArchiveLease:
-    """An archive that is ours until the lease runs out."""
+    """An archive that one worker holds until the lease runs out."""
 
     token: uuid.UUID
     archive_id: uuid.UUID
@@ -29,7 +29,10 @@ class ArchiveLease:
 def take(
     session: Session, worker: str, lease_seconds: float, put_back: Sequence[uuid.UUID] = ()
 ) -> ArchiveLease | None:
-    """Lease the stored archive that has waited longest; those just ``put_back`` over a fault come after the others."""
+    """Lease the stored archive that has waited longest, or return None when none waits.
+
+    Archives in ``put_back``, which this worker returned because of a fault, come after all others.
+    """
     found = session.scalar(
         sa.select(Archive)
         .join(Batch, Batch.id == Archive.batch_id)
@@ -46,7 +49,7 @@ def take(
 
 
 def lock(session: Session, lease: ArchiveLease) -> Archive:
-    """Lock a leased archive. Raises LeaseLost when it is no longer ours."""
+    """Lock a leased archive and return it. Raises LeaseLost when the lease has been lost."""
     leases.lock(session, lease.token)
     archive = archives.lock(session, lease.archive_id)
     if archive is None or archive.claim_token != lease.token:
@@ -55,9 +58,9 @@ def lock(session: Session, lease: ArchiveLease) -> Archive:
 
 
 def end(session: Session, lease: ArchiveLease, *, unpacked: bool, error: errors.Permanent | None = None) -> None:
-    """Close the archive when it is ``unpacked`` or failed with ``error``, else put it back; then end the lease.
+    """Close the archive when it is ``unpacked`` or has an ``error``, else store it again; then end the lease.
 
-    Does nothing to the archive when the lease was lost.
+    The archive is not changed when the lease has been lost.
     """
     try:
         archive = lock(session, lease)
@@ -72,12 +75,12 @@ def end(session: Session, lease: ArchiveLease, *, unpacked: bool, error: errors.
 
 
 def give_back_lost(session: Session, token: uuid.UUID) -> None:
-    """Let another unpacker go on where a lost one stopped; an archive over which several were lost fails."""
+    """Store the archives of a lost lease again, for another worker to resume; fail those lost too often."""
     held = sa.select(Archive).where(Archive.claim_token == token).order_by(Archive.id).with_for_update()
     for archive in session.scalars(held):
         archive.losses += 1
         if archive.losses >= MOST_LOSSES:
-            lost = errors.Permanent("worker_lost", f"{MOST_LOSSES} workers were lost while they unpacked this archive.")
+            lost = errors.Permanent("worker_lost", f"{MOST_LOSSES} workers ended while they unpacked this archive.")
             archives.close(session, archive, ArchiveState.FAILED, lost)
         else:
             transitions.move_archive(session, archive, ArchiveState.STORED)

@@ -1,7 +1,7 @@
-"""Claims of images: taken in the fair order of labs, recorded, given back, lost.
+"""Claims of images: take them in the fair order of labs, record their outcomes, give them back, expire them.
 
-Each function is one short transaction's work; ``db.transact`` commits it. Rows are locked in the order that
-``dermq.transitions`` names.
+Each function is the work of one short transaction, which ``db.transact`` commits. Rows are locked in the order that
+``dermq.transitions`` gives.
 """
 
 import uuid
@@ -22,15 +22,15 @@ from dermq.queue.leases import MOST_LOSSES
 from dermq.queue.outcomes import Failed, Outcome
 from dermq.transitions import LockedImage, Move
 
-# In the words of the partial indexes, and no parameters: a plan for any parameter cannot use them, nor does SQLite see
-# that ``suspect = 1`` says the same as ``suspect``.
+# These conditions repeat the text of the partial indexes, without parameters. PostgreSQL cannot use such an index in a
+# plan for any parameter, and SQLite does not see that ``suspect = 1`` is the same condition as ``suspect``.
 _WAITS = Image.state == sa.literal(ImageState.QUEUED, Image.state.type, literal_execute=True)
 _IS_SUSPECT: sa.ColumnElement[bool] = sa.literal_column("image.suspect")
 
 
 @dataclass(frozen=True)
 class ClaimedImage:
-    """What a worker needs to know of an image."""
+    """An image in a claim, with what a worker needs to find its file."""
 
     id: int
     batch_id: uuid.UUID
@@ -39,25 +39,25 @@ class ClaimedImage:
 
 @dataclass(frozen=True)
 class Lease:
-    """Images that are ours until the lease runs out."""
+    """Images that one worker holds until the lease runs out."""
 
     token: uuid.UUID
     images: tuple[ClaimedImage, ...]
     alone: bool = False
-    """A suspect, claimed by itself."""
+    """Whether the claim is a single suspect."""
 
 
 @dataclass(frozen=True)
 class Claimant:
-    """Who claims: a worker with the bundle it has loaded."""
+    """The worker that claims, and the bundle that it has loaded."""
 
     worker: str
     bundle_id: int
     lease_seconds: float
 
 
-def waiting_bundles(session: Session) -> list[str]:
-    """SHA-256 of every bundle that has waiting images: labs in their fair order, the oldest batch first."""
+def list_waiting_bundles(session: Session) -> list[str]:
+    """Return the SHA-256 of every bundle with waiting images, in the fair order of labs, then oldest batch first."""
     found = session.execute(
         sa.select(Bundle.sha256)
         .join(Batch, Batch.bundle_id == Bundle.id)
@@ -70,7 +70,7 @@ def waiting_bundles(session: Session) -> list[str]:
 
 
 def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
-    """Lease up to ``most`` images in the fair order of labs, suspects left out."""
+    """Lease up to ``most`` images in the fair order of labs, or return None when none waits. Suspects are left out."""
     queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
     contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
     if not contenders:
@@ -105,9 +105,10 @@ def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
 
 
 def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
-    """Lease one suspect by itself; only for a process that holds nothing else and claims nothing ahead.
+    """Lease one suspect alone, or return None when none waits.
 
-    Its lab is the one with the least tag among those with suspects, and is charged for it as for any image.
+    The caller must hold no other claim and claim nothing ahead, because a suspect may kill its process. The suspect
+    comes from the lab with the least tag, which is charged for it as for any image.
     """
     suspects = (
         sa.select(Image.id, Image.batch_id, Image.sha256, Batch.lab_id)
@@ -118,7 +119,7 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
         .limit(1)
     )
     if session.execute(suspects).first() is None:
-        return None  # as nearly always, and without a lock
+        return None  # the usual case, which takes no lock
     queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
     found = session.execute(suspects.with_for_update(skip_locked=True, of=Image)).first()
     if found is None:
@@ -126,19 +127,19 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
     lab = labs[found.lab_id]
     lab.tag = max(lab.tag, queue.served) + 1 / lab.weight
-    # Another lab may be before this one, with images that are not suspect: it must not lose its place.
+    # A lab that has only ordinary images may be before this one in the order, and must keep its place.
     queue.served = max(queue.served, min(contender.start for contender in contenders))
     return _lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256),), alone=True)
 
 
 def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> int:
-    """Record what became of claimed images and return how many were still ours. Raises LeaseLost.
+    """Write the outcomes of claimed images and return for how many they were written.
 
-    Only images that are still running under this claim are moved, and only for those is a prediction written.
+    Outcomes of images that no longer run under this claim are dropped. Raises LeaseLost when the claim is gone.
     """
     leases.lock(session, token)
     by_id = {outcome.image_id: outcome for outcome in outcomes}
-    owned = _owned(session, token, by_id)
+    owned = _lock_owned(session, token, by_id)
     done: dict[Size, list[LockedImage]] = defaultdict(list)
     failed: dict[tuple[str, str], list[LockedImage]] = defaultdict(list)
     rows = []
@@ -150,42 +151,43 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
             done[outcome.size].append(image)
             rows.append(outcome.row)
     if rows:
-        session.execute(sa.insert(Prediction), rows)  # before the move, which locks batches that others wait for
+        session.execute(sa.insert(Prediction), rows)  # before the move, so that the batches are locked for less time
     moves = [_done(images, *size) for size, images in done.items()]
-    moves += [_failing(images, *why) for why, images in failed.items()]
+    moves += [_fail(images, *why) for why, images in failed.items()]
     transitions.move_images(session, moves)
     _end_if_empty(session, token)
     return len(owned)
 
 
 def give_back(session: Session, token: uuid.UUID, *, lost: bool = False) -> None:
-    """Queue what is left of a claim again and end it; safe to do twice.
+    """End a claim and queue the images and archives that it still holds again. Idempotent.
 
-    ``lost`` when the worker died over it: its images become suspects, and one that was alone is charged a loss.
+    Images of a cancelled batch are cancelled instead. With ``lost``, the worker is taken to have died: the images
+    become suspects, and one that was a suspect already is charged a loss and fails at the third.
     """
     if not leases.is_held(session, token):
         return
     if lost:
         archive_claims.give_back_lost(session, token)
-    owned = _owned(session, token)
+    owned = _lock_owned(session, token)
     found = transitions.lock_batches(session, {image.batch_id for image in owned})
     cancelled = {batch.id for batch in found if batch.cancelled_at is not None}
-    returning: dict[tuple[ImageState, bool, int], list[LockedImage]] = defaultdict(list)
+    returned: dict[tuple[ImageState, bool, int], list[LockedImage]] = defaultdict(list)
     for image in owned:
-        returning[_fate(image, lost=lost, cancelled=image.batch_id in cancelled)].append(image)
-    transitions.move_images(session, [_returning(images, *fate) for fate, images in returning.items()])
+        returned[_decide_return(image, lost=lost, cancelled=image.batch_id in cancelled)].append(image)
+    transitions.move_images(session, [_return(images, *target) for target, images in returned.items()])
     leases.end(session, token)
 
 
-def expired(session: Session, most: int) -> list[uuid.UUID]:
-    """Claims whose lease has run out by the database's clock."""
+def list_expired(session: Session, most: int) -> list[uuid.UUID]:
+    """Return the tokens of up to ``most`` claims whose lease has run out by the database's clock."""
     return list(
         session.scalars(sa.select(Claim.token).where(Claim.expires_at < db.now()).order_by(Claim.token).limit(most))
     )
 
 
 def expire(session: Session, token: uuid.UUID) -> bool:
-    """Give back a claim if its lease is still run out; return whether it was."""
+    """Give back a claim as lost, unless its lease was renewed or ended meanwhile; return whether it was given back."""
     if not leases.is_held(session, token, Claim.expires_at < db.now()):
         return False
     give_back(session, token, lost=True)
@@ -193,13 +195,13 @@ def expire(session: Session, token: uuid.UUID) -> bool:
 
 
 def _contenders(session: Session, bundle_id: int, served: float) -> tuple[list[fairness.Contender], dict[int, Lab]]:
-    """The labs with waiting batches of a bundle, each with its place in the fair order."""
+    """Return the labs with waiting batches of a bundle and their starts in the fair order, and their rows by id."""
     waiting = session.execute(
         sa.select(Batch.id, Batch.lab_id, Batch.urgent)
         .where(Batch.bundle_id == bundle_id, *WAITING_BATCHES)
         .order_by(Batch.id)
     ).all()
-    # The queue's row is locked, so nobody else changes a lab's tag meanwhile.
+    # The row of the queue is locked, so no other transaction changes the tag of a lab meanwhile.
     labs = {lab.id: lab for lab in session.scalars(sa.select(Lab).where(Lab.id.in_({row.lab_id for row in waiting})))}
     contenders = {
         lab.id: fairness.Contender(lab.id, lab.weight, max(lab.tag, served), lab.urgent_turns) for lab in labs.values()
@@ -224,8 +226,8 @@ def _lease(
     return Lease(token, images, alone)
 
 
-def _owned(session: Session, token: uuid.UUID, ids: Iterable[int] | None = None) -> Sequence[Image]:
-    """Lock the images that run under a claim, in the order of their ids."""
+def _lock_owned(session: Session, token: uuid.UUID, ids: Iterable[int] | None = None) -> Sequence[Image]:
+    """Lock the images that run under a claim, in the order of their ids, and return them."""
     wanted = sa.select(Image).where(Image.claim_token == token, Image.state == ImageState.RUNNING)
     if ids is not None:
         wanted = wanted.where(Image.id.in_(list(ids)))
@@ -236,8 +238,8 @@ def _end_if_empty(session: Session, token: uuid.UUID) -> None:
     session.execute(sa.delete(Claim).where(Claim.token == token, ~sa.exists().where(Image.claim_token == token)))
 
 
-def _fate(image: Image, *, lost: bool, cancelled: bool) -> tuple[ImageState, bool, int]:
-    """What becomes of an image that is given back: its state, whether it is a suspect, and its losses while alone."""
+def _decide_return(image: Image, *, lost: bool, cancelled: bool) -> tuple[ImageState, bool, int]:
+    """Return the next state of an image that is given back, whether it is a suspect, and its losses while alone."""
     losses = image.solo_losses + (1 if lost and image.suspect else 0)
     if losses >= MOST_LOSSES and losses > image.solo_losses:
         return ImageState.FAILED, False, image.solo_losses
@@ -246,11 +248,9 @@ def _fate(image: Image, *, lost: bool, cancelled: bool) -> tuple[ImageState, boo
     return ImageState.QUEUED, image.suspect or lost, losses
 
 
-def _returning(images: Sequence[LockedImage], target: ImageState, suspect: bool, losses: int) -> Move:
+def _return(images: Sequence[LockedImage], target: ImageState, suspect: bool, losses: int) -> Move:
     if target is ImageState.FAILED:
-        return _failing(
-            images, "worker_lost", f"{MOST_LOSSES} workers were lost while they worked on this image alone."
-        )
+        return _fail(images, "worker_lost", f"{MOST_LOSSES} workers ended while they worked on this image alone.")
     return Move(images, ImageState.RUNNING, target, {"suspect": suspect, "solo_losses": losses})
 
 
@@ -260,6 +260,6 @@ def _done(images: Sequence[LockedImage], width: int, height: int) -> Move:
     return Move(images, ImageState.RUNNING, ImageState.DONE, values)
 
 
-def _failing(images: Sequence[LockedImage], code: str, detail: str) -> Move:
+def _fail(images: Sequence[LockedImage], code: str, detail: str) -> Move:
     error = {"suspect": False, "error_code": code, "error_detail": detail[:1000]}
     return Move(images, ImageState.RUNNING, ImageState.FAILED, error)

@@ -1,8 +1,8 @@
-"""Who is next: start-time fair queuing over labs, with one tag per lab, applied when claiming.
+"""The fair order of labs: start-time fair queuing with one tag for each lab, computed when images are claimed.
 
-Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996. A lab starts at ``max(lab.tag, queue.served)``, so an
-idle lab earns no credit; the lab with the least start gives a quantum, and its start grows by what was really taken
-divided by its weight, so a cancel costs nothing.
+Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996. A lab starts at ``max(lab.tag, queue.served)``, so
+an idle lab earns no credit. The lab with the least start gets the next turn and gives up to a quantum of images. Then
+its start grows by the number of images taken, divided by its weight, so cancelled images cost it nothing.
 """
 
 import uuid
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 QUANTA = 4
-"""Turns in a claim: a quantum is at most a quarter of it."""
+"""Least number of turns in a full claim: a quantum is at most a quarter of the claim."""
 URGENT_TURNS = 3
 """Turns in a row that urgent batches get while other batches of the same lab wait."""
 
 Take = Callable[[uuid.UUID, int], int]
-"""Takes up to so many images of a batch and says how many there were."""
+"""Takes up to the given number of images from a batch and returns how many it took."""
 
 
 @dataclass
@@ -30,8 +30,11 @@ class Contender:
     ordinary: list[uuid.UUID] = field(default_factory=list)
     taken: int = 0
 
-    def turn(self, quantum: int, take: Take) -> int:
-        """Give up to ``quantum`` images, urgent batches first but not for ever; says how many were taken."""
+    def take_turn(self, quantum: int, take: Take) -> int:
+        """Take up to ``quantum`` images of this lab and return how many were taken.
+
+        Urgent batches come first, but after ``URGENT_TURNS`` turns in a row the other batches do.
+        """
         urgent_first = bool(self.urgent) and (not self.ordinary or self.urgent_turns < URGENT_TURNS)
         if urgent_first and self.ordinary:
             self.urgent_turns += 1
@@ -46,13 +49,13 @@ class Contender:
 
 
 def share(contenders: list[Contender], most: int, served: float, take: Take) -> float:
-    """Hand out up to ``most`` images in turns and return the new ``served``: the greatest start given, never less."""
+    """Take up to ``most`` images from the labs in turns; return the new ``served``, the greatest start of a turn."""
     quantum = max(1, most // QUANTA)
     waiting = list(contenders)
     while most > 0 and waiting:
         lab = min(waiting, key=lambda contender: (contender.start, contender.lab_id))
         start = lab.start
-        taken = lab.turn(min(quantum, most), take)
+        taken = lab.take_turn(min(quantum, most), take)
         most -= taken
         if taken:
             served = max(served, start)

@@ -1,8 +1,8 @@
-"""Leases: what a worker holds of the queue, and for how long.
+"""Leases: for how long a worker holds a claim.
 
-A lease is a row of its own, so that renewing it touches neither images nor archives. It runs out by the database's
-clock. Whatever a worker records, it first locks the row of its lease: a lease that is gone was lost, and nothing may
-be written.
+A lease is a row of its own, so that a renewal updates neither images nor archives. It runs out by the database's clock.
+Before a worker records anything, it locks the row of its lease. If the row is gone, the lease was lost, and the worker
+must write nothing.
 """
 
 import uuid
@@ -14,18 +14,18 @@ from dermq import db, errors
 from dermq.models import Claim
 
 MOST_LOSSES = 3
-"""Workers that may be lost over an image alone, or over an archive, before it fails as ``worker_lost``."""
+"""A suspect image or an archive fails as ``worker_lost`` at this number of lost leases."""
 
 
 class LeaseLost(errors.DermqError):
-    """Raised when a lease is no longer ours: nothing of it may be written."""
+    """Raised when a lease was lost: its former holder must write nothing."""
 
     def __init__(self, token: uuid.UUID) -> None:
-        super().__init__("lease_lost", f"The lease of claim {token} was lost; what it held is queued again.")
+        super().__init__("lease_lost", f"The lease of claim {token} was lost; its images or archive are queued again.")
 
 
 def begin(session: Session, worker: str, lease_seconds: float, *, bundle_id: int | None = None) -> uuid.UUID:
-    """Begin a lease and return its token; ``bundle_id`` for a claim of images."""
+    """Begin a lease and return its token. A claim of images gives a ``bundle_id``, a claim of an archive none."""
     token = uuid.uuid4()
     expires_at = db.now(lease_seconds)
     session.execute(sa.insert(Claim).values(token=token, worker=worker, bundle_id=bundle_id, expires_at=expires_at))
@@ -33,7 +33,7 @@ def begin(session: Session, worker: str, lease_seconds: float, *, bundle_id: int
 
 
 def renew(session: Session, token: uuid.UUID, lease_seconds: float) -> bool:
-    """Lengthen a lease and return whether it was still ours."""
+    """Let a lease run out ``lease_seconds`` from now, and return whether it still existed."""
     renewed = session.execute(
         sa.update(Claim).where(Claim.token == token).values(expires_at=db.now(lease_seconds)).returning(Claim.token)
     )
@@ -47,12 +47,12 @@ def lock(session: Session, token: uuid.UUID) -> None:
 
 
 def is_held(session: Session, token: uuid.UUID, *where: sa.ColumnElement[bool]) -> bool:
-    """Lock the row of a lease, if it is there and like ``where``, and return whether it is."""
+    """Lock the row of a lease, if it exists and ``where`` holds for it, and return whether it was locked."""
     wanted = sa.select(Claim.token).where(Claim.token == token, *where).with_for_update()
     return session.scalar(wanted) is not None
 
 
 def end(session: Session, token: uuid.UUID) -> None:
-    """End a lease that holds nothing any more."""
-    session.flush()  # what it held still points to it until then
+    """Delete a lease that holds nothing any more."""
+    session.flush()  # writes the rows that no longer refer to this lease
     session.execute(sa.delete(Claim).where(Claim.token == token))

@@ -1,4 +1,4 @@
-"""What becomes of a claimed image: a prediction, or a failure of its own."""
+"""The outcome of a claimed image: a prediction, or a failure of the image itself."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dermq.formats import Size
 
 @dataclass(frozen=True)
 class Predicted:
-    """An image that the engine saw."""
+    """The outcome of an image that the engine has classified."""
 
     image_id: int
     row: dict[str, Any]
@@ -25,7 +25,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that can never be classified as it is."""
+    """The outcome of an image that can never be classified."""
 
     image_id: int
     code: str
@@ -37,7 +37,7 @@ Outcome = Predicted | Failed
 
 @dataclass(frozen=True)
 class Provenance:
-    """Who predicted with what."""
+    """The worker that predicted, its engine and its bundle."""
 
     bundle_id: int
     engine: str
@@ -45,7 +45,7 @@ class Provenance:
     ood_threshold: float
 
 
-def predicted(
+def make_prediction(
     image_id: int,
     probabilities: NDArray[np.float32],
     ood_score: float,
@@ -53,7 +53,7 @@ def predicted(
     provenance: Provenance,
     size: Size,
 ) -> Predicted:
-    """The prediction of one image from its seven ``(7,)`` probabilities."""
+    """Return the outcome of an image with these probabilities ``(7,)`` and this out-of-distribution score."""
     p = [float(value) for value in probabilities]
     best = int(np.argmax(probabilities))
     return Predicted(

@@ -1,4 +1,4 @@
-"""conservation: when the check last found a breach in a batch"""
+"""Add ``batch.breached_at``, since when the conservation check finds a breach in a batch."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,5 +14,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Not in batch mode: to make the table anew, SQLite would have to drop one that images refer to.
+    # Not in batch mode, in which SQLite would have to drop and recreate a table that images refer to.
     op.drop_column("batch", "breached_at")

@@ -67,7 +67,7 @@ def test_what_failed_can_be_tried_again(signed_in: Page, tmp_path: Path) -> None
     expect(_status(signed_in)).to_have_attribute("data-outcome", "0 done, 1 failed", timeout=30_000)
     expect(signed_in.locator("#images tbody tr")).to_contain_text("truncated")
     with signed_in.expect_response(re.compile("/retry$")) as answer:
-        signed_in.get_by_role("button", name="Retry what failed").click()
+        signed_in.get_by_role("button", name="Retry failed images").click()
     assert answer.value.status == 202
     expect(_status(signed_in)).to_have_attribute("data-state", "finished", timeout=30_000)
 
@@ -81,7 +81,7 @@ def test_an_open_batch_takes_more_until_it_is_sealed(signed_in: Page, tmp_path: 
     expect(_status(signed_in)).to_have_attribute("data-state", "open")
     _choose(signed_in, [tmp_path / "2.jpg"])
     expect(_status(signed_in)).to_have_attribute("data-outcome", "2 done", timeout=30_000)
-    signed_in.get_by_role("button", name="Seal").click()
+    signed_in.get_by_role("button", name="Finish upload").click()
     expect(_status(signed_in)).to_have_attribute("data-state", "finished")
     expect(signed_in.get_by_role("heading", name="Add more files")).to_be_hidden()
 
@@ -135,7 +135,7 @@ def test_a_refresh_leaves_what_the_person_has_opened_and_focused(signed_in_alone
     expect(signed_in_alone.locator("#images tbody tr")).to_have_count(1)
     signed_in_alone.get_by_text("Delete…").focus()
     signed_in_alone.keyboard.press("Enter")
-    address = signed_in_alone.get_by_role("button", name="Seal").get_attribute("data-address")
+    address = signed_in_alone.get_by_role("button", name="Finish upload").get_attribute("data-address")
     token = signed_in_alone.locator("meta[name=csrf-token]").get_attribute("content")
     sealed = signed_in_alone.request.post(
         signed_in_alone.url.split("/batches")[0] + str(address), headers={"X-CSRFToken": str(token)}
@@ -187,8 +187,8 @@ def test_sealing_waits_for_the_uploads_under_way(signed_in_alone: Page, tmp_path
     signed_in_alone.get_by_label("Keep open to add more").check()
     _choose(signed_in_alone, [tmp_path / "slow.jpg"])
     expect(signed_in_alone.locator("[data-uploads]")).to_contain_text("the batch stays open")
-    signed_in_alone.get_by_role("button", name="Seal").click()
-    expect(signed_in_alone.locator("[data-uploads]")).to_contain_text("the batch is sealed when all is sent")
+    signed_in_alone.get_by_role("button", name="Finish upload").click()
+    expect(signed_in_alone.locator("[data-uploads]")).to_contain_text("the upload is finished when all files are sent")
     held[0].continue_()
     expect(_status(signed_in_alone)).to_have_attribute("data-state", "queued")
 

@@ -29,7 +29,7 @@ def test_the_guides_commands_work_as_they_stand(web_alone: System, tmp_path: Pat
 
 
 def _script(system: System) -> str:
-    steps = {example.title: example.commands for example in guide.examples(system.url)}
+    steps = {example.title: example.commands for example in guide.list_examples(system.url)}
     steps["Prepare"] = steps["Prepare"].replace("dermq_…", system.token)
     # Sealed only after the image that follows, and nothing has failed that could be tried again.
     archive, seal = steps["A ZIP of any size"].rsplit("\n", 1)

@@ -12,7 +12,7 @@ from dermq.models import Batch, Claim, Lab, QueueRow
 from dermq.principals import OPERATOR
 from dermq.queue import claims, leases
 from dermq.queue.claims import Claimant, Lease
-from dermq.queue.outcomes import Failed, Outcome, Provenance, predicted
+from dermq.queue.outcomes import Failed, Outcome, Provenance, make_prediction
 from tests import fakes
 
 
@@ -35,7 +35,7 @@ def take(sessions: db.Sessions, claimant: Claimant, most: int = 64) -> Lease:
 def done(lease: Lease, bundle_id: int) -> list[Outcome]:
     provenance = Provenance(bundle_id, "fake", "w", 0.0)
     uniform = np.full(7, 1 / 7, np.float32)
-    return [predicted(image.id, uniform, -1.0, 1.0, provenance, (600, 450)) for image in lease.images]
+    return [make_prediction(image.id, uniform, -1.0, 1.0, provenance, (600, 450)) for image in lease.images]
 
 
 def counts(batch: Batch) -> tuple[int, ...]:
@@ -46,7 +46,7 @@ def lose(sessions: db.Sessions, lease: Lease) -> None:
     """Let a lease run out and have it reaped."""
     past = sa.update(Claim).where(Claim.token == lease.token).values(expires_at=db.now(-1))
     db.transact(sessions, lambda session: session.execute(past))
-    assert lease.token in db.read(sessions, claims.expired, 10)
+    assert lease.token in db.read(sessions, claims.list_expired, 10)
     assert db.transact(sessions, claims.expire, lease.token)
 
 
@@ -173,9 +173,11 @@ def test_bundles_wait_in_the_fair_order_of_their_labs(
     other = db.transact(sessions, labs.add, "other")
     for owner, wanted in ((lab, bundle), (other, older)):
         fakes.fill(sessions, fakes.create(sessions, owner, wanted), 100)
-    assert db.read(sessions, claims.waiting_bundles) == [bundle.sha256, older.sha256], "the oldest batch first"
+    assert db.read(sessions, claims.list_waiting_bundles) == [bundle.sha256, older.sha256], "the oldest batch first"
     take(sessions, claimant, 64)
-    assert db.read(sessions, claims.waiting_bundles) == [older.sha256, bundle.sha256], "the other lab is behind now"
+    assert db.read(sessions, claims.list_waiting_bundles) == [older.sha256, bundle.sha256], (
+        "the other lab is behind now"
+    )
 
 
 def test_giving_back_charges_nothing(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:

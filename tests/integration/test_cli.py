@@ -92,7 +92,7 @@ def test_an_audit_tells_each_finding_and_fails(
     result = run(app, "audit")
     finding, totals = result.stdout.splitlines()
     assert result.exit_code == 1 and totals == "1 batches, 3 images: 1 findings in 1 batches."
-    assert finding.startswith(f"{batch.id}\tfile_missing\t") and finding.endswith("not so: image 2.")
+    assert finding.startswith(f"{batch.id}\tfile_missing\t") and finding.endswith("this does not hold for: image 2.")
 
 
 def test_an_audit_tells_of_a_claim_that_belongs_to_no_batch(app: APIFlask, sessions: db.Sessions) -> None:

@@ -140,45 +140,53 @@ CAUSES: dict[str, tuple[Callable[[World], None], Breach, str]] = {
     "an image counted that is not there": (
         lambda world: world.count(received=1, done=1),
         Breach.COUNTS_DIFFER,
-        "not so: done (3 counted, 2 in rows), received (5 counted, 4 in rows).",
+        "this does not hold for: done (3 counted, 2 in rows), received (5 counted, 4 in rows).",
     ),
     "a refusal that is not there": (
         lambda world: world.do(sa.delete(Refusal)),
         Breach.COUNTS_DIFFER,
-        "not so: refused (1 counted, 0 in rows).",
+        "this does not hold for: refused (1 counted, 0 in rows).",
     ),
     "an archive counted that is closed": (
         lambda world: world.update(Archive, state=ArchiveState.FAILED),
         Breach.COUNTS_DIFFER,
-        "not so: archives_open (1 counted, 0 in rows).",
+        "this does not hold for: archives_open (1 counted, 0 in rows).",
     ),
-    "finished early": (finish_early, Breach.FINISHED_EARLY, "not so: queued (1), running (1), archives_open (1)."),
-    "sealed and not settled": (seal_without_settling, Breach.NOT_SETTLED, "not so: this batch."),
-    "cancelled and not swept": (cancel_without_sweeping, Breach.NOT_SETTLED, "not so: this batch."),
+    "finished early": (
+        finish_early,
+        Breach.FINISHED_EARLY,
+        "this does not hold for: queued (1), running (1), archives_open (1).",
+    ),
+    "sealed and not settled": (seal_without_settling, Breach.NOT_SETTLED, "this does not hold for: this batch."),
+    "cancelled and not swept": (cancel_without_sweeping, Breach.NOT_SETTLED, "this does not hold for: this batch."),
     "a prediction lost": (
         lambda world: world.do(sa.delete(Prediction)),
         Breach.PREDICTION_MISSING,
-        "not so: image 1, image 2.",
+        "this does not hold for: image 1, image 2.",
     ),
     "two predictions by one bundle": (
         lambda world: world.double_prediction(),
         Breach.PREDICTION_DOUBLED,
-        "not so: image 1 (2).",
+        "this does not hold for: image 1 (2).",
     ),
-    "a prediction of a failed image": (predict_early, Breach.PREDICTION_UNDUE, "not so: image 1 (failed)."),
+    "a prediction of a failed image": (
+        predict_early,
+        Breach.PREDICTION_UNDUE,
+        "this does not hold for: image 1 (failed).",
+    ),
     "an image that nobody holds": (
         lambda world: world.update(Image, claim_token=None),
         Breach.CLAIM_MISSING,
-        "not so: image 3.",
+        "this does not hold for: image 3.",
     ),
-    "a queued image that somebody holds": (leave_claim, Breach.CLAIM_LEFT, "not so: image 4."),
+    "a queued image that somebody holds": (leave_claim, Breach.CLAIM_LEFT, "this does not hold for: image 4."),
     "a lease that nobody takes back": (
         lambda world: world.update(Claim, expires_at=LONG_AGO),
         Breach.CLAIM_STALE,
-        "not so: image 3.",
+        "this does not hold for: image 3.",
     ),
-    "an image's file lost": (lose_image_file, Breach.FILE_MISSING, "not so: image 1."),
-    "an archive's file lost": (lose_archive_file, Breach.FILE_MISSING, "not so: archive "),
+    "an image's file lost": (lose_image_file, Breach.FILE_MISSING, "this does not hold for: image 1."),
+    "an archive's file lost": (lose_archive_file, Breach.FILE_MISSING, "this does not hold for: archive "),
 }
 
 
@@ -208,7 +216,7 @@ def test_all_pages_are_looked_at_and_a_finding_names_a_few(world: World, monkeyp
     for image in fakes.images(world.sessions, world.batch)[2:]:
         world.runtime.blobs.delete(world.batch.id, image.sha256)
     [finding] = world.audit().findings
-    assert finding.detail.endswith("not so: image 3, image 4, image 5, image 6, image 7 and 3 more.")
+    assert finding.detail.endswith("this does not hold for: image 3, image 4, image 5, image 6, image 7 and 3 more.")
 
 
 def test_a_whole_life_is_conserved_at_every_step(world: World) -> None:
@@ -244,7 +252,9 @@ def test_a_claim_of_nothing_is_stale_when_it_ran_out_long_ago(world: World) -> N
     assert db.read(world.sessions, conservation.stale_claims) == []
     world.update(Claim, expires_at=LONG_AGO)
     [finding] = db.read(world.sessions, conservation.stale_claims)
-    assert finding.breach is Breach.CLAIM_STALE and finding.detail.endswith(f"not so: claim {of_nothing}.")
+    assert finding.breach is Breach.CLAIM_STALE and finding.detail.endswith(
+        f"this does not hold for: claim {of_nothing}."
+    )
 
 
 def test_a_store_that_is_not_there_is_no_breach_of_every_batch(world: World) -> None:

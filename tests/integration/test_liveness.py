@@ -56,7 +56,7 @@ def runtime(
 
 
 def waited(sessions: db.Sessions, queue: Queue) -> float | None:
-    return db.read(sessions, liveness.waited_seconds, queue)
+    return db.read(sessions, liveness.measure_waited_seconds, queue)
 
 
 def update(sessions: db.Sessions, table: type[Batch | Archive | Worker], **values: object) -> None:
@@ -64,7 +64,7 @@ def update(sessions: db.Sessions, table: type[Batch | Archive | Worker], **value
 
 
 def pulse(sessions: db.Sessions) -> liveness.Pulse:
-    [found] = db.read(sessions, liveness.pulses)
+    [found] = db.read(sessions, liveness.list_pulses)
     return found
 
 
@@ -203,7 +203,7 @@ def test_a_worker_is_stalled_when_it_did_nothing_while_work_waited(
     settings: Settings, progressed: float, waited_seconds: float | None, loading: bool, expected: bool
 ) -> None:
     found = liveness.Pulse(Queue.CLASSIFY, seen_seconds=1, progressed_seconds=progressed, loading=loading)
-    assert found.stalled(waited_seconds, settings) is expected
+    assert found.is_stalled(waited_seconds, settings) is expected
 
 
 @pytest.mark.parametrize(("pid", "started", "expected"), [(42, 5, True), (43, 5, False), (42, 60, False)])

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from dermq import access_tokens, db, labs, sign_in_codes, taxonomy
 from dermq.bundles import Bundle
-from dermq.models import Batch, Lab
+from dermq.models import Batch, Image, Lab
 from dermq.settings import Settings
 from dermq.storage.local import LocalStore
 from tests import fakes, samples
@@ -133,6 +133,23 @@ def test_the_page_of_an_error_knows_who_is_signed_in(browser: FlaskClient) -> No
     assert "Sign out" in browser.get("/no-such-page").text
 
 
+def test_an_error_page_has_a_heading_for_a_lab_and_no_code(visitor: FlaskClient) -> None:
+    page = visitor.get("/no-such-page").text
+    assert "<h1>Not found</h1>" in page
+    assert "404" not in page
+
+
+def test_pages_show_why_an_image_failed_and_no_code(browser: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
+    def fail(session: Session) -> None:
+        values = {"error_code": "undecodable", "error_detail": "The file is damaged."}
+        session.execute(sa.update(Image).where(Image.batch_id == batch.id).values(**values))
+
+    db.transact(sessions, fail)
+    page = browser.get(f"/batches/{batch.id}").text
+    assert "The file is damaged." in page
+    assert "undecodable" not in page
+
+
 def test_a_broken_database_still_leaves_a_page(browser: FlaskClient, app: APIFlask, sessions: db.Sessions) -> None:
     with sessions.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE access_token RENAME TO lost"))
@@ -179,7 +196,7 @@ def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessio
     following = re.search(r'href="([^"]+)" rel="next"', page)
     assert following is not None
     assert browser.get(following[1].replace("&amp;", "&")).text.count('<td class="picture">') == 12
-    assert "No image of this batch is like that" in browser.get(f"/batches/{batch.id}?diagnosis=mel").text
+    assert "No image of this batch matches the filter" in browser.get(f"/batches/{batch.id}?diagnosis=mel").text
 
 
 @pytest.mark.parametrize("query", ["state=lost", "diagnosis=flu", "cursor=%%%", "refused_after=%%%"])

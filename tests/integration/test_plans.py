@@ -47,7 +47,7 @@ def test_a_claim_finds_its_rows_by_the_partial_indexes(sessions: db.Sessions, wh
         lambda: db.transact(sessions, leases.renew, lease.token, 60),
         lambda: db.transact(sessions, claims.record, lease.token, some),
         lambda: db.transact(sessions, claims.give_back, lease.token, lost=True),
-        lambda: db.read(sessions, claims.expired, 100),
+        lambda: db.read(sessions, claims.list_expired, 100),
     )
     assert "ix_image_suspect" in plan_of(found, "image.suspect AND")
     assert "ix_image_queued" in plan_of(found, "image.suspect IS")

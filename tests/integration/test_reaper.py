@@ -68,7 +68,7 @@ def test_a_lease_that_could_not_be_renewed_while_the_database_was_away_gets_a_ro
     fakes.fill(sessions, batch, 3)
     assert db.transact(sessions, claims.take, claims.Claimant("w", batch.bundle_id, -1.0), 8)
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "expired", away)
+        patch.setattr(claims, "list_expired", away)
         reaper.round()
     reaper.round()
     assert fakes.get(sessions, batch).running == 3, "whoever lives can renew it now"

@@ -59,13 +59,13 @@ def test_the_error_that_came_first_is_found_behind_lost_savepoints() -> None:
     cause = sqlite(sqlite3.SQLITE_FULL, "database or disk is full")
     between, last = (sqlite(sqlite3.SQLITE_ERROR, "no such savepoint: sa_savepoint_1") for _ in range(2))
     between.__context__, last.__context__ = cause, between
-    assert db_faults.first(last) is cause
+    assert db_faults.find_first(last) is cause
 
 
 def test_an_error_that_hides_nothing_stays() -> None:
     shown = sqlite(sqlite3.SQLITE_BUSY, "database is locked")
     shown.__context__ = sqlite(sqlite3.SQLITE_FULL, "database or disk is full")
-    assert db_faults.first(shown) is shown
+    assert db_faults.find_first(shown) is shown
     alone = sqlite(sqlite3.SQLITE_ERROR, "no such savepoint: sa_savepoint_1")
     alone.__context__ = KeyError()
-    assert db_faults.first(alone) is alone
+    assert db_faults.find_first(alone) is alone

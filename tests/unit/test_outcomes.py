@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from dermq import taxonomy
-from dermq.queue.outcomes import Predicted, Provenance, predicted
+from dermq.queue.outcomes import Predicted, Provenance, make_prediction
 
 PROVENANCE = Provenance(bundle_id=1, engine="fake", worker="w", ood_threshold=0.5)
 
 
 def of(probabilities: list[float], ood_score: float = 0.0) -> Predicted:
-    return predicted(7, np.array(probabilities, np.float32), ood_score, 1.0, PROVENANCE, (600, 450))
+    return make_prediction(7, np.array(probabilities, np.float32), ood_score, 1.0, PROVENANCE, (600, 450))
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,11 @@ def test_after_a_retry_the_rate_is_measured_afresh() -> None:
 def test_the_time_left_lies_between_both_rates() -> None:
     found = batch(queued=90)
     found.running, found.rate_recent, found.rate_smoothed = 11, 10.0, 20.0
-    assert progress.seconds_left(found) == SecondsLeft(low=6, high=11)
+    assert progress.estimate_seconds_left(found) == SecondsLeft(low=6, high=11)
 
 
 @pytest.mark.parametrize(("waiting", "rate"), [(0, 10.0), (10, None), (10, 0.0)])
 def test_no_time_left_is_told_when_nothing_waits_or_nothing_moves(waiting: int, rate: float | None) -> None:
     found = batch(queued=waiting)
     found.rate_recent = found.rate_smoothed = rate
-    assert progress.seconds_left(found) is None
+    assert progress.estimate_seconds_left(found) is None

@@ -8,9 +8,9 @@ from web.access import keys
 
 def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "var" / "session-key"
-    first = keys.session_key(path)
+    first = keys.read_session_key(path)
     assert len(first) >= 32
-    assert keys.session_key(path) == first
+    assert keys.read_session_key(path) == first
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in path.parent.iterdir()] == ["session-key"]
 
@@ -18,7 +18,8 @@ def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
 def test_programs_that_start_together_agree(tmp_path: Path) -> None:
     found: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: found.append(keys.session_key(tmp_path / "session-key"))) for _ in range(16)
+        threading.Thread(target=lambda: found.append(keys.read_session_key(tmp_path / "session-key")))
+        for _ in range(16)
     ]
     for thread in threads:
         thread.start()

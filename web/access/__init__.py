@@ -1,1 +1,1 @@
-"""Who is asking: tokens, sessions and what they stand on."""
+"""Who sends a request: access tokens, sessions, and the key that signs the cookies of sessions."""

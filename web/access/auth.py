@@ -1,8 +1,8 @@
-"""Who is asking and what they may do: a bearer token, or a browser that signed in with one.
+"""Authentication and scopes: a request carries an access token, or a cookie of a browser that signed in with one.
 
-The session cookie holds the id of an access token, so revoking the token ends its sessions. A browser sends cookies
-with requests that other sites made it send; therefore every unsafe request that stands on the cookie must carry a
-CSRF token: forms in a field, calls of the API in the header ``X-CSRFToken``. Bearer tokens need none.
+The session cookie holds the id of an access token, so revoking the token ends its sessions. A browser also sends the
+cookie with requests that other sites cause. Therefore every unsafe request with a cookie must carry a CSRF token: forms
+in a field, calls of the API in the header ``X-CSRFToken``. Requests with an access token need none.
 """
 
 import contextlib
@@ -27,7 +27,10 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def authenticate() -> None:
-    """Find out who calls the API; for use before a request. Raises Unauthorized, and CSRFError for a session."""
+    """Find the principal that calls the API; runs before each request.
+
+    Raises Unauthorized, or CSRFError when a session sends no CSRF token.
+    """
     secret = _bearer()
     if secret is None:
         principal()
@@ -38,7 +41,7 @@ def authenticate() -> None:
 
 
 def principal() -> LabPrincipal:
-    """On whose behalf this request is made. Raises Unauthorized when nobody is signed in."""
+    """Return on whose behalf this request is made. Raises Unauthorized when nobody is signed in."""
     if "principal" not in g:
         token_id = session.get(_TOKEN_ID)
         if token_id is None:
@@ -52,7 +55,7 @@ def principal() -> LabPrincipal:
 
 
 def needs(scope: Scope) -> Callable[[View], View]:
-    """Name the scope that a view needs; ``authorize`` checks it."""
+    """Declare the scope that a view needs; ``authorize`` checks it."""
 
     def mark(view: View) -> View:
         view.needed_scope = scope  # type: ignore[attr-defined]
@@ -62,10 +65,10 @@ def needs(scope: Scope) -> Callable[[View], View]:
 
 
 def authorize() -> None:
-    """Check the scope that the view of this request names; for use before a request, the only place that looks.
+    """Check the scope that ``needs`` declared for the view of this request; runs before each request.
 
-    Raises Forbidden when the principal lacks it, and Unauthorized when nobody is signed in. A view that names no scope
-    is for everybody.
+    This is the only place that checks scopes. Raises Forbidden when the principal lacks the scope, and Unauthorized
+    when nobody is signed in. A view without a scope is for everybody.
     """
     scope = getattr(current_app.view_functions[str(request.endpoint)], "needed_scope", None)
     if scope is not None and scope not in principal().scopes:
@@ -75,7 +78,7 @@ def authorize() -> None:
 
 
 def scopes_of(token: AccessToken) -> frozenset[Scope]:
-    """What a token allows: everything, as tokens have no scopes of their own yet."""
+    """Return the scopes of a token: all, because tokens have no scopes of their own yet."""
     return ALL_SCOPES
 
 
@@ -88,12 +91,12 @@ def is_signed_in() -> bool:
 
 
 def sign_in(secret: str) -> None:
-    """Sign this browser in with an access token. Raises Unauthorized."""
+    """Sign in this browser with an access token. Raises Unauthorized."""
     _begin_session(db.read(services.current().sessions, access_tokens.authenticate, secret.strip()))
 
 
 def sign_in_with_code(code: str) -> None:
-    """Sign this browser in with a one-time code, which is used up. Raises Unauthorized."""
+    """Sign in this browser with a one-time code, which is not valid again. Raises Unauthorized."""
     _begin_session(db.transact(services.current().sessions, sign_in_codes.redeem, code))
 
 
@@ -104,13 +107,13 @@ def sign_out() -> None:
 
 
 def protect_forms() -> None:
-    """Check the CSRF token of every form, sign-in included; for use before a request. Raises CSRFError."""
-    if not paths.for_programs():
+    """Check the CSRF token of every form, sign-in included; runs before each request. Raises CSRFError."""
+    if not paths.is_for_programs():
         csrf.protect()
 
 
 def _begin_session(token: AccessToken) -> None:
-    sign_out()  # nothing that was in the cookie before may live on in the new session
+    sign_out()  # the new session must keep nothing of the old cookie
     session[_TOKEN_ID] = token.id
     session.permanent = True
     _remember(token, _session_name(token))
@@ -121,10 +124,10 @@ def _session_name(token: AccessToken) -> str:
 
 
 def _remember(token: AccessToken, name: str) -> None:
-    """Make the token's principal, called ``name`` in the audit, that of this request; note that it is used."""
+    """Set the principal of this request, called ``name`` in the audit log, and note that its token was used."""
     g.principal = LabPrincipal(name, token.lab_id, token.lab.name, token.id, scopes_of(token))
     if access_tokens.is_use_due(token):
-        # A full disk must not keep a lab from reading its reports.
+        # This may fail when the disk is full; the lab must be able to read its reports all the same.
         with contextlib.suppress(errors.Transient):
             db.transact(services.current().sessions, access_tokens.mark_used, token.id)
 
@@ -135,15 +138,15 @@ def _bearer() -> str | None:
         return None
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise errors.Unauthorized("bad_token", "The Authorization header must read `Bearer` and an access token.")
+        raise errors.Unauthorized("bad_token", "The Authorization header must hold `Bearer` and an access token.")
     return secret.strip()
 
 
 def _protect_call() -> None:
-    # Flask-WTF's own check looks for the token among the form's fields first, which would read a whole upload.
+    # Flask-WTF's own check first looks for the token in the fields of a form, and would read a whole upload for that.
     if request.method in _SAFE_METHODS or not current_app.config["WTF_CSRF_ENABLED"]:
         return
     try:
         validate_csrf(request.headers.get(CSRF_HEADER))
     except ValidationError as err:
-        raise CSRFError(f"{err} Calls that stand on a session cookie carry it in the header {CSRF_HEADER}.") from err
+        raise CSRFError(f"{err} Calls with a session cookie must carry it in the header {CSRF_HEADER}.") from err

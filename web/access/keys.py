@@ -1,4 +1,4 @@
-"""The key that signs session cookies: made at the first start, kept in a file that only its owner reads."""
+"""The key that signs session cookies. It is made at the first start and kept in a file that only its owner reads."""
 
 import contextlib
 import os
@@ -6,10 +6,11 @@ import secrets
 from pathlib import Path
 
 
-def session_key(path: Path) -> bytes:
-    """Read the key in ``path``; make it, mode 600, when it is not there.
+def read_session_key(path: Path) -> bytes:
+    """Return the key in the file ``path``, which is created with mode 600 when it does not exist.
 
-    Several programs may start at once: the key appears under its name whole or not at all, and the first one stays.
+    Several programs may start at once. So the key is written under another name first and then linked to
+    ``path``, where the first one stays.
     """
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()

@@ -1,4 +1,4 @@
-"""The batches of the lab that is asking. The batch that a request names is found here, so no other lab's is."""
+"""Finds the batch that a request names, and only among the batches of the lab that sent the request."""
 
 import uuid
 
@@ -11,7 +11,7 @@ from web.access import auth
 
 
 def find(session: Session, batch_id: uuid.UUID) -> Batch:
-    """Return the batch with its bundle. Raises NotFound, for another lab's batch as well."""
+    """Return the batch with its bundle. Raises NotFound, also when it belongs to another lab."""
     return batches.find(session, auth.principal().lab_id, batch_id)
 
 

@@ -1,1 +1,1 @@
-"""The HTTP API: JSON under ``/api/v1``, described by an OpenAPI document that is made from the code."""
+"""The HTTP API: JSON under ``/api/v1``, with an OpenAPI document that is generated from the code."""

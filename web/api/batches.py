@@ -17,7 +17,7 @@ from web.api.requests import Paging
 
 blueprint = blueprints.make("batches", "Images submitted together: the job that a lab polls.")
 RETRY_SECONDS = 1
-"""Told in Retry-After wherever work was accepted: an idle system is through with an image within it."""
+"""Value of Retry-After when work was accepted; an idle system classifies an image in this time."""
 
 
 @blueprint.get("/batches")
@@ -44,7 +44,7 @@ def get_batches(query_data: Paging) -> schemas.BatchPage:
 def get_batch(batch_id: uuid.UUID) -> Response:
     """Poll the status of a batch.
 
-    Send the ETag of the last answer as If-None-Match; 304 says that nothing has changed.
+    Send the ETag of the last answer as If-None-Match. The answer is 304 when nothing has changed.
     """
     row = owned.read(batch_id)
     response = jsonify(schemas.Batch.of(row).model_dump(mode="json"))
@@ -58,7 +58,7 @@ def get_batch(batch_id: uuid.UUID) -> Response:
 @blueprint.doc(responses=documents.responses(404, 409))
 @auth.needs(Scope.SUBMIT)
 def seal_batch(batch_id: uuid.UUID) -> schemas.Batch:
-    """Say that the batch is whole. No body; safe to do twice."""
+    """Finish the upload of a batch, which takes no more files from then on. Send no body. Safe to repeat."""
     _act(batch_id, partial(batches.seal, by=auth.principal()))
     return _status(batch_id)
 
@@ -68,9 +68,9 @@ def seal_batch(batch_id: uuid.UUID) -> schemas.Batch:
 @blueprint.doc(responses=documents.responses(404, 409))
 @auth.needs(Scope.MANAGE)
 def cancel_batch(batch_id: uuid.UUID) -> schemas.Batch:
-    """Stop what has not run. No body; safe to do twice.
+    """Cancel all images of a batch that wait. Send no body. Safe to repeat.
 
-    What runs is still recorded.
+    Images that are being classified are still finished.
     """
     _act(batch_id, partial(batches.cancel, by=auth.principal()))
     _act(batch_id, batches.sweep)
@@ -82,7 +82,7 @@ def cancel_batch(batch_id: uuid.UUID) -> schemas.Batch:
 @blueprint.doc(responses=documents.responses(404, 409))
 @auth.needs(Scope.MANAGE)
 def retry_batch(batch_id: uuid.UUID) -> tuple[schemas.Batch, int, dict[str, str]]:
-    """Queue the failed images again. No body."""
+    """Queue the failed images of a batch again. Send no body."""
     _act(batch_id, partial(batches.retry, by=auth.principal()))
     services.current().wakeups.send(Queue.CLASSIFY)
     return _status(batch_id), 202, accepted_headers(url_for("batches.get_batch", batch_id=batch_id))
@@ -93,7 +93,7 @@ def retry_batch(batch_id: uuid.UUID) -> tuple[schemas.Batch, int, dict[str, str]
 @blueprint.doc(responses=documents.responses(404))
 @auth.needs(Scope.MANAGE)
 def delete_batch(batch_id: uuid.UUID) -> str:
-    """Delete a batch for good: its rows and its files."""
+    """Delete a batch for good, with its images, files and results."""
     _act(batch_id, partial(batches.mark_deleted, by=auth.principal()))
     here = services.current()
     deletion.purge(here.sessions, here.blobs, batch_id)
@@ -101,12 +101,12 @@ def delete_batch(batch_id: uuid.UUID) -> str:
 
 
 def accepted_headers(location: str) -> dict[str, str]:
-    """The headers of an answer to work that was accepted."""
+    """Return the headers of an answer to work that was accepted."""
     return {"Location": location, "Retry-After": str(RETRY_SECONDS)}
 
 
 def _act(batch_id: uuid.UUID, act: Any) -> None:
-    """Do something to a batch of this lab in one transaction."""
+    """Run ``act(session, batch_id)`` in one transaction, after a check that the batch belongs to this lab."""
 
     def work(session: Session) -> None:
         owned.find(session, batch_id)

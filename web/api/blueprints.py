@@ -1,5 +1,4 @@
-"""What all calls of the API have in common: their address, that somebody is asking,
-and that the scope of the caller allows it."""
+"""What all calls of the API share: their address, authentication, and the check of the caller's scope."""
 
 from apiflask import APIBlueprint
 from flask import Response
@@ -9,7 +8,7 @@ from web.http import paths
 
 
 def make(name: str, description: str) -> APIBlueprint:
-    """Make the blueprint for some calls of the API. The document shows them together under ``name``."""
+    """Return a blueprint for calls of the API, which the OpenAPI document shows together under ``name``."""
     blueprint = APIBlueprint(
         name,
         __name__,
@@ -23,6 +22,6 @@ def make(name: str, description: str) -> APIBlueprint:
 
 
 def _keep_private(response: Response) -> Response:
-    """Let no cache hand one lab's answers to another, and let browsers ask again each time."""
+    """Keep shared caches from storing an answer, and let browsers revalidate it each time."""
     response.headers.setdefault("Cache-Control", "private, no-cache")
     return response

@@ -1,4 +1,4 @@
-"""Creating a batch: empty, or with files in one request."""
+"""Create a batch: empty, or with files in the same request."""
 
 import contextlib
 import uuid
@@ -18,7 +18,7 @@ from web import listing, services
 from web.access import auth, owned
 from web.api import blueprints, documents, forms, schemas
 from web.api.batches import accepted_headers
-from web.api.requests import NewBatch, idempotency_key
+from web.api.requests import NewBatch, read_idempotency_key
 from web.errors import Invalid
 from web.http import bodies
 
@@ -31,14 +31,14 @@ _FORM_SCHEMA = {
         "urgent": {"type": "boolean"},
         "options": {"type": "string", "contentMediaType": "application/json"},
         "metadata": {"type": "string", "contentMediaType": "application/json"},
-        "seal": {"type": "boolean", "description": "Whether these files are all there will be."},
+        "seal": {"type": "boolean", "description": "Whether to finish the upload: the batch then takes no more files."},
         "files": {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}},
     },
 }
 _KEY_PARAMETER = {
     "in": "header",
     "name": "Idempotency-Key",
-    "description": "A repeated request with the same key creates no second batch.",
+    "description": "Send the same key when you repeat a request; no second batch is created.",
     "schema": {"type": "string", "maxLength": 255},
 }
 
@@ -69,17 +69,18 @@ _KEY_PARAMETER = {
 def create_batch() -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
     """Create a batch, empty or with files.
 
-    As JSON the batch is empty. As multipart/form-data it holds the images of the request, whatever their field is
-    called; what cannot be taken is listed in `refusals` and spoils nothing else. The batch stays open for more
-    unless `seal` is true. With an Idempotency-Key, a request that is repeated gets the batch that it created before.
+    A JSON request creates an empty batch. A multipart/form-data request creates a batch with all files of the request,
+    whatever their fields are called. Files that are not accepted are listed in `refusals`; the others are kept. The
+    batch stays open for more files unless `seal` is true. With an Idempotency-Key, a repeated request returns the batch
+    that the first one created.
     """
     if request.mimetype == "multipart/form-data":
-        return _create_with_files(idempotency_key())
+        return _create_with_files(read_idempotency_key())
     if not request.is_json:
         raise errors.UnsupportedFormat(
-            "unsupported_body", "The body is of no accepted type; application/json and multipart/form-data are."
+            "unsupported_body", "The Content-Type is not accepted; application/json and multipart/form-data are."
         )
-    return _create_empty(idempotency_key())
+    return _create_empty(read_idempotency_key())
 
 
 def _create_empty(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
@@ -108,9 +109,9 @@ def _draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
 
 
 def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
-    """Create the batch with its files in one transaction, and return its id or that of the one created before.
+    """Create the batch with its files in one transaction; return its id, or the id of the one created before.
 
-    The files are kept first, for a batch that is not there yet. They are removed when it is not created.
+    The files are kept before the transaction, and deleted again when this batch is not created.
     """
     here, by = services.current(), auth.principal()
     bundle = here.bundle()

@@ -1,4 +1,4 @@
-"""A page to read the API by. Swagger UI comes from its installed package; nothing comes from elsewhere."""
+"""A page that shows the API with Swagger UI, from its installed package and not from another host."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from dermq import taxonomy
 
 blueprint = Blueprint("api_docs", __name__, url_prefix="/api/docs", template_folder="templates", static_folder="static")
 _SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
-# Swagger UI writes style attributes; its scripts need no exception.
+# Swagger UI sets style attributes, so inline styles are allowed here; inline scripts are not.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -26,5 +26,5 @@ def index() -> Response:
 
 @blueprint.get("/swagger-ui/<path:name>")
 def asset(name: str) -> Response:
-    """A file of Swagger UI."""
+    """Return a file of Swagger UI."""
     return send_from_directory(_SWAGGER_UI, name)

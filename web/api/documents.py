@@ -1,4 +1,4 @@
-"""The OpenAPI document: what APIFlask cannot tell from the code, and the words for errors that many calls share."""
+"""The OpenAPI document: the parts that APIFlask cannot generate, and the errors that many calls share."""
 
 import json
 import re
@@ -12,13 +12,13 @@ from web.errors import PROBLEM_JSON
 
 _PROBLEM = "#/components/schemas/Problem"
 _WORDS = {
-    400: ("bad_request", "The body broke off or is not what its Content-Type says, or a CSRF token is missing."),
+    400: ("bad_request", "The body is incomplete or does not match its Content-Type, or a CSRF token is missing."),
     401: ("bad_token", "The access token is missing, wrong or revoked."),
     403: ("missing_scope", "The access token lacks the scope that the call needs."),
-    404: ("no_batch", "There is no such thing, or it belongs to another lab."),
-    409: ("batch_sealed", "The state of the batch forbids it now."),
+    404: ("no_batch", "It does not exist, or it belongs to another lab."),
+    409: ("batch_sealed", "The present state of the batch does not allow it."),
     413: ("image_too_large", "The body, the image or the batch is over a limit."),
-    415: ("unsupported_format", "The bytes are of no accepted format."),
+    415: ("unsupported_format", "The file has no accepted format."),
     422: ("invalid_request", "A value is not accepted; `detail` says what is."),
     503: ("busy_receiving", "The service cannot take the request now; Retry-After says when to try again."),
     507: ("storage_full", "The disk is full; what was accepted before is kept."),
@@ -26,9 +26,9 @@ _WORDS = {
 _DESCRIPTION = f"""\
 **{taxonomy.NOTICE}**
 
-A lab creates a batch, adds images one by one, as an archive or all in one request, seals it, polls its status and
-downloads a report. Send an access token as `Authorization: Bearer …`. A browser that is signed in may use its session
-instead; its unsafe calls then carry the header `X-CSRFToken`.
+A lab creates a batch, adds images (one by one, as an archive, or all in one request), seals the batch, polls its status
+and downloads a report. Send an access token as `Authorization: Bearer …`. A browser that is signed in may use its
+session instead; its unsafe calls must then have the header `X-CSRFToken`.
 
 Errors are problems (RFC 9457) with a stable `code` for programs and a `detail` for people. Lists have a
 `next_cursor`. Times are UTC.
@@ -46,33 +46,33 @@ CONFIGURATION = {
 
 
 def responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
-    """The documented problems of a call that needs a token, and complete responses ``also``."""
+    """Return the documented problems of a call that needs a token, and the complete responses in ``also``."""
     return {**(also or {}), **{status: _problem(status) for status in sorted({401, 403, 503, *statuses})}}
 
 
 def content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
-    """A complete response."""
+    """Return the documentation of a response with a body."""
     return {"description": description, "content": {mimetype: {"schema": schema}}, **more}
 
 
 def accepted(schema: type, description: str) -> dict[str, Any]:
-    """The response to work that was accepted and goes on."""
+    """Return the documentation of the response to work that was accepted and is not done yet."""
     headers = {
-        "Location": {"description": "Where to look for what becomes of it.", "schema": {"type": "string"}},
-        "Retry-After": {"description": "Seconds until a look is worth it.", "schema": {"type": "integer"}},
+        "Location": {"description": "The address to poll for the result.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds after which to poll.", "schema": {"type": "integer"}},
     }
     reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
     return content("application/json", reference, description, headers=headers)
 
 
 def body(*mimetypes: str, description: str) -> dict[str, Any]:
-    """The documentation of a raw body."""
+    """Return the documentation of a raw request body."""
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     return {"required": True, "description": description, "content": dict.fromkeys(mimetypes, binary)}
 
 
 def register(app: APIFlask) -> None:
-    """Complete the document that APIFlask makes."""
+    """Let ``app`` complete the document that APIFlask generates."""
     app.config.update(CONFIGURATION)
     app.security_schemes = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "An access token of a lab."},
@@ -93,7 +93,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_each_schema_once(document: dict[str, Any]) -> dict[str, Any]:
-    """APIFlask writes a schema that others use once for each of them, as `User.Used`; name it `Used` alone."""
+    """Merge the copies of a schema: for each schema `User` that uses `Used`, APIFlask writes a copy `User.Used`."""
     document = json.loads(re.sub(r'"#/components/schemas/\w+\.', '"#/components/schemas/', json.dumps(document)))
     components = document["components"]
     components["schemas"] = {name.rpartition(".")[2]: schema for name, schema in components["schemas"].items()}
@@ -119,7 +119,7 @@ def _problem_schema() -> dict[str, Any]:
     where = {"type": "object", "properties": {"where": text, "detail": text}, "required": ["where", "detail"]}
     return {
         "type": "object",
-        "description": "What went wrong (RFC 9457).",
+        "description": "An error (RFC 9457).",
         "required": ["type", "title", "status", "detail", "code", "instance"],
         "properties": {
             "type": {"type": "string", "format": "uri", "description": "`urn:dermq:problem:` and the code."},
@@ -127,7 +127,7 @@ def _problem_schema() -> dict[str, Any]:
             "status": {"type": "integer"},
             "detail": {"type": "string", "description": "What was wrong and what is allowed."},
             "code": {"type": "string", "description": "Stable, for programs."},
-            "instance": {"type": "string", "description": "The address that was asked."},
+            "instance": {"type": "string", "description": "The path of the request."},
             "errors": {"type": "array", "items": where, "description": "Each wrong value of an invalid request."},
         },
     }

@@ -1,4 +1,4 @@
-"""Answers as the document shows them. A test holds each against its schema."""
+"""Examples of answers for the OpenAPI document. A test validates each against its schema."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A multipart request with files: its fields, the files that can be received and the ones that are refused."""
+"""A multipart request with files: its fields, the files that are received, and those that are refused."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ _IN_JSON = ("options", "metadata")
 
 @dataclass
 class Form:
-    """What a multipart request brought. The files are on disk, closed, and gone when the request ends."""
+    """The parts of a multipart request. Its files are on disk, and are deleted when the request ends unless kept."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     arrivals: list[Arrival] = field(default_factory=list)
@@ -35,35 +35,35 @@ class Form:
         return len(self.arrivals) + len(self.refused)
 
     def batch(self) -> NewBatchForm:
-        """The batch that the fields describe. Raises Invalid."""
+        """Return the batch that the fields describe. Raises Invalid."""
         try:
             return NewBatchForm.model_validate(self.fields)
         except pydantic.ValidationError as err:
             raise Invalid.of(err, "form") from err
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything that the request said."""
+        """Return the SHA-256 of the whole request: fields, files and refusals."""
         files = [(arrival.name, arrival.file.sha256) for arrival in self.arrivals]
         refused = [(name, error.code) for name, error in self.refused]
         return fingerprint({"fields": self.fields, "files": files, "refused": refused})
 
 
 def fingerprint(said: Any) -> str:
-    """SHA-256 of the canonical JSON of ``said``."""
+    """Return the SHA-256 of the canonical JSON of ``said``, to compare two requests with the same key."""
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def receive(stack: contextlib.ExitStack) -> Form:
-    """Read the request's body; ``stack`` removes the files that were not put.
+    """Read the request's body; ``stack`` deletes those of its files that are not kept.
 
     Raises BadRequest for a malformed body, RequestEntityTooLarge for one over the limit of an archive, TooLarge for
-    too many files, and OutOfSpace.
+    too many files or a field that is too long, and OutOfSpace.
     """
     boundary = request.mimetype_params.get("boundary")
     if not boundary:
         raise BadRequest("The Content-Type names no boundary.")
     form = Form()
-    for part in multipart.parts(_limited(bodies.chunks()), boundary):
+    for part in multipart.parts(_limit(bodies.chunks()), boundary):
         if isinstance(part, multipart.FormField):
             _take_field(form, part)
         else:
@@ -75,22 +75,24 @@ def _take_field(form: Form, part: multipart.FormField) -> None:
     known = NewBatchForm.model_fields
     if part.name not in known:
         allowed = ", ".join(known)
-        raise Invalid([{"where": f"form.{part.name}", "detail": f"There is no such field; {allowed} and files are"}])
+        raise Invalid(
+            [{"where": f"form.{part.name}", "detail": f"There is no such field; {allowed} and files are accepted"}]
+        )
     if part.name in form.fields:
-        raise errors.Rejected("bad_field", f"The field {part.name!r} is given twice.")
+        raise errors.Rejected("bad_field", f"The field {part.name!r} is given twice; once is accepted.")
     value: Any = part.value
     if part.name in _IN_JSON:
         try:
             value = pydantic_core.from_json(part.value, allow_inf_nan=False)
         except ValueError as err:
-            raise errors.Rejected("bad_field", f"The field {part.name!r} is not JSON.") from err
+            raise errors.Rejected("bad_field", f"The field {part.name!r} must be JSON.") from err
     form.fields[part.name] = value
 
 
 def _take_file(form: Form, part: multipart.FormFile, stack: contextlib.ExitStack) -> None:
     here = services.current()
     if not part.filename and not any(part.content):
-        return  # what a browser sends for a file field that was left empty
+        return  # browsers send this for a file field that was left empty
     if form.files == here.settings.max_files_per_request:
         raise errors.TooLarge(
             "too_many_files",
@@ -104,8 +106,8 @@ def _take_file(form: Form, part: multipart.FormFile, stack: contextlib.ExitStack
         form.refused.append((part.filename, err))
 
 
-def _limited(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, but no more than an archive may have."""
+def _limit(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield ``chunks``. Raises RequestEntityTooLarge for more bytes than an archive may have."""
     most = services.current().settings.max_archive_bytes
     received = 0
     for chunk in chunks:

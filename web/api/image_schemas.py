@@ -1,4 +1,4 @@
-"""What the API answers of images: made from rows here, and what the document shows."""
+"""The schemas of images in answers of the API, and how they are made from rows."""
 
 import uuid
 from datetime import datetime
@@ -12,17 +12,21 @@ from dermq.lifecycle import ImageState
 from web import listing
 from web.api import examples
 from web.api.requests import DiagnosisCode
-from web.api.schemas import Failure, Shape, batch_url, failure
+from web.api.schemas import Failure, Shape, batch_url, make_failure
 
 
 class Prediction(Shape):
-    """What the bundle says of an image. For research only."""
+    """The result of classifying an image. For research only."""
 
     diagnosis: DiagnosisCode
-    probabilities: dict[str, float] = Field(description="Of each of the seven diagnoses by code; they add up to 1.")
+    probabilities: dict[str, float] = Field(
+        description="The probability of each of the seven diagnoses, by code. They add up to 1."
+    )
     confidence: float = Field(description="The greatest of the seven probabilities.")
-    entropy: float = Field(description="In nats: 0 when certain, 1.946 (ln 7) when clueless.")
-    ood_score: float = Field(description="The greater, the less the image looks like the training data.")
+    entropy: float = Field(description="Entropy in nats: 0 when one probability is 1, 1.946 (ln 7) when all are equal.")
+    ood_score: float = Field(
+        description="Out-of-distribution score: the greater, the less the image looks like the training data."
+    )
     out_of_distribution: bool = Field(description="Whether the score is above the bundle's threshold.")
     engine: str
     predicted_at: datetime
@@ -35,7 +39,7 @@ class Prediction(Shape):
 
 
 class ImageLinks(Shape):
-    """Where to go on from an image."""
+    """Links to what belongs to an image."""
 
     self: str
     thumbnail: str = Field(description="A small JPEG; 404 until a worker has decoded the image.")
@@ -64,13 +68,13 @@ class Image(Shape):
         return cls(
             **{name: getattr(row, name) for name in own},
             prediction=None if prediction is None else Prediction.of(prediction),
-            error=failure(row.error_code, row.error_detail),
+            error=make_failure(row.error_code, row.error_detail),
             links=_links(row.batch_id, row.position),
         )
 
 
 class ReceivedImage(Shape):
-    """An image that a batch took, or had already."""
+    """An image that was added to a batch, or that the batch had already."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.RECEIVED_IMAGE]})
 

@@ -15,7 +15,7 @@ from web.api.requests import ImageFilter
 
 blueprint = blueprints.make("images", "Each image with its prediction or its error.")
 _THUMBNAIL_SECONDS = 86_400
-"""How long a browser may keep a thumbnail: a position's bytes never change."""
+"""Time for which a browser may keep a thumbnail; the image at a position never changes."""
 
 
 @blueprint.get("/batches/<uuid:batch_id>/images")
@@ -39,7 +39,7 @@ def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> image_schemas.Im
 @blueprint.doc(responses=documents.responses(404))
 @auth.needs(Scope.READ)
 def get_image(batch_id: uuid.UUID, position: int) -> image_schemas.Image:
-    """Look at one image."""
+    """Get one image with its prediction or its error."""
     return image_schemas.Image.of(*_find(batch_id, position))
 
 

@@ -1,4 +1,4 @@
-"""Downloads made from a batch: one call for each format that ``web.reports.registry`` lists."""
+"""The calls that download reports, one for each format in ``web.reports.registry``."""
 
 import uuid
 
@@ -14,13 +14,13 @@ from web.reports.source import Source
 
 blueprint = blueprints.make("reports", "Downloads made from a batch, for research only.")
 _DISPOSITION = {
-    "description": "The file name; it carries `-partial` while the batch has not finished.",
+    "description": "The file name. It ends in `-partial` as long as the batch has not finished.",
     "schema": {"type": "string"},
 }
 
 
 def _add_call(report_format: ReportFormat) -> None:
-    """Add the call that answers with reports of this format."""
+    """Add the call that downloads reports in this format."""
 
     def download(batch_id: uuid.UUID) -> Response:
         return _respond(batch_id, report_format)

@@ -1,4 +1,4 @@
-"""What the API is asked, as schemas that refuse what is not allowed and say why."""
+"""The schemas of requests to the API. They reject values that are not allowed, and give the reason."""
 
 import json
 from typing import Annotated, Any
@@ -45,36 +45,38 @@ class NewBatch(BaseModel):
     )
 
     name: Annotated[str, Field(min_length=1, max_length=models.NAME_LENGTH), Printable]
-    urgent: bool = Field(False, description="Before the lab's other batches, in at most three turns of four.")
-    options: Dictionary = Field(default_factory=dict, description="Kept with the batch.")
-    metadata: Dictionary = Field(default_factory=dict, description="What the lab wants to find again; never read.")
+    urgent: bool = Field(False, description="Classify before the lab's other batches, in at most three turns of four.")
+    options: Dictionary = Field(default_factory=dict, description="Options, stored with the batch.")
+    metadata: Dictionary = Field(
+        default_factory=dict, description="The lab's own notes, stored with the batch and never interpreted."
+    )
 
 
 class NewBatchForm(NewBatch):
     """The fields of a multipart request that creates a batch with files."""
 
-    seal: bool = Field(False, description="Whether the files of this request are all there will be.")
+    seal: bool = Field(False, description="Whether to finish the upload: the batch then takes no more files.")
 
 
 class Paging(BaseModel):
-    """Which page of a list."""
+    """Which page of a list to return."""
 
     limit: int = Field(100, ge=1, le=500, description="Most rows on a page.")
     cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
 
 
 class ImageFilter(Paging):
-    """Which images of a batch."""
+    """Which images of a batch to return."""
 
     state: ImageState | None = None
     diagnosis: DiagnosisCode | None = None
     name: Annotated[str, Field(max_length=models.NAME_LENGTH), Printable] | None = Field(
-        None, description="Part of the name, in any case."
+        None, description="Part of the name; upper and lower case are the same."
     )
 
 
 class ImageName(BaseModel):
-    """What an uploaded image is called."""
+    """The name of an uploaded image."""
 
     name: str = Field(
         description="A relative path of 1 to 255 characters, percent-encoded, unique in its batch.",
@@ -82,11 +84,12 @@ class ImageName(BaseModel):
     )
 
 
-def idempotency_key() -> str | None:
-    """The request's Idempotency-Key. Raises Rejected when it is empty, too long or not printable ASCII."""
+def read_idempotency_key() -> str | None:
+    """Return the request's Idempotency-Key or None. Raises Rejected when it is empty, too long or not printable."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (1 <= len(key) <= _KEY_LENGTH and key.isascii() and key.isprintable()):
         raise errors.Rejected(
-            "bad_idempotency_key", f"An Idempotency-Key has 1 to {_KEY_LENGTH} printable ASCII characters."
+            "bad_idempotency_key",
+            f"The Idempotency-Key is not valid; it must have 1 to {_KEY_LENGTH} printable ASCII characters.",
         )
     return key

@@ -1,4 +1,4 @@
-"""What the API answers of batches, archives and refusals: made from rows here, and what the document shows."""
+"""The schemas of batches, archives and refusals in answers of the API, and how they are made from rows."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from web.reports import registry
 
 
 class Shape(BaseModel):
-    """Something that the API answers."""
+    """The base of all schemas of answers."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Counts(Shape):
-    """How many images of a batch are in which state."""
+    """The number of a batch's images in each state."""
 
-    received: int = Field(description="Images taken: queued + running + done + failed + cancelled.")
+    received: int = Field(description="Images accepted: queued + running + done + failed + cancelled.")
     queued: int
     running: int
     done: int
     failed: int
     cancelled: int
-    refused: int = Field(description="Files that were not taken; not in `received`.")
-    archives_open: int = Field(description="Archives that are being received or unpacked.")
+    refused: int = Field(description="Files that were not accepted; not counted in `received`.")
+    archives_open: int = Field(description="Archives that are being received, wait or are being unpacked.")
 
 
 class Seconds(Shape):
-    """A span in which the images received so far are expected to be through."""
+    """The shortest and the longest time in which the images received so far are expected to be done."""
 
     low: int
     high: int
@@ -50,7 +50,7 @@ class BundleName(Shape):
 
 
 def _describe_report_links(schema: dict[str, Any]) -> None:
-    """Name the link of each report format in the schema."""
+    """Add the link of each report format to the schema."""
     del schema["additionalProperties"]
     for report_format in registry.FORMATS:
         schema["properties"][report_format.key] = {
@@ -61,7 +61,7 @@ def _describe_report_links(schema: dict[str, Any]) -> None:
 
 
 class BatchLinks(Shape):
-    """Where to go on from a batch."""
+    """Links to the calls of a batch."""
 
     # The links to reports come from their registry.
     model_config = ConfigDict(extra="allow", json_schema_extra=_describe_report_links)
@@ -99,12 +99,12 @@ class Batch(Shape):
 
     @classmethod
     def of(cls, row: models.Batch) -> "Batch":
-        """The status of a batch that was loaded with its bundle."""
+        """Return the status of a batch that was loaded with its bundle."""
         return cls.model_validate(_status(row))
 
 
 class Refusal(Shape):
-    """A file that was not taken, and why."""
+    """A file that was not accepted, and why."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.REFUSAL]})
 
@@ -146,21 +146,21 @@ class RefusalPage(Shape):
 
 
 class Failure(Shape):
-    """What went wrong."""
+    """The error of an image or an archive."""
 
     code: str
     detail: str
 
 
 class ArchiveLinks(Shape):
-    """Where to go on from an archive."""
+    """Links to what belongs to an archive."""
 
     self: str
     batch: str
 
 
 class Archive(Shape):
-    """A ZIP on its way into a batch, and what became of its entries. Each refused entry is a refusal of the batch."""
+    """A ZIP archive of a batch, and the result for its entries. Each refused entry is a refusal of the batch."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ARCHIVE]})
 
@@ -168,12 +168,12 @@ class Archive(Shape):
     state: ArchiveState
     sha256: str | None
     bytes: int
-    entries: int = Field(description="Entries gone through so far.")
+    entries: int = Field(description="Entries read so far.")
     received: int
     unchanged: int = Field(description="Entries that the batch had already under the same name with the same bytes.")
     refused: int
-    skipped: int = Field(description="Folder entries and what operating systems leave in archives.")
-    skipped_names: list[str] = Field(description="The first hundred of them.")
+    skipped: int = Field(description="Folders, and files that operating systems add to archives.")
+    skipped_names: list[str] = Field(description="Names of the first hundred skipped entries.")
     error: Failure | None
     created_at: datetime
     links: ArchiveLinks
@@ -185,7 +185,7 @@ class Archive(Shape):
         return cls(
             **{name: getattr(row, name) for name in own},
             skipped_names=row.skipped_names or [],
-            error=failure(row.error_code, row.error_detail),
+            error=make_failure(row.error_code, row.error_detail),
             created_at=row.created_at,
             links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=batch_url(row.batch_id)),
         )
@@ -199,18 +199,18 @@ class ArchivePage(Shape):
 
 
 def batch_url(batch_id: uuid.UUID) -> str:
-    """The address of a batch's status."""
+    """Return the address of a batch's status."""
     return url_for("batches.get_batch", batch_id=batch_id)
 
 
-def failure(code: str | None, detail: str | None) -> Failure | None:
-    """The error of an image or an archive that has one."""
+def make_failure(code: str | None, detail: str | None) -> Failure | None:
+    """Return the error of an image or an archive, or None."""
     return None if code is None else Failure(code=code, detail=detail or "")
 
 
 def _status(row: models.Batch) -> dict[str, Any]:
     own = ("id", "name", "state", "urgent", "options", "created_at", "sealed_at", "cancelled_at", "finished_at")
-    left = progress.seconds_left(row)
+    left = progress.estimate_seconds_left(row)
     return {
         **{name: getattr(row, name) for name in own},
         "counts": {name: getattr(row, name) for name in Counts.model_fields},

@@ -1,4 +1,4 @@
-"""Images and archives on their way into a batch, and what was refused of them."""
+"""Upload images and archives into a batch; list the archives and what was refused."""
 
 import contextlib
 import time
@@ -22,9 +22,9 @@ from web.api.requests import ImageName, Paging
 from web.http import bodies
 
 Row = TypeVar("Row")
-blueprint = blueprints.make("uploads", "Images and archives on their way into a batch.")
+blueprint = blueprints.make("uploads", "Uploads of images and archives into a batch.")
 _TOUCH_SECONDS = 3.0
-"""How often an archive that is being received says so; the reaper ends those that fell silent."""
+"""Time between two updates of an archive that is being received. The reaper closes one without updates."""
 _IMAGES = (*formats.media_types(), "application/octet-stream")
 
 
@@ -35,14 +35,16 @@ _IMAGES = (*formats.media_types(), "application/octet-stream")
     responses=documents.responses(
         400, 404, 409, 413, 415, 422, 507, also={202: documents.accepted(image_schemas.ReceivedImage, "Queued.")}
     ),
-    extensions={"requestBody": documents.body(*_IMAGES, description="The image file; its format is read from it.")},
+    extensions={
+        "requestBody": documents.body(*_IMAGES, description="The image file. Its format is recognised by its content.")
+    },
 )
 @auth.needs(Scope.SUBMIT)
 def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas.ReceivedImage, int, dict[str, str]]:
     """Add one image.
 
-    Repeat an upload that broke off: the same name with the same bytes changes nothing, with other bytes it is a
-    conflict. The image is classified at once; the batch need not be sealed for that.
+    Repeat an upload that was interrupted: the same name with the same bytes changes nothing. The same name with other
+    bytes is a conflict. The image is classified at once, also while the batch is open.
     """
     here = services.current()
     check_open(batch_id)
@@ -77,18 +79,20 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
 def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, str]]:
     """Add a ZIP of images.
 
-    It is unpacked by a worker, with a verdict on every entry. A second one adds to the first; identical bytes are
-    a no-op. The batch cannot be sealed while it is being received.
+    A worker unpacks it and accepts or refuses each entry. A second archive adds to the first. An archive with the same
+    bytes as an earlier one changes nothing. The batch cannot be sealed while an archive is being received.
     """
     here = services.current()
     check_open(batch_id)
     most = here.settings.max_archive_bytes
-    too_large = errors.TooLarge("archive_too_large", f"The archive has more than {most:,} bytes, the most accepted.")
+    too_large = errors.TooLarge(
+        "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
+    )
     bodies.check_length(most, too_large)
     with bodies.receiving(), here.blobs.incoming() as file:
         archive_id = batches.new_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
-        with _closing(archive_id):
+        with _close_on_failure(archive_id):
             _receive_archive(archive_id, file, too_large, most)
             archives.keep(here.sessions, here.blobs, archive_id, file)
             archive, is_new = db.transact(here.sessions, archives.store, archive_id, file)
@@ -105,8 +109,8 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
 @blueprint.doc(responses=documents.responses(404, 422))
 @auth.needs(Scope.READ)
 def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage:
-    """List the archives of a batch, oldest first, with what became of their entries."""
-    page = _page_of(batch_id, listing.archives, query_data)
+    """List the archives of a batch, oldest first, with the results for their entries."""
+    page = _read_page(batch_id, listing.archives, query_data)
     return schemas.ArchivePage(archives=[schemas.Archive.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
@@ -115,7 +119,7 @@ def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage
 @blueprint.doc(responses=documents.responses(404))
 @auth.needs(Scope.READ)
 def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
-    """Look at one archive."""
+    """Get one archive."""
 
     def work(session: Session) -> Archive:
         owned.find(session, batch_id)
@@ -130,18 +134,21 @@ def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
 @blueprint.doc(responses=documents.responses(404, 422))
 @auth.needs(Scope.READ)
 def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage:
-    """List what the batch refused and why."""
-    page = _page_of(batch_id, listing.refusals, query_data)
+    """List the files that the batch refused, and why."""
+    page = _read_page(batch_id, listing.refusals, query_data)
     return schemas.RefusalPage(refusals=[schemas.Refusal.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
 def check_open(batch_id: uuid.UUID) -> None:
-    """Say before a body is read that this lab has no such batch or that it takes no more images."""
+    """Check, before the body is read, that this lab has the batch and that it takes images.
+
+    Raises NotFound or Conflict.
+    """
     batches.check_open(owned.read(batch_id))
 
 
-def _page_of(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], paging: Paging) -> listing.Page[Row]:
-    """A page of what belongs to a batch of this lab."""
+def _read_page(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], paging: Paging) -> listing.Page[Row]:
+    """Return a page of rows that belong to a batch of this lab."""
 
     def work(session: Session) -> listing.Page[Row]:
         owned.find(session, batch_id)
@@ -151,7 +158,10 @@ def _page_of(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], paging
 
 
 def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.TooLarge, most: int) -> None:
-    """Write the body to ``file`` and check that it is a whole ZIP."""
+    """Write the body to ``file`` and check that it is a complete ZIP archive.
+
+    Raises ``too_large``, UnsupportedFormat, and Conflict when the archive was closed meanwhile.
+    """
     here = services.current()
     touched = time.monotonic()
     for chunk in bodies.chunks():
@@ -171,8 +181,8 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
 
 
 @contextlib.contextmanager
-def _closing(archive_id: uuid.UUID) -> Iterator[None]:
-    """Close the archive if its upload does not end well, so that its batch can be sealed."""
+def _close_on_failure(archive_id: uuid.UUID) -> Iterator[None]:
+    """Close the archive if the block raises, so that its batch can be sealed."""
     try:
         yield
     except errors.DermqError as err:
@@ -184,6 +194,6 @@ def _closing(archive_id: uuid.UUID) -> Iterator[None]:
 
 
 def _abandon(archive_id: uuid.UUID, error: errors.DermqError) -> None:
-    # Where the database cannot be reached either, the reaper closes the archive later.
+    # If the database cannot be reached, the reaper closes the archive later.
     with contextlib.suppress(errors.Transient):
         db.transact(services.current().sessions, archives.abandon, archive_id, error)

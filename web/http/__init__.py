@@ -1,1 +1,1 @@
-"""Requests and answers below the views: bodies, headers, addresses."""
+"""HTTP below the views: bodies, headers and addresses."""

@@ -1,4 +1,4 @@
-"""Bodies on their way in: how many at one time, how long, and a piece at a time, never whole in memory."""
+"""Receive request bodies in pieces, so that none is whole in memory; limit their number, length and time."""
 
 import contextlib
 import time
@@ -18,47 +18,47 @@ DISCARD_SECONDS = 5.0
 
 @contextlib.contextmanager
 def receiving() -> Iterator[None]:
-    """Hold one of the places for receiving a body; the other threads stay free for everything else.
+    """Take one of the places for uploads during the block, so that other threads stay free for other requests.
 
-    Raises Unavailable when all are taken.
+    Raises Unavailable when all places are taken.
     """
     here = services.current()
     places = here.receiving
     if not places.acquire(blocking=False):
         raise errors.Unavailable(
-            "busy_receiving", "As many uploads as the server takes at one time are under way; try again shortly."
+            "busy_receiving", "The server is receiving as many uploads as it can at one time; try again shortly."
         )
     try:
-        with _patience(here.settings.upload_silent_seconds):
+        with _limit_silence(here.settings.upload_silent_seconds):
             yield
     finally:
         places.release()
 
 
 def check_length(most: int, error: errors.TooLarge) -> None:
-    """Raise ``error`` when the request says beforehand that its body is longer than ``most`` bytes."""
+    """Raise ``error`` when Content-Length says that the body has more than ``most`` bytes."""
     if request.content_length is not None and request.content_length > most:
         raise error
 
 
 def discard_rest() -> None:
-    """Read and forget what is left of a body of moderate length, for a few seconds.
+    """Read and drop the rest of a body of moderate length, for a few seconds at most.
 
-    A client that is still sending would otherwise find its connection broken and never read why.
+    Otherwise a client that is still sending finds its connection closed and cannot read the answer.
     """
     length = request.content_length
     if length is None or length > services.current().settings.max_image_bytes:
         return
     until = time.monotonic() + DISCARD_SECONDS
-    with _patience(DISCARD_SECONDS), contextlib.suppress(ClientDisconnected):
+    with _limit_silence(DISCARD_SECONDS), contextlib.suppress(ClientDisconnected):
         for _ in chunks():
             if time.monotonic() > until:
                 return
 
 
 @contextlib.contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Wait no longer than this for each piece of a body; gunicorn's threads would wait for ever."""
+def _limit_silence(seconds: float) -> Iterator[None]:
+    """Wait at most ``seconds`` for each piece of a body; without this, gunicorn's threads wait for ever."""
     socket = request.environ.get("gunicorn.socket")
     if socket is None:
         yield
@@ -72,13 +72,13 @@ def _patience(seconds: float) -> Iterator[None]:
 
 
 def chunks() -> Iterator[bytes]:
-    """The request's body. Raises ClientDisconnected when it ends before its announced length."""
-    stream = get_input_stream(request.environ)  # request.stream keeps to the limit for forms
+    """Yield the request's body in pieces. Raises ClientDisconnected when it ends before its Content-Length."""
+    stream = get_input_stream(request.environ)  # not request.stream, which has the limit for forms
     received = 0
     while True:
         try:
             chunk = stream.read(CHUNK_BYTES)
-        except (OSError, ParseException) as err:  # what gunicorn raises when a chunked body breaks off
+        except (OSError, ParseException) as err:  # gunicorn raises these when a chunked body breaks off
             raise ClientDisconnected from err
         if not chunk:
             break

@@ -1,4 +1,4 @@
-"""Headers on every answer that keep a browser from doing what no page of ours asks for."""
+"""Security headers of every answer: a browser may not load, run or embed what our pages do not use."""
 
 from flask import Flask, Response
 
@@ -15,7 +15,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 
 def register(app: Flask) -> None:
-    """Send the headers with every answer of ``app``; a view may have set its own before."""
+    """Add the headers to every answer of ``app``; a header that a view has set stays."""
     app.after_request(_harden)
 
 

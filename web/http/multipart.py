@@ -1,7 +1,7 @@
-"""multipart/form-data (RFC 7578) a part at a time, so that a thousand images never are in memory together.
+"""Read multipart/form-data (RFC 7578) part by part, so that a thousand images are never in memory together.
 
-What is wrong with the body as a whole is an HTTP exception and none of ours, so that nobody takes it for the refusal
-of the file that was being read.
+An error in the body as a whole is an HTTP exception and not a ``DermqError``. So no caller confuses it with the refusal
+of the file that is being read.
 """
 
 import contextlib
@@ -18,22 +18,24 @@ from dermq import errors
 FIELD_BYTES = 100_000
 """Most bytes of one field that is not a file."""
 HEADER_BYTES = 8_000
-"""Most bytes of one header of a part: a file's name in UTF-8, percent-encoded, has room."""
+"""Most bytes of one header of a part; enough for the name of a file in percent-encoded UTF-8."""
 _ALL_PARSED = object()
 
 
 @dataclass(frozen=True)
 class FormField:
+    """A field that is not a file."""
+
     name: str
     value: str
 
 
 @dataclass(frozen=True)
 class FormFile:
-    """A file; its content can be read once, before the next part is asked for."""
+    """A file. Its content can be read once, before the next part is requested."""
 
     filename: str
-    """As the client sent it: data, never a path of ours."""
+    """The name that the client sent. It is data, and never used as a path."""
     content: Iterator[bytes]
 
 
@@ -52,18 +54,18 @@ def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFi
         else:
             content = _content(events)
             yield FormFile(filename, content)
-            for _ in content:  # what the caller did not want to read
+            for _ in content:  # drop what the caller did not read
                 pass
 
 
 def _events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSegment | bytes | None]:
-    """Yield for every part its head, the pieces of its content, and None at its end."""
-    with _translated():
+    """Yield for each part its head, then the pieces of its content, then None."""
+    with _translate_errors():
         parser = PushMultipartParser(boundary, max_header_size=HEADER_BYTES)
-    for chunk in itertools.chain(filter(None, chunks), [b""]):  # an empty one tells the parser that this is all
+    for chunk in itertools.chain(filter(None, chunks), [b""]):  # an empty chunk marks the end for the parser
         parsed = parser.parse(chunk)
         while True:
-            with _translated():
+            with _translate_errors():
                 event = next(parsed, _ALL_PARSED)
             if event is _ALL_PARSED:
                 break
@@ -83,12 +85,12 @@ def _text(content: Iterator[bytes], name: str | None) -> str:
         value += chunk
         if len(value) > FIELD_BYTES:
             raise errors.TooLarge("field_too_large", f"The field {name!r} has more than {FIELD_BYTES:,} bytes.")
-    with _translated():
+    with _translate_errors():
         return value.decode()
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except ParserLimitReached as err:

@@ -1,4 +1,4 @@
-"""Which addresses are for programs and which are for people."""
+"""Tells addresses for programs from addresses for people."""
 
 from flask import request
 
@@ -6,6 +6,6 @@ API = "/api/v1"
 _PROGRAMS = ("/api/", "/health/", "/metrics")
 
 
-def for_programs() -> bool:
-    """Whether this request's address answers in JSON and problems rather than in pages."""
+def is_for_programs() -> bool:
+    """Return whether this request's address answers programs, with JSON and problems, and not people, with pages."""
     return request.path.startswith(_PROGRAMS)

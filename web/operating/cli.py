@@ -1,4 +1,4 @@
-"""What an operator does with ``flask --app web.app``: ``lab …``, ``token …`` and ``audit``."""
+"""The operator's commands ``lab …``, ``token …`` and ``audit`` of ``flask --app web.app``."""
 
 import contextlib
 import json
@@ -35,52 +35,52 @@ def register(app: Flask) -> None:
 @click.option("--max-waiting-images", type=click.IntRange(min=1), help="Images that may wait at one time.")
 def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
     """Add a lab called NAME."""
-    with _explained():
+    with _report_errors():
         db.transact(services.current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images)
     click.echo(f"Added the lab {name!r}. Issue a token: flask --app web.app token issue {name!r} TOKEN-NAME")
 
 
 @lab_commands.command("list")
 def list_labs() -> None:
-    """List every lab: name, weight, since when."""
-    with _explained():
+    """List every lab: name, weight, time of creation."""
+    with _report_errors():
         for lab in db.read(services.current().sessions, labs.list_all):
-            click.echo(f"{lab.name}\t{lab.weight:g}\t{_time(lab.created_at)}")
+            click.echo(f"{lab.name}\t{lab.weight:g}\t{_format_time(lab.created_at)}")
 
 
 @token_commands.command("issue")
 @click.argument("lab")
 @click.argument("name")
 def issue_token(lab: str, name: str) -> None:
-    """Issue a token called NAME to LAB and print its secret, this once."""
+    """Issue a token called NAME to LAB and print its secret, which is never shown again."""
 
     def work(session: Session) -> str:
         return access_tokens.issue(session, _find(session, lab), name)
 
-    with _explained():
+    with _report_errors():
         click.echo(db.transact(services.current().sessions, work))
-    click.echo("Keep it now: it is shown this once and only its hash is stored.", err=True)
+    click.echo("Save this token now. It is not shown again, because only its hash is stored.", err=True)
 
 
 @token_commands.command("list")
 @click.argument("lab")
 def list_tokens(lab: str) -> None:
-    """List the tokens of LAB: id, name, since when, last use, whether revoked."""
-    with _explained():
+    """List the tokens of LAB: id, name, time of creation, last use, whether revoked."""
+    with _report_errors():
         found = db.read(
             services.current().sessions, lambda session: access_tokens.list_all(session, _find(session, lab))
         )
     for token in found:
-        used = _time(token.last_used_at) if token.last_used_at else "never used"
-        state = f"revoked {_time(token.revoked_at)}" if token.revoked_at else "valid"
-        click.echo(f"{token.id}\t{token.name}\t{_time(token.created_at)}\t{used}\t{state}")
+        used = _format_time(token.last_used_at) if token.last_used_at else "never used"
+        state = f"revoked {_format_time(token.revoked_at)}" if token.revoked_at else "valid"
+        click.echo(f"{token.id}\t{token.name}\t{_format_time(token.created_at)}\t{used}\t{state}")
 
 
 @token_commands.command("revoke")
 @click.argument("token_id", metavar="ID", type=int)
 def revoke_token(token_id: int) -> None:
-    """Revoke the token ID for ever; the sessions that stand on it end."""
-    with _explained():
+    """Revoke the token with this ID for ever. Browser sessions that were opened with it end."""
+    with _report_errors():
         token = db.transact(services.current().sessions, access_tokens.revoke, token_id)
     click.echo(f"Revoked the token {token.id} ({token.name!r}).")
 
@@ -90,11 +90,11 @@ def revoke_token(token_id: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @with_appcontext
 def audit(only: uuid.UUID | None, as_json: bool) -> None:
-    """Prove that no image is lost, counted twice or predicted twice; exit code 1 when that does not hold.
+    """Check that no image is lost, counted twice or predicted twice; exit with 1 if any is.
 
-    Reads while dermq runs, and changes nothing.
+    The check may run while dermq runs, and changes nothing.
     """
-    with _explained():
+    with _report_errors():
         batches, images, findings = _audit(only)
     if as_json:
         click.echo(json.dumps({"batches": batches, "images": images, "findings": findings}))
@@ -108,9 +108,9 @@ def audit(only: uuid.UUID | None, as_json: bool) -> None:
 
 
 def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]]]:
-    """How many batches and images were audited, and what was found."""
+    """Return the number of batches and of images that were checked, and the findings."""
     here = services.current()
-    ids = _every_batch(here.sessions)
+    ids = _list_batch_ids(here.sessions)
     if only is not None and only not in ids:
         raise errors.NotFound("no_batch", f"There is no batch {only}.")
     ids = ids if only is None else [only]
@@ -119,20 +119,20 @@ def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]
         for batch_id in bar:
             found = conservation.audit(here.sessions, here.blobs, batch_id)
             images += found.images
-            findings += [_shown(finding, batch_id) for finding in found.findings]
+            findings += [_format_finding(finding, batch_id) for finding in found.findings]
     if only is None:
-        findings += [_shown(finding) for finding in db.read(here.sessions, conservation.stale_claims)]
+        findings += [_format_finding(finding) for finding in db.read(here.sessions, conservation.stale_claims)]
     return len(ids), images, findings
 
 
-def _every_batch(sessions: db.Sessions) -> list[uuid.UUID]:
+def _list_batch_ids(sessions: db.Sessions) -> list[uuid.UUID]:
     found: list[uuid.UUID] = []
     while page := db.read(sessions, conservation.next_batches, found[-1] if found else uuid.UUID(int=0), 1_000):
         found += page
     return found
 
 
-def _shown(finding: Finding, batch_id: uuid.UUID | None = None) -> dict[str, str | None]:
+def _format_finding(finding: Finding, batch_id: uuid.UUID | None = None) -> dict[str, str | None]:
     batch = None if batch_id is None else str(batch_id)
     return {"batch": batch, "breach": finding.breach.value, "detail": finding.detail}
 
@@ -146,8 +146,8 @@ def _find(session: Session, name: str) -> Lab:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Tell an operator what was wrong in a sentence, with exit code 1."""
+def _report_errors() -> Iterator[None]:
+    """Print an error to the operator as a sentence, and exit with 1."""
     try:
         yield
     except errors.DermqError as err:
@@ -158,5 +158,5 @@ def _explained() -> Iterator[None]:
         ) from err
 
 
-def _time(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return time.isoformat(sep=" ", timespec="seconds")

@@ -1,4 +1,4 @@
-"""Whether the web lives, and whether work can be done. For operators and for whatever starts dermq."""
+"""Health checks for operators and for what starts dermq: the web answers, and work can be done."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -26,20 +26,20 @@ blueprint = APIBlueprint(
 
 
 class Live(BaseModel):
-    """That the process answers."""
+    """The web process answers."""
 
     status: str
 
 
 class Check(BaseModel):
-    """One thing that is needed to do work, and what to do when it is not there."""
+    """Whether one thing that work needs is there, and what to do if it is not."""
 
     ok: bool
     detail: str
 
 
 class Ready(BaseModel):
-    """Each thing that is needed to do work."""
+    """One check for each thing that work needs."""
 
     status: str
     checks: dict[str, Check]
@@ -48,7 +48,7 @@ class Ready(BaseModel):
 @blueprint.get("/live")
 @blueprint.output(Live, example={"status": "live"})
 def live() -> dict[str, str]:
-    """Say that the web process answers."""
+    """Check that the web process answers."""
     return {"status": "live"}
 
 
@@ -64,7 +64,7 @@ def live() -> dict[str, str]:
     }
 )
 def ready() -> Ready | Response:
-    """Say whether work can be done: database, Redis, a worker of each kind, a bundle."""
+    """Check that work can be done: database, Redis, a bundle, and a worker of each kind."""
     checks = examine(services.current())
     missing = [f"{name}: {check.detail}" for name, check in checks.items() if not check.ok]
     if not missing:
@@ -80,19 +80,19 @@ def _never_keep(response: Response) -> Response:
 
 
 def examine(here: Services) -> dict[str, Check]:
-    """Look at everything that is needed to do work."""
-    database = _checked(partial(_examine_database, here.sessions))
+    """Return a check of each thing that work needs."""
+    database = _run_check(partial(_examine_database, here.sessions))
     checks = {"database": database, "redis": _examine_redis(here), "bundle": _examine_bundle(here)}
     for queue in Queue:
         checks[f"worker_{queue}"] = (
-            _checked(partial(_examine_worker, here, queue))
+            _run_check(partial(_examine_worker, here, queue))
             if database.ok
             else Check(ok=False, detail="Not known without the database.")
         )
     return checks
 
 
-def _checked(examination: Callable[[], Check]) -> Check:
+def _run_check(examination: Callable[[], Check]) -> Check:
     try:
         return examination()
     except (SQLAlchemyError, errors.DermqError):
@@ -100,11 +100,14 @@ def _checked(examination: Callable[[], Check]) -> Check:
 
 
 def _examine_database(sessions: db.Sessions) -> Check:
-    # Past db.read, which tries again for seconds: this question is asked again anyway.
+    # Not db.read, which retries for seconds; whoever asks for readiness asks again anyway.
     with sessions.reading() as session:
         revision = MigrationContext.configure(session.connection()).get_current_revision()
     if revision != _newest_revision():
-        return Check(ok=False, detail=f"The tables are at revision {revision}; run `alembic upgrade head`.")
+        return Check(
+            ok=False,
+            detail=f"The tables are at revision {revision}, which is not the newest; run `alembic upgrade head`.",
+        )
     return Check(ok=True, detail=f"Answers, at revision {revision}.")
 
 
@@ -116,7 +119,7 @@ def _newest_revision() -> str | None:
 def _examine_redis(here: Services) -> Check:
     if here.wakeups.reachable():
         return Check(ok=True, detail="Answers.")
-    return Check(ok=False, detail="Redis does not answer; see DERMQ_REDIS_URL. Work waits for the reaper meanwhile.")
+    return Check(ok=False, detail="Redis does not answer; see DERMQ_REDIS_URL. Work is kept and done later.")
 
 
 def _examine_bundle(here: Services) -> Check:
@@ -130,13 +133,13 @@ def _examine_bundle(here: Services) -> Check:
 def _examine_worker(here: Services, queue: Queue) -> Check:
     settings = here.settings
     with here.sessions.reading() as session:
-        alive = liveness.alive(session, settings, Worker.queue == queue.value)
-        waited_seconds = liveness.waited_seconds(session, queue)
-    stalled = sum(pulse.stalled(waited_seconds, settings) for pulse in alive)
+        alive = liveness.list_alive(session, settings, Worker.queue == queue.value)
+        waited_seconds = liveness.measure_waited_seconds(session, queue)
+    stalled = sum(pulse.is_stalled(waited_seconds, settings) for pulse in alive)
     if not alive:
-        detail = f"No {queue} worker gave a sign of life in {settings.worker_gone_seconds:g} s"
+        detail = f"No {queue} worker sent a heartbeat in the last {settings.worker_gone_seconds:g} s"
         return Check(ok=False, detail=f"{detail}; start one and see its log.")
     if stalled == len(alive):
-        detail = f"Stalled: no {queue} worker got on in {settings.stalled_seconds:g} s while work waited"
-        return Check(ok=False, detail=f"{detail}; each ends by itself to be started again: see its log.")
+        detail = f"Stalled: no {queue} worker made progress in {settings.stalled_seconds:g} s while work waited"
+        return Check(ok=False, detail=f"{detail}. A stalled worker ends and is started again: see its log.")
     return Check(ok=True, detail=f"{len(alive)} alive, {stalled} stalled.")

@@ -1,6 +1,6 @@
-"""``/metrics``: figures for Prometheus, read from SQL in one short transaction when they are asked for.
+"""``/metrics``: figures for Prometheus, read from SQL in one short transaction at each scrape.
 
-Every program writes what it does to SQL, so one web process can tell of all. No label holds what a lab wrote.
+Every program writes its state to SQL, so the web can report on all of them. No label holds text of a lab.
 """
 
 from collections import Counter
@@ -30,39 +30,43 @@ blueprint = Blueprint("metrics", __name__)
 
 @blueprint.get("/metrics")
 def show() -> Response:
-    """Answer a scrape; 503 when the database is away."""
+    """Answer a scrape by Prometheus, with 503 when the database cannot be reached."""
     registry = CollectorRegistry()
     registry.register(Figures(services.current()))
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     try:
         return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
     except SQLAlchemyError as err:
-        raise errors.Unavailable("database_unavailable", "The database does not answer.") from err
+        raise errors.Unavailable("database_unavailable", "The database does not answer; try again.") from err
 
 
 class Figures(Collector):
-    """What one scrape tells."""
+    """The figures of one scrape."""
 
     def __init__(self, here: Services) -> None:
         self._here = here
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing, so that no figure is read before it is asked for."""
+        """Return nothing, so that registering the collector reads no figures."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read everything in one transaction, then what lies beside the database."""
-        # Past db.read, which tries again for seconds: the next scrape comes anyway.
+        """Yield the figures of the database, all read in one transaction, then those of Redis and the blob store."""
+        # Not db.read, which retries for seconds; the next scrape comes anyway.
         with self._here.sessions.reading() as session:
-            read = [*_batches(session), *_leases(session), *_workers(session, self._here.settings)]
+            read = [
+                *_measure_batches(session),
+                *_measure_queue(session),
+                *_measure_workers(session, self._here.settings),
+            ]
         yield from read
-        yield _one("dermq_redis_up", "Whether Redis answers.", self._here.wakeups.reachable())
+        yield _gauge("dermq_redis_up", "Whether Redis answers.", self._here.wakeups.reachable())
         free = self._here.blobs.free_bytes()
         if free is not None:
-            yield _one("dermq_blobs_free_bytes", "Free bytes where the images are kept.", free)
+            yield _gauge("dermq_blobs_free_bytes", "Free bytes where the images are kept.", free)
 
 
-def _batches(session: Session) -> Iterator[GaugeMetricFamily]:
+def _measure_batches(session: Session) -> Iterator[GaugeMetricFamily]:
     has_run = Batch.running + Batch.done + Batch.failed > 0
     facts = (Batch.cancelled_at, Batch.sealed_at, Batch.finished_at)
     grouped = session.execute(
@@ -86,49 +90,62 @@ def _batches(session: Session) -> Iterator[GaugeMetricFamily]:
         images.update({state: row[state] for state in ImageState})
         refused += row["refused"]
         breached += row["breached"]
-    yield _each("dermq_images", "Images that were received, by state.", "state", {s: images[s] for s in ImageState})
-    yield _each(
+    yield _gauge_by("dermq_images", "Images that were received, by state.", "state", {s: images[s] for s in ImageState})
+    yield _gauge_by(
         "dermq_batches", "Batches that were not deleted, by state.", "state", {s: batches[s] for s in BatchState}
     )
-    yield _one("dermq_refused_files", "Files that were not taken.", refused)
-    yield _one("dermq_breached_batches", "Batches in which the conservation check found a breach.", breached)
+    yield _gauge("dermq_refused_files", "Files that were refused.", refused)
+    yield _gauge("dermq_breached_batches", "Batches in which the conservation check found a breach.", breached)
 
 
-def _leases(session: Session) -> Iterator[GaugeMetricFamily]:
+def _measure_queue(session: Session) -> Iterator[GaugeMetricFamily]:
     labs = sa.select(sa.func.count(Batch.lab_id.distinct())).where(*WAITING_BATCHES)
     archives = sa.select(sa.func.count()).select_from(Archive).where(Archive.state.in_(OPEN_ARCHIVE))
     expired = sa.select(sa.func.count()).select_from(Claim).where(Claim.expires_at < db.now())
-    yield _one("dermq_waiting_labs", "Labs whose images wait.", session.scalar(labs))
-    yield _one("dermq_open_archives", "Archives that are received, wait, or are unpacked.", session.scalar(archives))
-    yield _one("dermq_expired_claims", "Leases that ran out and were not taken back yet.", session.scalar(expired))
+    yield _gauge("dermq_waiting_labs", "Labs whose images wait.", session.scalar(labs))
+    yield _gauge(
+        "dermq_open_archives",
+        "Archives that are being received, wait, or are being unpacked.",
+        session.scalar(archives),
+    )
+    yield _gauge(
+        "dermq_expired_claims",
+        "Leases that ran out and that the reaper has not taken back yet.",
+        session.scalar(expired),
+    )
 
 
-def _workers(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
-    waited = {queue: liveness.waited_seconds(session, queue) for queue in Queue}
-    pulses = liveness.alive(session, settings)
+def _measure_workers(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    waited = {queue: liveness.measure_waited_seconds(session, queue) for queue in Queue}
+    pulses = liveness.list_alive(session, settings)
     alive = Counter(pulse.queue for pulse in pulses)
-    stalled = Counter(pulse.queue for pulse in pulses if pulse.stalled(waited[pulse.queue], settings))
+    stalled = Counter(pulse.queue for pulse in pulses if pulse.is_stalled(waited[pulse.queue], settings))
     quiet: dict[Queue, float] = {}
     for pulse in pulses:
         quiet[pulse.queue] = min(pulse.progressed_seconds, quiet.get(pulse.queue, pulse.progressed_seconds))
-    yield _each(
+    yield _gauge_by(
         "dermq_oldest_waiting_seconds",
-        "How long work has waited at least; 0 when none waits.",
+        "For how long, at least, the oldest work has waited; 0 when none waits.",
         "queue",
         {queue: seconds or 0 for queue, seconds in waited.items()},
     )
-    yield _each("dermq_workers_alive", "Workers that live.", "queue", {q: alive[q] for q in Queue})
-    yield _each(
-        "dermq_workers_stalled", "Those that do nothing while work waits.", "queue", {q: stalled[q] for q in Queue}
+    yield _gauge_by(
+        "dermq_workers_alive", "Workers that sent a heartbeat recently.", "queue", {q: alive[q] for q in Queue}
     )
-    yield _each("dermq_progress_age_seconds", "Since a worker that lives last got on.", "queue", quiet)
+    yield _gauge_by(
+        "dermq_workers_stalled",
+        "Workers that make no progress while work waits.",
+        "queue",
+        {q: stalled[q] for q in Queue},
+    )
+    yield _gauge_by("dermq_progress_age_seconds", "Seconds since any living worker last made progress.", "queue", quiet)
 
 
-def _one(name: str, meaning: str, value: Any) -> GaugeMetricFamily:
+def _gauge(name: str, meaning: str, value: Any) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, meaning, value=value)
 
 
-def _each(name: str, meaning: str, label: str, values: dict[Any, float]) -> GaugeMetricFamily:
+def _gauge_by(name: str, meaning: str, label: str, values: dict[Any, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, meaning, labels=[label])
     for key, value in values.items():
         family.add_metric([str(key)], value)

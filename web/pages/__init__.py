@@ -1,4 +1,4 @@
-"""The pages. They show what the API tells and act by calling it, so that none does what the API cannot.
+"""The pages for people. They act by calling the API, so no page does anything that the API cannot do.
 
-A page is a module with a view, a template of the view's name, and an entry in ``routes``.
+A page is a module with a view, a template with the view's name, and an entry in ``routes``.
 """

@@ -24,7 +24,7 @@ ARCHIVES_SHOWN = 50
 
 @auth.needs(Scope.READ)
 def batch(batch_id: uuid.UUID) -> Response:
-    """A batch as it moves: its status, its reports, what it refused, its archives and its images."""
+    """Show a batch with its status, reports, refused files, archives and images. The page refreshes itself."""
     wanted = _filter()
     found = owned.read(batch_id)
     return live.respond([(found.id, found.version)], lambda: _render(found, wanted))
@@ -59,9 +59,9 @@ def _render(found: models.Batch, wanted: requests.ImageFilter) -> str:
 
 
 def _filter() -> requests.ImageFilter:
-    """The filter in the address; what no form of ours makes is refused."""
+    """Return the filter in the address. Raises Rejected for one that no form of our pages makes."""
     given = {name: value for name, value in request.args.items() if name in requests.ImageFilter.model_fields and value}
     try:
         return requests.ImageFilter.model_validate(given)
     except ValidationError as err:
-        raise errors.Rejected("bad_filter", f"No image can be like that: {err.errors()[0]['msg']}.") from err
+        raise errors.Rejected("bad_filter", f"This filter cannot be used: {err.errors()[0]['msg']}.") from err

@@ -1,4 +1,4 @@
-"""What every template may use, the page of an error included."""
+"""The variables of every template, also that of an error page."""
 
 import contextlib
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from web.access import auth
 
 @dataclass(frozen=True)
 class Limits:
-    """What a drop zone says that it takes."""
+    """The limits that the upload area names."""
 
     images: int
     image_bytes: int
@@ -28,8 +28,8 @@ class Limits:
         return cls(settings.max_images_per_batch, settings.max_image_bytes, settings.max_archive_bytes)
 
 
-def everywhere() -> dict[str, Any]:
-    """Return the names that every template knows."""
+def build_context() -> dict[str, Any]:
+    """Return the variables that every template may use."""
     return {
         "visitor": _visitor(),
         "notice": taxonomy.NOTICE,
@@ -40,7 +40,7 @@ def everywhere() -> dict[str, Any]:
 
 
 def _visitor() -> LabPrincipal | None:
-    """Who is signed in; the page of an error must come even where nobody can find that out."""
+    """Return who is signed in, or None. An error page must be shown even if the database cannot tell."""
     with contextlib.suppress(errors.DermqError, SQLAlchemyError):
         return auth.principal()
     return None

@@ -1,4 +1,4 @@
-"""The first page: a place to drop images, and the lab's batches."""
+"""The first page, with an area to drop images on and the lab's batches."""
 
 from flask import Response, render_template, request, url_for
 
@@ -14,7 +14,7 @@ BATCHES_SHOWN = 25
 
 @auth.needs(Scope.READ)
 def home() -> Response:
-    """A place to drop images, and the lab's batches, newest first."""
+    """Show an area to drop images on, and the lab's batches, newest first."""
     lab_id, cursor = auth.principal().lab_id, request.args.get("cursor")
     page = db.read(services.current().sessions, listing.batches, lab_id, limit=BATCHES_SHOWN, cursor=cursor)
     return live.respond(

@@ -1,4 +1,4 @@
-"""Pages that move: each asks for itself with the ETag it has, and ``static/js`` puts the changed pieces in place."""
+"""Pages that refresh themselves: ``static/js/live.js`` requests the page with its ETag and replaces what changed."""
 
 import uuid
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from dermq.models import Batch
 
 
 def respond(versions: list[tuple[uuid.UUID, int]], render: Callable[[], str]) -> Response:
-    """Answer with a page, or with 304 while nothing that it shows has changed.
+    """Answer with a page, or with 304 if nothing that it shows has changed.
 
-    ``versions`` are the ids and versions of what this address shows. The browser stores nothing, so that a signed-out
-    one shows nothing.
+    ``versions`` are the ids and versions of the batches on the page. The browser may not store the page, so that nobody
+    sees it after signing out.
     """
     etag = sha256(repr((versions, request.full_path)).encode()).hexdigest()[:32]
     unchanged = request.if_none_match.contains(etag)
@@ -25,6 +25,6 @@ def respond(versions: list[tuple[uuid.UUID, int]], render: Callable[[], str]) ->
 
 
 def is_settled(batch: Batch) -> bool:
-    """Return whether nothing of the batch will move by itself any more."""
+    """Return whether the batch no longer changes unless somebody acts on it."""
     waiting = batch.queued + batch.running + batch.archives_open
     return batch.state in (BatchState.FINISHED, BatchState.CANCELLED) and not waiting

@@ -1,4 +1,4 @@
-"""The address of every page, and the pages that the head of each page links to."""
+"""The addresses of all pages, and the links in the head of each page."""
 
 from apiflask import APIBlueprint
 from flask import Flask, redirect, request, url_for
@@ -20,10 +20,10 @@ _FORMS = (("/sign-in", sign_in.sign_in_with_token), ("/sign-out", sign_in.sign_o
 NAVIGATION = (
     ("pages.home", "Batches"),
     ("pages.diagnoses", "Diagnoses"),
-    ("pages.bundle", "Bundle"),
+    ("pages.bundle", "Model"),
     ("pages.guide", "API"),
 )
-"""Endpoints and what people read for them."""
+"""Endpoints and the texts of their links."""
 
 
 def register(app: Flask) -> None:
@@ -36,7 +36,7 @@ def register(app: Flask) -> None:
     for address, view in _FORMS:
         blueprint.add_url_rule(address, view_func=view, methods=["POST"])
     wording.register(blueprint)
-    blueprint.app_context_processor(lambda: {**context.everywhere(), "navigation": NAVIGATION})
+    blueprint.app_context_processor(lambda: {**context.build_context(), "navigation": NAVIGATION})
     app.register_blueprint(blueprint)
 
 

@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""The page to sign in, and the forms to sign in and out."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from web.access import auth
 
 
 def sign_in() -> Any:
-    """Ask for an access token, or sign in at once with the one-time code of a link."""
+    """Show the form for an access token, or sign in with the one-time code of a link."""
     code = request.args.get("code")
     if code is None:
         return _form()
     try:
         auth.sign_in_with_code(code)
     except errors.Unauthorized as error:
-        # A browser may fetch a link before its reader opens it, which uses the code up.
+        # The browser may have opened the link in advance, which used the code and signed the person in.
         if not auth.is_signed_in():
             return _form(error.detail)
     return redirect(url_for("pages.home"))
@@ -29,7 +29,7 @@ def sign_in_with_token() -> Any:
         auth.sign_in(request.form.get("token", ""))
     except errors.Unauthorized as error:
         return _form(error.detail)
-    return redirect(_own_address(request.form.get("next")))
+    return redirect(_check_address(request.form.get("next")))
 
 
 def sign_out() -> Redirect:
@@ -43,9 +43,9 @@ def _form(problem: str | None = None) -> tuple[str, int]:
     return render_template("sign_in.html", problem=problem, next=wanted), 401 if problem else 200
 
 
-def _own_address(wanted: str | None) -> str:
-    """Where to go after signing in: an address of ours, never of another site."""
-    # Browsers drop tabs and line breaks, and take a backslash for a slash.
+def _check_address(wanted: str | None) -> str:
+    """Return ``wanted`` if it is an address of this site, else the first page."""
+    # Browsers ignore tabs and line breaks, and read a backslash as a slash.
     plain = wanted is not None and wanted.isprintable() and not set(wanted) & set(" \\")
     if wanted is not None and plain and wanted.startswith("/") and not wanted.startswith("//"):
         return wanted

@@ -1,4 +1,4 @@
-"""Lists on pages, with the addresses of their first and next page."""
+"""Tables on pages, with links to their first and next page of rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from web import listing
 
 @dataclass(frozen=True)
 class Table:
-    """Some rows of a list, and the addresses of its first and its next page."""
+    """One page of rows, and the addresses of the first and the next page."""
 
     rows: Any
     first_address: str | None
@@ -18,7 +18,7 @@ class Table:
 
     @classmethod
     def of(cls, page: listing.Page[Any], parameter: str) -> "Table":
-        """Give a listed page its addresses: those of this request, but for the cursor in ``parameter``."""
+        """Return the table of a page. Its addresses are that of this request with another cursor in ``parameter``."""
         here = request.args.to_dict()
         before = here.pop(parameter, None)
         following = page.next_cursor and _address({**here, parameter: page.next_cursor})

@@ -1,4 +1,7 @@
-"""How pages put figures into words: filters for templates, and a batch's progress in a line."""
+"""Figures in words: filters for templates, and the progress of a batch in one line.
+
+The filters are nouns, because a template reads ``{{ count|number }}``.
+"""
 
 import math
 from collections.abc import Callable
@@ -15,16 +18,16 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a batch is."""
+    """The progress of a batch, in words."""
 
     percent: int
-    """Of the images received so far, rounded down, so that 100 means all."""
+    """Share of the images received so far that have ended, rounded down, so that 100 means all."""
     outcome: str
     """E.g. ``1,769 done, 3 failed``."""
     rate: str
-    """Empty when nothing moves or the rate is not known."""
+    """Images a second; empty when nothing is classified or the rate is not known."""
     left: str
-    """The span in which the rest is expected, or empty."""
+    """The estimated time left; empty when it is not known."""
 
     @classmethod
     def of(cls, status: schemas.Batch) -> "Progress":
@@ -49,7 +52,7 @@ def number(count: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes with a decimal unit: ``279,813`` → ``280 kB``."""
+    """Bytes with a decimal unit: ``279_813`` → ``280 kB``."""
     value, units = float(count), ["B", "kB", "MB", "GB"]
     while value >= 999.5 and len(units) > 1:
         value /= 1000
@@ -64,7 +67,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``75`` → ``75 s``; from two minutes on in minutes, from two hours on in hours."""
+    """``75`` → ``75 s``; in minutes from two minutes, in hours from two hours, in days from two days."""
     if seconds < 2 * _MINUTE:
         return f"{seconds:.0f} s"
     if seconds < 2 * _HOUR:
@@ -84,12 +87,12 @@ def span(seconds: schemas.Seconds) -> str:
 
 
 def moment(at: datetime) -> str:
-    """A time in UTC, for readers whose browser does not turn it into theirs."""
+    """A time in UTC; ``static/js/times.js`` replaces it by the reader's own time."""
     return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
 
 
 def folder(name: str) -> str:
-    """``visit-2/one.jpg`` → ``visit-2/``; empty for a name without one."""
+    """``visit-2/one.jpg`` → ``visit-2/``; empty for a name without a folder."""
     return name[: name.rfind("/") + 1]
 
 
@@ -99,7 +102,7 @@ def full_name(code: str) -> str:
 
 
 def probability(prediction: models.Prediction, code: str) -> float:
-    """One of the seven."""
+    """The probability of the diagnosis ``code``."""
     return float(getattr(prediction, f"p_{code}"))
 
 
@@ -107,6 +110,6 @@ _FILTERS: tuple[Callable[..., object], ...] = (number, size, percent, duration, 
 
 
 def register(blueprint: Blueprint) -> None:
-    """Give templates the filters under the functions' names."""
+    """Add the filters to the templates, under the names of the functions."""
     for function in _FILTERS:
         blueprint.add_app_template_filter(function)

@@ -1,5 +1,5 @@
 """Reports, the downloads that are made from a batch.
 
-``registry`` lists the formats, each of which is one module. A new format is a new module and its entry there: the call,
-the OpenAPI document, the links of a batch and the buttons of its page follow.
+Each format is one module, and ``registry`` lists them. To add a format, write a module and add it to the registry. The
+call, the OpenAPI document, the links of a batch and the buttons on its page are made from the registry.
 """

@@ -1,4 +1,4 @@
-"""Cells of tables for people. They are data and never formulas (OWASP, "CSV Injection")."""
+"""Cells of tables that open in a spreadsheet, which must never read them as formulas (OWASP, "CSV Injection")."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a cell: an apostrophe stands before what a spreadsheet would take for a formula."""
+    """Return a value as a cell. A text that a spreadsheet would read as a formula gets an apostrophe before it."""
     if isinstance(value, float):
         return f"{value:.8g}"
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):

@@ -1,4 +1,4 @@
-"""The submission format of ISIC 2018 Task 3: every image that is done, and nothing else."""
+"""The submission format of ISIC 2018 Task 3, with a row for every image that is done."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ COLUMNS = ("image", *(code.upper() for code in taxonomy.ISIC_CODES))
 
 
 def write(source: Source) -> Iterator[str]:
-    """Yield the header, then the rows of a page of images at a time."""
+    """Yield the header, then the rows, one page of images at a time."""
     ids = _ImageIds(source)
     yield csv_lines([COLUMNS])
     for _, rows in source.pages():
@@ -31,7 +31,7 @@ def _probabilities(prediction: Prediction) -> list[str]:
 
 
 class _ImageIds:
-    """The image ids of a batch: the base name without its extension, with its folders where that is not unique."""
+    """The image ids of a batch: base names without extension, or with their folders if the base name is not unique."""
 
     def __init__(self, source: Source) -> None:
         names = (image.name for _, rows in source.pages() for image, _ in rows)

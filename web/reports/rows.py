@@ -1,4 +1,4 @@
-"""An image as a row: the columns that every report of the whole batch has."""
+"""The columns of reports that have a row for every image."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ _PREDICTED = ("diagnosis", "confidence", "entropy", "ood_score", *(f"p_{code}" f
 COLUMNS = ("position", "file_name", "state", *_PREDICTED, "error_code", "error_detail", "bundle", "notice")
 
 
-def by_column(batch: Batch, row: listing.Classified) -> dict[str, Any]:
-    """Return one image by column. Numbers are numbers, and what is unknown is None."""
+def make_row(batch: Batch, row: listing.Classified) -> dict[str, Any]:
+    """Return the values of an image by column. Numbers are not formatted, and unknown values are None."""
     image, prediction = row
     return {
         "position": image.position,

@@ -1,4 +1,4 @@
-"""The images of a batch as a report reads them: a page at a time, each page in its own short transaction."""
+"""Reads the images of a batch for a report, page by page, each page in a short transaction of its own."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ PAGE_IMAGES = 500
 
 @dataclass(frozen=True)
 class Source:
-    """The batch that a report is made from."""
+    """The batch of which a report is made."""
 
     sessions: db.Sessions
     lab_id: int
@@ -26,7 +26,10 @@ class Source:
         return db.read(self.sessions, batches.find, self.lab_id, self.batch_id)
 
     def pages(self) -> Iterator[tuple[Batch, Sequence[listing.Classified]]]:
-        """Yield every image by position. Raises NotFound when the batch is deleted meanwhile."""
+        """Yield the batch and a page of its images, until all were yielded in the order of their positions.
+
+        Raises NotFound when the batch is deleted meanwhile.
+        """
         cursor: str | None = None
         while True:
             batch, page = self._page(cursor)

@@ -56,7 +56,7 @@ def drain(runtime: ClassifyRuntime) -> None:
 
 def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
     """Work with one model until nothing waits for it; return whether anything was done."""
-    waiting = db.read(runtime.sessions, claims.waiting_bundles)
+    waiting = db.read(runtime.sessions, claims.list_waiting_bundles)
     model = _find_model(runtime, waiting)
     if model is None:
         return False

@@ -61,7 +61,7 @@ class Predictor:
         for n, (image, picture) in enumerate(zip(images, pictures, strict=True)):
             probabilities, score = outputs.probabilities[n], float(outputs.ood_scores[n])
             size = picture.width, picture.height
-            found.append(outcomes.predicted(image.id, probabilities, score, milliseconds, self._provenance, size))
+            found.append(outcomes.make_prediction(image.id, probabilities, score, milliseconds, self._provenance, size))
         return found
 
     def _collect(self, step: Sequence[Decoding]) -> tuple[list[ClaimedImage], list[Picture], list[Outcome]]:

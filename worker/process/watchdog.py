@@ -149,8 +149,8 @@ class Observer:
         if self._since is None:
             self._since = session.scalars(sa.select(db.now(self._started - time.monotonic()))).one()
         # An older row is of a process that had the pid before.
-        pulses = liveness.pulses(session, Worker.name.in_(names), Worker.started_at > self._since)
-        return liveness.waited_seconds(session, self._queue) is not None, pulses
+        pulses = liveness.list_pulses(session, Worker.name.in_(names), Worker.started_at > self._since)
+        return liveness.measure_waited_seconds(session, self._queue) is not None, pulses
 
 
 def _end(settings: Settings, status: int, reason: str) -> NoReturn:

@@ -1,27 +1,27 @@
-// From what was dropped or chosen to a flat list of {name, file}: the name is the path below what was dropped.
+// Turns what was dropped or chosen into a flat list of {name, file}. The name is the path below the dropped folder's parent.
 
 const LEFTOVERS = /(^|\/)(\.DS_Store|Thumbs\.db|desktop\.ini|__MACOSX\/.*|\._[^/]*)$/i;
 const order = new Intl.Collator("en", { numeric: true });
 
 export function fromInput(input) {
-  return sorted([...input.files].map((file) => ({ name: file.webkitRelativePath || file.name, file })));
+  return sortByName([...input.files].map((file) => ({ name: file.webkitRelativePath || file.name, file })));
 }
 
-// The entries must be taken before the first await: a drop's items are gone after its event.
+// Reads the entries before the first await, because the browser clears them when the drop event ends.
 export async function fromDrop(transfer) {
   const entries = [...transfer.items].filter((one) => one.kind === "file").map((one) => one.webkitGetAsEntry?.() ?? one.getAsFile());
   const found = [];
   for (const entry of entries) {
     if (entry) await collect(entry, found);
   }
-  return sorted(found);
+  return sortByName(found);
 }
 
 export function isArchive(name) {
   return name.toLowerCase().endsWith(".zip");
 }
 
-// A name for a batch of these files: the folder or the archive that they came as, else the moment.
+// Returns a name for a batch of these files: that of their folder or archive, else the present time.
 export function batchName(files) {
   const folders = new Set(files.map(({ name }) => (name.includes("/") ? name.split("/")[0] : "")));
   const [folder] = folders;
@@ -45,11 +45,11 @@ async function collect(entry, found) {
   }
 }
 
-// A reader gives a hundred entries at a time, and none when it is through.
+// Reads up to a hundred entries; an empty list means that all were read.
 function read(reader) {
   return new Promise((resolve, reject) => reader.readEntries(resolve, reject));
 }
 
-function sorted(files) {
+function sortByName(files) {
   return files.filter(({ name }) => !LEFTOVERS.test(name)).sort((one, other) => order.compare(one.name, other.name));
 }

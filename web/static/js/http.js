@@ -1,9 +1,9 @@
-// Calls of the API from a signed-in page: the CSRF token in its header, problems (RFC 9457) as errors.
+// Calls the API from a signed-in page: sends the CSRF token, and throws problems (RFC 9457) as errors.
 
 const CSRF_HEADER = "X-CSRFToken";
 const TRANSIENT = new Set([0, 408, 429, 500, 502, 503, 504]);
 const FIRST_PAUSE_MS = 500;
-const STALLED_MS = 120_000; // an upload that moves no byte for so long has lost its connection
+const STALLED_MS = 120_000; // after this time without a byte sent, the connection of an upload counts as lost
 
 export class Problem extends Error {
   constructor(status, code, detail, retrySeconds = 0) {
@@ -13,7 +13,7 @@ export class Problem extends Error {
     this.retrySeconds = retrySeconds;
   }
 
-  // Whether the same request may succeed later without any change.
+  // Tells whether the same request may succeed later.
   get isTransient() {
     return TRANSIENT.has(this.status);
   }
@@ -27,7 +27,7 @@ export async function call(method, address, { body, headers = {} } = {}) {
   return text ? JSON.parse(text) : null;
 }
 
-// A whole answer, never one that the browser kept. Raises a Problem when there is none, or one to come back for.
+// Requests an answer without the browser's cache. Throws a Problem if the connection fails or the error is transient.
 export async function ask(address, options = {}) {
   try {
     const response = await fetch(address, { cache: "no-store", ...options });
@@ -39,25 +39,25 @@ export async function ask(address, options = {}) {
   }
 }
 
-// Does something again while it fails with what may pass, or with a problem of one of these codes.
-export async function patiently(work, { attempts, codes = [] }) {
+// Repeats `work` while it fails with a transient problem, or with a problem of one of these codes.
+export async function withRetries(work, { attempts, codes = [] }) {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await work();
     } catch (problem) {
-      const mayPass = problem instanceof Problem && (problem.isTransient || codes.includes(problem.code));
-      if (!mayPass || attempt === attempts) throw problem;
+      const isRepeatable = problem instanceof Problem && (problem.isTransient || codes.includes(problem.code));
+      if (!isRepeatable || attempt === attempts) throw problem;
       await pause(Math.max(FIRST_PAUSE_MS * attempt, problem.retrySeconds * 1000));
     }
   }
 }
 
-// Puts a file and reports the bytes sent so far. Only XMLHttpRequest knows how much of a body has left.
+// Puts a file and reports the bytes sent so far, for which XMLHttpRequest is needed: fetch does not report them.
 export function put(address, file, { onProgress, signal }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     let stall;
-    const moved = () => {
+    const restartTimer = () => {
       clearTimeout(stall);
       stall = setTimeout(() => request.abort(), STALLED_MS);
     };
@@ -66,7 +66,7 @@ export function put(address, file, { onProgress, signal }) {
     request.setRequestHeader(CSRF_HEADER, csrfToken());
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.upload.addEventListener("progress", (event) => {
-      moved();
+      restartTimer();
       onProgress(event.loaded);
     });
     request.addEventListener("load", () => {
@@ -80,7 +80,7 @@ export function put(address, file, { onProgress, signal }) {
       signal.removeEventListener("abort", stop);
     });
     signal.addEventListener("abort", stop);
-    moved();
+    restartTimer();
     request.send(file);
   });
 }
@@ -99,8 +99,8 @@ function problemOf(status, text, retryAfter) {
   const retrySeconds = Number.parseFloat(retryAfter) || 0;
   try {
     const body = JSON.parse(text);
-    return new Problem(status, body.code ?? "", body.detail ?? body.title ?? `The server answered ${status}.`, retrySeconds);
+    return new Problem(status, body.code ?? "", body.detail ?? body.title ?? `The server reported an error (${status}).`, retrySeconds);
   } catch {
-    return new Problem(status, "", `The server answered ${status}.`, retrySeconds);
+    return new Problem(status, "", `The server reported an error (${status}).`, retrySeconds);
   }
 }

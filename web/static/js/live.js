@@ -1,5 +1,5 @@
-// Keeps a page live: it asks for the page itself with the ETag it has, mostly gets a 304, and changes the parts marked
-// data-live. Each 0.4 s for 5 s when something is about to happen, then each second or two, slower when hidden.
+// Refreshes a page: requests it again with its ETag, and updates the parts marked data-live unless the answer is 304.
+// It does so every 0.4 s for 5 s when a change is expected, then every second or two, and more slowly when hidden.
 
 import { Problem, ask } from "./http.js";
 import { morph } from "./morph.js";
@@ -29,13 +29,13 @@ export class Live extends EventTarget {
     this.hurry();
   }
 
-  // Looks often for a few seconds.
+  // Refreshes often for a few seconds.
   hurry() {
     this.#hurryUntil = performance.now() + HURRY_MS;
     this.#schedule();
   }
 
-  // Looks no more until it may again.
+  // Stops refreshing until `resume` is called.
   stop() {
     this.#isStopped = true;
     this.#turn += 1;
@@ -47,20 +47,20 @@ export class Live extends EventTarget {
     this.hurry();
   }
 
-  // Looks now.
+  // Refreshes now.
   async refresh() {
     if (this.#isStopped) return;
     const turn = ++this.#turn;
     clearTimeout(this.#timer);
-    const answer = await ask(this.#address, { headers: this.#etag ? { "If-None-Match": this.#etag } : {} }).catch(orProblem);
-    if (turn !== this.#turn) return; // overtaken: the page may be another one by now
+    const answer = await ask(this.#address, { headers: this.#etag ? { "If-None-Match": this.#etag } : {} }).catch(catchProblem);
+    if (turn !== this.#turn) return; // another refresh or visit began meanwhile, so this answer is out of date
     this.#dispatch(answer instanceof Problem ? "lost" : "reached");
     this.#changedLast = answer.response?.status !== 304;
-    if (answer.response && this.#changedLast) this.#take(answer);
+    if (answer.response && this.#changedLast) this.#apply(answer);
     this.#schedule();
   }
 
-  // Shows the same page at another address: another filter, another page of rows.
+  // Shows the same page at another address, for another filter or another page of rows.
   async turnTo(address) {
     this.#address = address;
     this.#etag = null;
@@ -68,10 +68,10 @@ export class Live extends EventTarget {
     await this.refresh();
   }
 
-  // Goes to another page without leaving this document, so that uploads go on. Raises a Problem.
+  // Shows another page in this document, so that uploads continue. Throws a Problem.
   async visit(address) {
     const { response, text } = await ask(address);
-    if (!response.ok) throw new Problem(response.status, "", `The server answered ${response.status}.`);
+    if (!response.ok) throw new Problem(response.status, "", `The server reported an error (${response.status}).`);
     const fresh = parse(text);
     history.pushState(null, "", response.url);
     this.#address = response.url;
@@ -80,11 +80,11 @@ export class Live extends EventTarget {
     morph(document.querySelector(".masthead"), fresh.querySelector(".masthead"));
     document.title = fresh.title;
     scrollTo(0, 0);
-    this.#turn += 1; // whatever was asked of the page before comes too late
+    this.#turn += 1; // drops the answers to requests of the page before
     this.hurry();
   }
 
-  #take({ response, text }) {
+  #apply({ response, text }) {
     if (!response.ok || !isSamePage(response.url)) {
       this.#dispatch("gone");
       return;
@@ -117,7 +117,7 @@ export class Live extends EventTarget {
   }
 }
 
-function orProblem(error) {
+function catchProblem(error) {
   if (error instanceof Problem) return error;
   throw error;
 }

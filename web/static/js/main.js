@@ -1,7 +1,7 @@
-// The pages that move: drop files, watch them being sent and classified, act on a batch.
+// The pages that refresh themselves: drop files, follow their upload and classification, act on a batch.
 
 import { batchName, fromDrop, fromInput } from "./files.js";
-import { Problem, call, patiently } from "./http.js";
+import { Problem, call, withRetries } from "./http.js";
 import { Live } from "./live.js";
 import { Uploads } from "./uploads.js";
 import { UploadsPanel } from "./uploads_panel.js";
@@ -23,11 +23,11 @@ function announce(text) {
   if (announcer) announcer.textContent = text;
 }
 
-function complain(text) {
-  show(text).dataset.kind = "complaint";
+function showProblem(text) {
+  showMessage(text).dataset.kind = "problem";
 }
 
-function show(text) {
+function showMessage(text) {
   const message = document.createElement("p");
   message.className = "message error";
   message.setAttribute("role", "alert");
@@ -36,19 +36,19 @@ function show(text) {
   return message;
 }
 
-function forget(kind) {
+function removeMessage(kind) {
   document.querySelector(`#messages [data-kind=${kind}]`)?.remove();
 }
 
-async function take(files) {
-  forget("complaint");
-  if (files.length === 0) return complain("There are no files in what was dropped.");
+async function addFiles(files) {
+  removeMessage("problem");
+  if (files.length === 0) return showProblem("No files were found in what you dropped.");
   try {
     if (page().page === "home") await beginBatch(files);
     else await addToBatch(files);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    complain(problem.message);
+    showProblem(problem.message);
   }
 }
 
@@ -61,7 +61,7 @@ async function beginBatch(files) {
   document.querySelector("[data-drop]").inert = true;
   try {
     const batch = await create(draft);
-    await patiently(() => live.visit(`/batches/${batch.id}`), { attempts: ATTEMPTS });
+    await withRetries(() => live.visit(`/batches/${batch.id}`), { attempts: ATTEMPTS });
   } finally {
     const zone = document.querySelector("[data-drop]");
     if (zone) zone.inert = false;
@@ -69,15 +69,15 @@ async function beginBatch(files) {
   beginUploads(files, { sealWhenSent: !keepOpen });
 }
 
-// The same key with every attempt: however often it is tried, it makes one batch.
+// Sends the same Idempotency-Key with every attempt, so that repeated attempts create one batch only.
 async function create(draft) {
   const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const headers = { "Idempotency-Key": key };
-  return patiently(() => call("POST", page().batches, { body: draft, headers }), { attempts: ATTEMPTS });
+  return withRetries(() => call("POST", page().batches, { body: draft, headers }), { attempts: ATTEMPTS });
 }
 
 async function addToBatch(files) {
-  if (state() !== "open") return complain("This batch takes no more files; go to the batches and make another one.");
+  if (state() !== "open") return showProblem("This batch takes no more files. Create another batch for them.");
   if (uploads) uploads.add(files);
   else beginUploads(files, { sealWhenSent: false });
 }
@@ -105,26 +105,26 @@ async function ended() {
 async function seal() {
   const address = `${uploads.batchAddress}/seal`;
   try {
-    await patiently(() => call("POST", address), { attempts: SEAL_ATTEMPTS, codes: ["archive_being_received"] });
+    await withRetries(() => call("POST", address), { attempts: SEAL_ATTEMPTS, codes: ["archive_being_received"] });
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    complain(problem.message);
+    showProblem(problem.message);
   }
 }
 
 async function act(button) {
-  forget("complaint");
+  removeMessage("problem");
   if ("waits" in button.dataset && uploads?.isBusy) return uploads.sealLater();
   if ("ends" in button.dataset) uploads?.abandon();
   button.disabled = true;
   const isDeletion = button.dataset.call === "DELETE";
-  if (isDeletion) live.stop(); // it would find the batch gone and say so
+  if (isDeletion) live.stop(); // a refresh would report that the batch is gone
   try {
     await call(button.dataset.call, button.dataset.address);
     if (isDeletion) return location.assign("/");
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    complain(problem.message);
+    showProblem(problem.message);
   } finally {
     button.disabled = false;
   }
@@ -158,7 +158,7 @@ document.addEventListener("change", (event) => {
   if (input.matches("[data-files], [data-folder]")) {
     const files = fromInput(input);
     input.value = "";
-    take(files);
+    addFiles(files);
   } else if (input.closest("[data-filters]")) {
     input.form.requestSubmit();
   }
@@ -189,14 +189,14 @@ document.addEventListener("drop", async (event) => {
   if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   mark(false);
-  take(await fromDrop(event.dataTransfer));
+  addFiles(await fromDrop(event.dataTransfer));
 });
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("details.confirm[open]")?.removeAttribute("open");
 });
 
-// A thumbnail may not be there yet, or not any more.
+// A thumbnail may not exist yet, or may be deleted.
 document.addEventListener("error", (event) => event.target.matches?.(".thumbnail") && event.target.classList.add("missing"), true);
 
 addEventListener("beforeunload", (event) => {
@@ -212,8 +212,8 @@ live.addEventListener("changed", () => {
   if (status.dataset.state !== lastState) announce(`The batch is ${status.dataset.state}: ${status.dataset.outcome}.`);
   lastState = status.dataset.state;
 });
-live.addEventListener("lost", () => (show("The connection is lost; trying again.").dataset.kind = "connection"));
-live.addEventListener("reached", () => forget("connection"));
+live.addEventListener("lost", () => (showMessage("The connection is lost. Trying again…").dataset.kind = "connection"));
+live.addEventListener("reached", () => removeMessage("connection"));
 live.addEventListener("gone", () => {
   if (!uploads?.isBusy) location.reload();
 });

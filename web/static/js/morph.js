@@ -1,5 +1,5 @@
-// Makes one tree equal to another by changing only what differs, so that focus, scrolling, loaded pictures and
-// transitions survive a refresh. Rows are told apart by data-key.
+// Makes one tree equal to another by changing only what differs. So focus, scroll position, loaded pictures and
+// transitions stay when a page is refreshed. Rows are identified by data-key.
 
 export function morph(from, to) {
   if (from.isEqualNode(to)) return;
@@ -20,7 +20,7 @@ function morphAttributes(from, to) {
     if (from.getAttribute(name) !== value) from.setAttribute(name, value);
   }
   for (const { name } of [...from.attributes]) {
-    const isOpen = name === "open" && "keep" in from.dataset; // opened by the person, not by the page
+    const isOpen = name === "open" && "keep" in from.dataset; // the person opened it, so it stays open
     if (!to.hasAttribute(name) && !isOpen) from.removeAttribute(name);
   }
 }
@@ -40,7 +40,7 @@ function morphChildren(from, to) {
   while (from.childNodes.length > wanted.length) from.lastChild.remove();
 }
 
-// Removes what stands before the node rather than moving it, which would take the focus from it.
+// Removes the nodes before `known` instead of moving it, because a moved node loses the focus.
 function bringTo(parent, index, known, kept) {
   while (parent.childNodes[index] !== known && !kept.has(keyOf(parent.childNodes[index]))) parent.childNodes[index].remove();
   if (parent.childNodes[index] !== known) parent.insertBefore(known, parent.childNodes[index]);

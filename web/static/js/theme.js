@@ -1,4 +1,4 @@
-// Follows the system's light or dark scheme. A classic script in the head, so that no page flashes in the wrong one.
+// Follows the system's light or dark scheme. It is a classic script in the head, so that it runs before the page is shown.
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const follow = () => {

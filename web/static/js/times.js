@@ -1,4 +1,4 @@
-// Shows moments in the reader's own time zone; without this the page shows UTC.
+// Shows times in the reader's own time zone. Without it, pages show UTC.
 
 const format = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 

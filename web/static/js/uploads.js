@@ -1,5 +1,5 @@
-// Sends files to a batch, a few at a time. The same name and bytes sent twice change nothing on the server, so
-// whatever was interrupted is simply sent again.
+// Sends files to a batch, a few at a time. A file that is sent twice with the same name and bytes changes nothing on the
+// server, so an interrupted file is sent again.
 
 import { isArchive } from "./files.js";
 import { Problem, pause, put } from "./http.js";
@@ -8,7 +8,7 @@ const PARALLEL = 4;
 const ATTEMPTS = 8;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 20_000;
-// The batch takes nothing more, or the lab has to do something first: no use in going on with the other files.
+// After these errors the other files would fail too: the batch takes no more files, or somebody has to act first.
 const ENDING_CODES = new Set(["batch_sealed", "batch_cancelled", "storage_full", "database_full", "csrf"]);
 const ENDING_STATUSES = new Set([401, 403, 404]);
 
@@ -51,20 +51,20 @@ export class Uploads extends EventTarget {
     this.#changed();
   }
 
-  // Sends what could not be sent before once more.
+  // Sends the unsent files again.
   retry() {
     const files = this.unsent.map(({ name, file }) => ({ name, file }));
     this.unsent = [];
     this.#queue(files);
   }
 
-  // Stops at once; what was not sent stays listed as such.
+  // Stops at once. Files that were not sent stay in the list.
   stop() {
     this.sealWhenSent = false;
-    this.#giveUp(stopped());
+    this.#stopAll(makeStopped());
   }
 
-  // Stops at once, for good.
+  // Stops at once and clears the list.
   abandon() {
     this.stop();
     this.#isAbandoned = true;
@@ -74,7 +74,7 @@ export class Uploads extends EventTarget {
 
   #queue(files) {
     if (this.#stop.signal.aborted) this.#stop = new AbortController();
-    // Taken from the end, so that taking one of ten thousand costs nothing.
+    // Files are taken from the end, which is cheap also for ten thousand files.
     this.#waiting = [...files.map(({ name, file }) => ({ name, file, loaded: 0 })).reverse(), ...this.#waiting];
     while (this.#running < PARALLEL && this.#running < this.active.size + this.#waiting.length) this.#work();
     this.#changed();
@@ -92,7 +92,7 @@ export class Uploads extends EventTarget {
     const stop = this.#stop;
     this.active.add(upload);
     try {
-      await this.#sendPatiently(upload, stop.signal);
+      await this.#sendWithRetries(upload, stop.signal);
       this.sent += 1;
       this.#endedBytes += upload.file.size;
       this.dispatchEvent(new Event("sent"));
@@ -104,7 +104,7 @@ export class Uploads extends EventTarget {
     }
   }
 
-  async #sendPatiently(upload, signal) {
+  async #sendWithRetries(upload, signal) {
     const onProgress = (loaded) => {
       upload.loaded = Math.min(loaded, upload.file.size);
       this.#changed();
@@ -114,11 +114,11 @@ export class Uploads extends EventTarget {
         return await put(this.#address(upload.name), upload.file, { onProgress, signal });
       } catch (problem) {
         upload.loaded = 0;
-        if (signal.aborted) throw stopped();
+        if (signal.aborted) throw makeStopped();
         if (!(problem instanceof Problem) || !problem.isTransient || attempt === ATTEMPTS) throw problem;
         const backoff = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempt - 1)) * (0.75 + Math.random() / 2);
         await pause(Math.max(backoff, problem.retrySeconds * 1000));
-        if (signal.aborted) throw stopped();
+        if (signal.aborted) throw makeStopped();
       }
     }
   }
@@ -126,7 +126,7 @@ export class Uploads extends EventTarget {
   #fail(upload, problem, stop) {
     if (ENDING_CODES.has(problem.code) || ENDING_STATUSES.has(problem.status)) {
       this.unsent.push({ ...upload, reason: problem.message });
-      if (stop === this.#stop) this.#giveUp(problem);
+      if (stop === this.#stop) this.#stopAll(problem);
     } else if (problem.status >= 400 && problem.status < 500 && !problem.isTransient) {
       this.refused += 1;
       this.lastRefusal = `${upload.name}: ${problem.message}`;
@@ -137,7 +137,7 @@ export class Uploads extends EventTarget {
     }
   }
 
-  #giveUp(problem) {
+  #stopAll(problem) {
     this.unsent.push(...this.#waiting.reverse().map((upload) => ({ ...upload, reason: problem.message })));
     this.#waiting = [];
     this.#stop.abort();
@@ -154,6 +154,6 @@ export class Uploads extends EventTarget {
   }
 }
 
-function stopped() {
+function makeStopped() {
   return new Problem(0, "stopped", "Stopped.");
 }

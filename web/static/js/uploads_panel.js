@@ -1,5 +1,5 @@
-// Shows how uploads stand: one bar for all, a line for each file in flight, and what could not be sent. The number of
-// rows does not depend on the number of files.
+// Shows the progress of uploads: one bar for all files, a line for each file that is being sent, and the files that
+// could not be sent. The number of rows does not grow with the number of files.
 
 import { morph } from "./morph.js";
 
@@ -10,12 +10,12 @@ export class UploadsPanel {
   #uploads;
   #root;
   #isDue = false;
-  #begun = null; // when this run of uploads began and how many bytes had been sent by then
+  #begun = null; // the time when these uploads began, and the bytes sent before
 
   constructor(uploads, root) {
     this.#uploads = uploads;
     this.#root = root;
-    uploads.addEventListener("change", () => this.#soon());
+    uploads.addEventListener("change", () => this.#drawSoon());
     root.addEventListener("click", (event) => {
       const action = event.target.dataset.press;
       if (action === "stop") uploads.stop();
@@ -24,10 +24,10 @@ export class UploadsPanel {
     this.#draw();
   }
 
-  #soon() {
+  #drawSoon() {
     if (this.#isDue) return;
     this.#isDue = true;
-    // A timer rather than an animation frame: it runs in a hidden tab as well.
+    // Uses a timer and not an animation frame, because timers also run in a hidden tab.
     setTimeout(() => {
       this.#isDue = false;
       this.#draw();
@@ -62,7 +62,7 @@ export class UploadsPanel {
     const bar = progress(sentBytes, totalBytes, "Bytes sent");
     const seconds = (performance.now() - this.#begun.at) / 1000;
     const speed = seconds > 1 ? ` · ${size((sentBytes - this.#begun.bytes) / seconds)}/s` : "";
-    const then = sealWhenSent ? "the batch is sealed when all is sent" : "the batch stays open";
+    const then = sealWhenSent ? "the upload is finished when all files are sent" : "the batch stays open";
     const line = element("p", "soft small mt-2 mb-0", `${size(sentBytes)} of ${size(totalBytes)}${speed} · ${then}`);
     const list = element("ul", "");
     for (const { name, file, loaded } of active) {
@@ -110,7 +110,7 @@ function progress(value, max, label) {
   return bar;
 }
 
-// Text goes in as text: names of files are data.
+// Adds texts as text nodes and never as markup, because names of files are data.
 function element(tag, classes, ...children) {
   const node = document.createElement(tag);
   if (classes) node.className = classes;
