@@ -28,10 +28,10 @@ def test_turning_and_mirroring_change_nothing_for_a_network_that_sees_means(tmp_
     assert list(found) == list(agreement.CHANGES)
     for name, one in found.items():
         assert one.images == 7
-        if "turned" in name or "mirrored" in name:
+        if "rotated" in name or "mirrored" in name:
             assert one.equal == 1.0
             assert one.moved == pytest.approx(0, abs=1e-3)
-    assert found["stored again as JPEG of quality 50"].moved > found["stored again as JPEG of quality 95"].moved > 0
+    assert found["saved again as JPEG of quality 50"].moved > found["saved again as JPEG of quality 95"].moved > 0
 
 
 def test_originals_are_compared_with_what_was_made_of_them(tmp_path, graph):

@@ -55,7 +55,7 @@ def test_an_image_of_ham10000_by_its_looks_is_refused(tmp_path, mirrored):
             archive.writestr(name, content)
     again = lesion(1).transpose(Image.Transpose.FLIP_TOP_BOTTOM) if mirrored else lesion(1)
     again.resize((60, 60), Image.Resampling.BICUBIC).save(folder / "new-nv.png")
-    with pytest.raises(manifest.Mismatch, match=r"by their looks: new-nv\.png is nv-4\.png\.") as refused:
+    with pytest.raises(manifest.Mismatch, match=r"near-duplicates of HAM10000: new-nv\.png is nv-4\.png\.") as refused:
         manifest.prepare(tmp_path / "metadata.csv", {"tiny": [tmp_path / "tiny.zip"], "isic2019": [folder]})
     assert refused.value.code == "overlap"
 
