@@ -152,7 +152,7 @@ def read_further(paths: Iterable[Path], subjects: Iterable[Subject]) -> dict[str
     for what in ("image_id", "lesion_id"):
         shared = {getattr(one, what) for one in found} & {getattr(one, what) for one in subjects} - {""}
         if shared:
-            raise Mismatch("overlap", f"The further dataset shares a {what} with HAM10000: {_some(shared)}.")
+            raise Mismatch("overlap", f"These {what}s of the further dataset are also in HAM10000: {_some(shared)}.")
     return {subject.image_id: subject for subject in found}
 
 

@@ -1,4 +1,4 @@
-"""Who may ask: tokens, sessions, CSRF. On SQLite alone."""
+"""Authentication of the API: tokens, sessions, CSRF. Only on SQLite."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

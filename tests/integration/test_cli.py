@@ -1,4 +1,4 @@
-"""What an operator does with ``flask --app web.app``. On SQLite alone."""
+"""The operator's commands of ``flask --app web.app``. Only on SQLite."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""``/metrics`` tells what the rows say, in the format of Prometheus."""
+"""``/metrics`` shows the state of the rows in the format of Prometheus."""
 
 import uuid
 
@@ -14,7 +14,7 @@ from dermq.wakeups import Queue
 from tests import api, fakes
 
 Figures = dict[tuple[str, str], float]
-"""By name and by the value of the label, which is empty where there is none."""
+"""Values by the metric's name and by the value of its label, which is empty when there is no label."""
 
 
 def scrape(app: APIFlask) -> Figures:

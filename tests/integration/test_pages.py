@@ -1,4 +1,4 @@
-"""The pages as a browser gets them: who sees what, what each says, and what a refresh costs."""
+"""The pages as a browser gets them: access, content, and the cost of a refresh."""
 
 import re
 import uuid
@@ -24,7 +24,7 @@ EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "
 
 @pytest.fixture
 def visitor(app: APIFlask) -> FlaskClient:
-    """A browser that nobody has signed in with."""
+    """A browser that is not signed in."""
     return app.test_client()
 
 
@@ -99,7 +99,7 @@ def test_a_link_signs_in_once(app: APIFlask, sessions: db.Sessions, lab: Lab, to
     first, second = app.test_client(), app.test_client()
     assert first.get(link).location == "/"
     assert first.get("/").status_code == 200
-    assert first.get(link).location == "/"  # opened again by who is signed in already
+    assert first.get(link).location == "/"  # opened again by a browser that is signed in
     refused = second.get(link)
     assert refused.status_code == 401
     assert "used already" in refused.text

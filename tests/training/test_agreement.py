@@ -1,4 +1,4 @@
-"""Agreement of diagnoses over changes that mean nothing."""
+"""Agreement of diagnoses before and after changes without medical meaning."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from training import agreement, graph_outputs, manifest, onnx_graph
 
 @pytest.fixture
 def graph(tmp_path):
-    """A graph that sees nothing but the mean of each channel."""
+    """A graph whose outputs depend only on the mean of each channel."""
     import keras
 
     pixels = keras.Input((16, 16, 3), dtype="uint8", name="pixels")
@@ -41,7 +41,7 @@ def test_originals_are_compared_with_what_was_made_of_them(tmp_path, graph):
     for name, content in manifest.read_files([tmp_path / "tiny.zip"]):
         if name == "mel-0.png":
             (originals / name).write_bytes(content)
-        if name == "nv-5.png":  # of test, and of another colour than its reduced copy
+        if name == "nv-5.png":  # an image of test, with another colour than its reduced copy
             Image.new("RGB", (40, 30), (255, 255, 0)).save(originals / name)
     places = {"tiny": [tmp_path / "tiny.zip"], agreement.ORIGINALS: [originals]}
     found = agreement.measure(graph, 16, manifest.prepare(tmp_path / "metadata.csv", places))

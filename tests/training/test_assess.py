@@ -1,4 +1,4 @@
-"""The assessment: intervals by lesion, groups, and what is written down."""
+"""The assessment: intervals by lesion, groups, and the files that are written."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ TEMPERATURE = 2.0
 
 @pytest.fixture(scope="module")
 def entries():
-    """240 images of 120 lesions, some without an age, of every class."""
+    """Entries of 240 images of 120 lesions, of every class; some have no age."""
     return [
         Entry(
             image_id=f"image-{n}",

@@ -1,10 +1,11 @@
-"""The stream of batches: complete, repeatable, balanced; and augmentation within its bounds."""
+"""The stream of batches is complete, repeatable and balanced; augmentation stays within its bounds."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dermq import imaging, taxonomy
 from tests.training import samples
@@ -62,7 +63,7 @@ def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches(
         assert mixed.mean(axis=(1, 2, 3)) / 200 == pytest.approx(shares[:, 0], abs=0.004)
         assert shares.sum(axis=1) == pytest.approx(1)
     blended = np.mean([0 < shares[0, 0] < 1 for _, shares in drawn])
-    assert 0.15 < blended < 0.35  # a half, and half of these with themselves
+    assert 0.15 < blended < 0.35  # half of the batches; in half of these, an image is blended with itself
     chance = np.random.default_rng(0)
     same = batches.mix(images, truth, 0.0, chance)
     assert np.array_equal(same[0], images)
@@ -71,7 +72,7 @@ def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches(
 
 def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_size(tmp_path):
     made = samples.prepare(tmp_path, further=True)
-    settings = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
+    settings: dict[str, Any] = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
     mixed = batches.stream(made, 16, tmp_path / "pixels", **settings, further=("isic2019",), through=8)
     plain = batches.stream(made, 16, tmp_path / "pixels", **settings)
     assert len(mixed.truth) == len(plain.truth) + 7
@@ -85,7 +86,7 @@ def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_s
 
 
 def test_further_images_that_were_not_prepared_are_named(tmp_path):
-    settings = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
+    settings: dict[str, Any] = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
     with pytest.raises(manifest.Mismatch, match="isic2019"):
         batches.stream(samples.prepare(tmp_path), 16, tmp_path / "pixels", **settings, further=("isic2019",))
 
@@ -136,9 +137,15 @@ def test_the_affine_map_turns_by_any_angle_and_stretches_and_shears_within_its_b
     squash = np.diag([augment.ASPECT, 1.0])
     chance = np.random.default_rng(0)
 
-    def drawn(**bounds):
-        """Maps of the unsquashed image, with all else switched off."""
-        still = {"angle_degrees": 0.0, "zoom": (1.0, 1.0), "stretch": 1.0, "shear_degrees": 0.0, "shift": 0.0}
+    def drawn(**bounds: Any):
+        """Return maps of the unsquashed image, with all other changes turned off."""
+        still: dict[str, Any] = {
+            "angle_degrees": 0.0,
+            "zoom": (1.0, 1.0),
+            "stretch": 1.0,
+            "shear_degrees": 0.0,
+            "shift": 0.0,
+        }
         allowed = augment.Bounds(**(still | bounds))
         maps = np.array([augment.matrix(chance, allowed)[:, :2] for _ in range(2000)])
         return squash @ maps @ np.linalg.inv(squash)
@@ -159,9 +166,9 @@ def test_blur_sharpening_resolution_and_jpeg_quality_are_drawn_within_their_boun
     blurs, sharpenings, sides, qualities = [], [], [], []
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     resize, save = Image.Image.resize, Image.Image.save
-    blur, unsharp = augment.ImageFilter.GaussianBlur, augment.ImageFilter.UnsharpMask
-    monkeypatch.setattr(augment.ImageFilter, "GaussianBlur", lambda radius: blurs.append(radius) or blur(radius))
-    monkeypatch.setattr(augment.ImageFilter, "UnsharpMask", lambda *said: sharpenings.append(said[1]) or unsharp(*said))
+    blur, unsharp = ImageFilter.GaussianBlur, ImageFilter.UnsharpMask
+    monkeypatch.setattr(ImageFilter, "GaussianBlur", lambda radius: blurs.append(radius) or blur(radius))
+    monkeypatch.setattr(ImageFilter, "UnsharpMask", lambda *said: sharpenings.append(said[1]) or unsharp(*said))
     monkeypatch.setattr(Image.Image, "resize", lambda self, size, way: sides.append(size[0]) or resize(self, size, way))
     monkeypatch.setattr(
         Image.Image,
@@ -182,7 +189,7 @@ def test_blur_sharpening_resolution_and_jpeg_quality_are_drawn_within_their_boun
 
 def test_a_patch_covers_its_share_of_a_quarter_of_the_images():
     pixels = np.random.default_rng(1).integers(0, 100, (100, 100, 3), dtype=np.uint8)
-    pixels[0, 0] = 255  # so that no pixel has the mean colour by chance alone
+    pixels[0, 0] = 255  # so that no pixel has the mean colour by chance
     chance = np.random.default_rng(0)
     shares = []
     for _ in range(2000):
@@ -234,8 +241,8 @@ def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_near
     bar = np.zeros((size, size, 3), np.uint8)
     bar[:, 45:55] = 255
     for seed in range(60):  # a shear of 0.2 degrees moves the ends of a bar by a third of a pixel
-        changed = augment.published(bar, np.random.default_rng(seed))[..., 0] / 255.0
-        centres = (changed * np.arange(size)).sum(axis=1) / changed.sum(axis=1)
-        assert np.ptp(centres) < 100 * np.tan(np.radians(0.2)) + 0.05
+        bright = augment.published(bar, np.random.default_rng(seed))[..., 0] / 255.0
+        middles = (bright * np.arange(size)).sum(axis=1) / bright.sum(axis=1)
+        assert np.ptp(middles) < 100 * np.tan(np.radians(0.2)) + 0.05
     edge = np.full((8, 8, 3), 7, np.uint8)
     assert (augment.published(edge, np.random.default_rng(0)) == 7).all()

@@ -1,4 +1,4 @@
-"""The commands, from archives to a bundle that says the same as its card."""
+"""The commands, from archives to a bundle whose measured figures equal its card's."""
 
 import re
 import zipfile
@@ -16,7 +16,7 @@ from training import agreement, decision, manifest, runs
 
 @pytest.fixture
 def training(tmp_path, monkeypatch):
-    """Runs a command on the tiny dataset, in an empty folder; returns its exit status."""
+    """A function that runs a command on the tiny dataset, in an empty folder, and returns its exit status."""
     samples.prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: commands.main([*arguments])
@@ -36,7 +36,7 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert card.training_data.sha256 == manifest.read(Path("runs/data")).sha256
     assert card.config["plan"]["batch"] == 8
     assert card.wall_seconds == runs.read_record(Path("runs/smoke"))["wall_seconds"] > 0
-    assert card.decision.tau in decision.TAUS
+    assert card.decision is not None and card.decision.tau in decision.TAUS
     assert training("evaluate") == 0
     assert training("score", "smoke") == 0
     printed = capsys.readouterr().out

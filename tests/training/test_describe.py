@@ -1,4 +1,4 @@
-"""The description: HAM10000 as published, and the network as it is."""
+"""The descriptions of HAM10000, as published, and of the network."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Val as every source shows it."""
+"""Predictions for val, from every source."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def test_val_is_judged_in_every_source_that_shows_some_of_it_and_cut_square(tmp_
     made = manifest.prepare(tmp_path / "metadata.csv", places)
     graph = onnx_graph.build(model.logits(samples.network(16, "none"))).SerializeToString()
     seen = evaluate.val_by_source(graph, 16, made, tmp_path / "pixels")
-    assert list(seen) == ["tiny", "tiny centre", "some"]  # and nothing of isic2019, which has no val
+    assert list(seen) == ["tiny", "tiny centre", "some"]  # isic2019 is missing, because it has no val
     assert [len(truth) for _, truth in seen.values()] == [7, 7, 2]
     assert not np.allclose(seen["tiny"][0], seen["tiny centre"][0])
     assert all(np.allclose(said.sum(axis=1), 1) for said, _ in seen.values())

@@ -1,4 +1,4 @@
-"""Export: the ONNX graph and the Keras file say the same, and a bundle's card tells the truth."""
+"""Export: the ONNX graph and the Keras file give the same outputs, and a bundle's card is correct."""
 
 import warnings
 import zipfile
@@ -38,7 +38,7 @@ def shipped():
 
 
 def real_images(shared, size):
-    """Real images ``(256, s, s, 3)`` spread over the dataset."""
+    """Return real images ``(256, s, s, 3)`` from all parts of the dataset."""
     with zipfile.ZipFile(shared / "ham10000" / "full_200x150.zip") as archive:
         names = sorted(archive.namelist())
         chosen = names[:: len(names) // REAL_IMAGES][:REAL_IMAGES]
@@ -98,7 +98,7 @@ def test_the_card_states_its_files_and_figures(shipped):
 
 @pytest.fixture(scope="module")
 def small():
-    """A network of random weights at 64 px, its batch-norm statistics and biases moved away from their defaults."""
+    """A network at 64 px with random weights, and with batch norm statistics and biases other than the defaults."""
     keras.utils.set_random_seed(0)
     network = model.network(64, "none")
     chance = np.random.default_rng(0)
@@ -135,7 +135,7 @@ def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
 
 @pytest.fixture
 def unfolded(small):
-    """``small``, its last layer put back after the test."""
+    """``small``, whose last layer is restored after the test."""
     head = small.get_layer(graph_outputs.LOGITS)
     before = head.get_weights()
     yield small
@@ -207,7 +207,7 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     record |= {"hardware": "", "packages": {}, "wall_seconds": 1.0, "git_commit": ""}
     card = export.export(network, record, made, data, folder, name="tiny", version="1").card
     shifted = logits[graph_outputs.LOGITS] + odds / 2
-    assert card.decision.tau == 1
+    assert card.decision is not None and card.decision.tau == 1
     assert list(card.decision.shift.values()) == pytest.approx(odds / 2)
     assert card.temperature == 2.5
     assert fitted[0] == pytest.approx(shifted)

@@ -1,9 +1,11 @@
-"""Training of the whole network: it learns, stops, goes on exactly, and refuses to go on from nonsense."""
+"""Training of the whole network: it learns, stops, resumes exactly, and rejects invalid start states."""
 
 import csv
 import dataclasses
 import importlib
 import itertools
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from tests.training import samples
-from training import checkpoint, config, finetune, head, learner, manifest, runs
+from training import checkpoint, config, finetune, learner, manifest, onnx_run, runs
 from training.config import Config, Finetune, Head, Phase
 
 PLAN = Finetune(
@@ -26,6 +28,13 @@ def run(folder, chosen=CONFIG, stop=lambda place: False):
     made = samples.prepare(data)
     folder.mkdir(exist_ok=True)
     return finetune.train(chosen, made, data / "pixels", folder, stop=stop, build=samples.network)
+
+
+def read_checkpoint(folder: Path) -> checkpoint.Checkpoint:
+    """Return the checkpoint in ``folder``, which must exist."""
+    found = checkpoint.load(folder)
+    assert found is not None
+    return found
 
 
 def test_an_epoch_is_a_row_of_the_table(tmp_path):
@@ -47,7 +56,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path, epoch, step):
     assert run(tmp_path / "whole")
     assert not run(tmp_path / "broken", stop=lambda place: (place.epoch, place.step) == (epoch, step))
     assert run(tmp_path / "broken")
-    whole, broken = checkpoint.load(tmp_path / "whole"), checkpoint.load(tmp_path / "broken")
+    whole, broken = read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "broken")
     for kind in ("weights", "average", "optimizer", "seeds"):
         for expected, found in zip(getattr(whole, kind), getattr(broken, kind), strict=True):
             assert np.array_equal(expected, found), kind
@@ -61,7 +70,7 @@ def test_a_run_goes_on_from_the_weights_that_another_ended_with(tmp_path):
     assert run(tmp_path / "tiny")
     still = dataclasses.replace(PLAN, phases=(Phase(24, 1),), rate=1e-12, final_rate=1e-12, weight_decay=0.0)
     assert run(tmp_path / "again", dataclasses.replace(CONFIG, name="again", continues="tiny", plan=still))
-    first, again = checkpoint.load(tmp_path / "tiny"), checkpoint.load(tmp_path / "again")
+    first, again = read_checkpoint(tmp_path / "tiny"), read_checkpoint(tmp_path / "again")
     assert (again.place.epoch, len(again.epochs)) == (1, 1)
     network = samples.network(24, "none")
     trained = [weight.path for weight in network.trainable_weights]
@@ -87,7 +96,7 @@ def test_a_run_that_would_go_on_from_nothing_says_what_to_run_first(tmp_path):
 
 def test_the_dropout_goes_on_where_it_stopped(tmp_path):
     run(tmp_path / "run", stop=lambda place: place.step == 2)
-    state = checkpoint.load(tmp_path / "run")
+    state = read_checkpoint(tmp_path / "run")
     fresh = learner.of(samples.network(16, "none", dropout=0.3), PLAN, seed=2)
     assert state.seeds
     before = fresh.seeds()
@@ -99,7 +108,7 @@ def test_the_dropout_goes_on_where_it_stopped(tmp_path):
 
 @pytest.fixture
 def taught(tmp_path):
-    """A configuration of one size whose teacher is a finished run."""
+    """A configuration with one size and a finished run as its teacher."""
     plan = dataclasses.replace(PLAN, phases=(Phase(24, 1),))
     assert run(tmp_path / "master", dataclasses.replace(CONFIG, name="master", plan=plan))
     return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teachers=("master",), teachers_share=0.7))
@@ -123,7 +132,7 @@ def test_a_taught_run_ends_elsewhere_than_an_untaught_one(tmp_path, taught):
     assert run(tmp_path / "pupil", taught)
     alone = dataclasses.replace(taught, plan=dataclasses.replace(taught.plan, teachers=()))
     assert run(tmp_path / "alone", alone)
-    pupil, other = (checkpoint.load(tmp_path / name).weights for name in ("pupil", "alone"))
+    pupil, other = (read_checkpoint(tmp_path / name).weights for name in ("pupil", "alone"))
     assert not all(np.array_equal(a, b) for a, b in zip(pupil, other, strict=True))
 
 
@@ -156,7 +165,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(tmp_path, mon
     monkeypatch.setattr(np, "savez", torn)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, state)
-    assert checkpoint.load(tmp_path).place.epoch == 1
+    assert read_checkpoint(tmp_path).place.epoch == 1
 
 
 @pytest.fixture
@@ -170,11 +179,11 @@ def test_mixed_precision_keeps_weights_in_float32(tmp_path):
     data = samples.prepare(tmp_path)
     (tmp_path / "run").mkdir()
     short = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, phases=(Phase(16, 1),)))
-    settings = {"precision": "mixed_bfloat16", "build": samples.network}
+    settings: dict[str, Any] = {"precision": "mixed_bfloat16", "build": samples.network}
     assert finetune.train(short, data, tmp_path / "pixels", tmp_path / "run", **settings)
     if keras.backend.backend() != "torch":  # there the learner casts, not Keras
         assert keras.config.dtype_policy().compute_dtype == "bfloat16"
-    kinds = {weight.dtype for weight in checkpoint.load(tmp_path / "run").weights}
+    kinds = {weight.dtype for weight in read_checkpoint(tmp_path / "run").weights}
     assert kinds <= {np.dtype("float32"), np.dtype("int64"), np.dtype("int32")}
 
 
@@ -217,14 +226,15 @@ def test_the_machine_is_told_with_its_gpu(monkeypatch):
 def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(tmp_path, monkeypatch):
     made, data = samples.prepare(tmp_path), tmp_path / "pixels"
     computed = []
-    run_graph = head.onnx_run.run
+    run_graph = onnx_run.run
     monkeypatch.setattr(
-        head.onnx_run,
+        onnx_run,
         "run",
         lambda graph, images, **rest: computed.append(len(images)) or run_graph(graph, images, **rest),
     )
     for name, split in (("published", made), ("published_by_image", manifest.split_by_image(made))):
         published = config.load(name)
+        assert isinstance(published.plan, Finetune)
         plan = dataclasses.replace(published.plan, phases=(Phase(16, 4),), batch=4, epoch_images=8)
         short = dataclasses.replace(published, size=16, plan=plan)
         (tmp_path / name).mkdir()
@@ -236,6 +246,7 @@ def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(tm
 
 def test_the_published_rate_falls_to_one_in_a_hundred_million():
     plan = config.load("published").plan
+    assert isinstance(plan, Finetune)
     rates = [finetune.learning_rate(plan, epochs) for epochs in range(5)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[4] == pytest.approx(1e-8)
@@ -245,10 +256,9 @@ def test_the_published_rate_falls_to_one_in_a_hundred_million():
 def test_every_configuration_states_its_command_and_cost():
     for name in config.names():
         module = importlib.import_module(f"training.configs.{name}")
-        assert f"python -m training train {name}" in module.__doc__
-        assert "Cost:" in module.__doc__
-        assert "Expected" in module.__doc__
-        assert config.load(name).name == name
-        assert (
-            isinstance(config.load(name).plan, Head) or config.load(name).size == config.load(name).plan.phases[-1].size
-        )
+        told, chosen = module.__doc__ or "", config.load(name)
+        assert f"python -m training train {name}" in told
+        assert "Cost:" in told
+        assert "Expected" in told
+        assert chosen.name == name
+        assert isinstance(chosen.plan, Head) or chosen.size == chosen.plan.phases[-1].size

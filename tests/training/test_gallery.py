@@ -1,6 +1,6 @@
-"""The augmentation shown."""
+"""The sheet and the animation of the augmentation."""
 
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 from tests.training import samples
 from training import datasets, gallery
@@ -10,6 +10,7 @@ def test_a_sheet_an_animation_and_the_citation_are_written(tmp_path):
     made = samples.prepare(tmp_path)
     gallery.write(made, "published", tmp_path / "pixels", tmp_path / "out", frames=12)
     with Image.open(tmp_path / "out" / "augmentation-published.gif") as animation:
+        assert isinstance(animation, GifImagePlugin.GifImageFile)
         assert animation.size == (3 * gallery.SIZE, 3 * gallery.SIZE)
         assert animation.n_frames == 12
         assert animation.info["duration"] == 100

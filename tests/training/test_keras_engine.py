@@ -1,4 +1,4 @@
-"""The Keras engine of the worker: the same bundle, the same golden inputs, the same diagnoses as ONNX Runtime."""
+"""The worker's Keras engine: for the same bundle and golden inputs, its diagnoses equal those of ONNX Runtime."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The manifest: splits by lesion, and refusal of what does not match."""
+"""The manifest: splits by lesion, and errors for images and metadata that do not match."""
 
 import csv
 import io

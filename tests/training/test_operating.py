@@ -1,4 +1,4 @@
-"""Operating points reach their sensitivity on val, and are told with intervals."""
+"""Operating points reach their sensitivity on val, and are measured with intervals."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ MEL, NV, BCC = (taxonomy.CODES.index(code) for code in ("mel", "nv", "bcc"))
 
 
 def predictions(melanoma: list[float], other: int = NV) -> np.ndarray:
-    """Probabilities ``(n, 7)`` of melanoma, the rest for one other diagnosis."""
+    """Return probabilities ``(n, 7)``: those of melanoma, and the rest for one other diagnosis."""
     found = np.zeros((len(melanoma), 7), np.float32)
     found[:, MEL] = melanoma
     found[:, other] = 1 - found[:, MEL]

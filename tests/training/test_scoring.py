@@ -1,4 +1,4 @@
-"""Scores against scikit-learn and isic-challenge-scoring, and calibration."""
+"""Scoring compared with scikit-learn and isic-challenge-scoring, and calibration."""
 
 import warnings
 
@@ -15,7 +15,7 @@ from training import calibrate
 
 @pytest.fixture(params=range(3))
 def drawn(request):
-    """Random probabilities that lean to the truth, ``(300, 7)``, with class 3 never true nor predicted."""
+    """Random probabilities ``(300, 7)`` that favour the truth; class 3 is neither true nor predicted."""
     chance = np.random.default_rng(request.param)
     truth = chance.choice([0, 1, 2, 4, 5, 6], 300)
     logits = chance.normal(size=(300, 7)) + 1.5 * np.eye(7)[truth]
@@ -63,7 +63,7 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
     scored = scoring.score(probabilities, truth)
     assert (decided == scoring.UNDECIDED).any()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it labels ties with a word that is no class
+        warnings.simplefilter("ignore")  # the library gives ties a label that is not a class
         expected = isic.balanced_multiclass_accuracy(true, said, weights)
     assert scored.balanced_accuracy == pytest.approx(expected)
     for number, code in enumerate(names):

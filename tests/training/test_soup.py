@@ -1,4 +1,4 @@
-"""The mean of runs is the mean of their weights, and says what it is made of."""
+"""The mean of runs is the mean of their weights, and its record names the runs."""
 
 import numpy as np
 import pytest

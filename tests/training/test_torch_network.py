@@ -1,6 +1,7 @@
-"""PyTorch's own modules compute what the Keras network does; needs `KERAS_BACKEND=torch`."""
+"""PyTorch's own modules compute the same as the Keras network; needs `KERAS_BACKEND=torch`."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ def images():
 
 @pytest.fixture(params=model.BACKBONES)
 def stock(request):
-    """A network without dropout, its statistics and scales far from those it begins with."""
+    """A network without dropout, with statistics and scales far from the initial ones."""
     keras.utils.set_random_seed(1)
     network = model.network(SIZE, "none", backbone=request.param)
     chance = np.random.default_rng(1)
@@ -62,6 +63,7 @@ def test_a_training_step_moves_weights_and_statistics_alike(stock, images):
     truth = np.eye(7)[np.arange(8) % 7]
     before = [np.array(weight) for weight in stock.get_weights()]
     native, by_keras = learner.of(stock, PLAN, 1), learner.KerasLearner(stock, PLAN)
+    assert isinstance(native, torch_learner.TorchLearner)
     native._optimizer = torch.optim.SGD(native._network.parameters())
     stock.optimizer = keras.optimizers.SGD()
     losses = [one.step(images, truth, 0.01) for one in (by_keras, native)]
@@ -83,11 +85,12 @@ def test_the_optimizer_is_that_of_keras():
     native._network.forward = native._network.layers[0].forward
     chance = np.random.default_rng(0)
     for _ in range(5):
-        seen, truth = chance.normal(size=(8, 7)).astype(np.float32), np.eye(7)[chance.integers(0, 7, 8)]
+        seen: Any = chance.normal(size=(8, 7)).astype(np.float32)
+        truth = np.eye(7)[chance.integers(0, 7, 8)]
         losses = [one.step(seen, truth, 0.01) for one in (by_keras, native)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for expected, found in zip(by_keras.weights(), native.weights(), strict=True):
-        assert found == pytest.approx(expected, abs=1e-4)  # they differ in where epsilon is added
+        assert found == pytest.approx(expected, abs=1e-4)  # they add epsilon in different places
 
 
 def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():

@@ -1,4 +1,4 @@
-"""Pauses after faults of the surroundings."""
+"""The back-off after Transient errors."""
 
 import time
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""``.ci/run`` on a machine where every make command is a stand-in that says what the real one may say."""
+"""``.ci/run`` with a fake ``make`` that prints what the real one may print."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What ``make run`` would start, without starting it."""
+"""The programs of ``make run`` and their configuration, without a start."""
 
 import configparser
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores that can be worked out by hand. ``tests/training/test_scoring.py`` compares them with other libraries."""
+"""Scores that can be computed by hand. ``tests/training/test_scoring.py`` compares scoring with other libraries."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""How a drain learns that it is to stop, and how a child tells why its worker ends."""
+"""The stop request of a drain, and the exit note of a child process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""multipart/form-data is read a part at a time, however it is cut into chunks."""
+"""multipart/form-data is read a part at a time, whatever the borders of the chunks are."""
 
 import itertools
 import tracemalloc
@@ -28,7 +28,7 @@ def read(chunks: Iterator[bytes]) -> list[tuple[str, bytes]]:
 
 
 def test_every_single_cut_gives_the_same_files() -> None:
-    """Werkzeug's parser adds a carriage return where the closing delimiter is cut short of its end."""
+    """Werkzeug's parser adds a carriage return when a chunk ends within the closing delimiter."""
     assert [cut for cut in range(len(WHOLE)) if read(iter([WHOLE[:cut], WHOLE[cut:]]))[2:] != FILES] == []
 
 
@@ -66,7 +66,7 @@ def test_blanks_after_a_delimiter_are_said_to_be_malformed() -> None:
 
 
 def test_a_name_may_be_in_its_extended_form() -> None:
-    """RFC 7578 forbids it, and some clients send it all the same."""
+    """RFC 7578 forbids this field, but some clients send it."""
     plain = api.multipart([("x.jpg", b"x")], {})
     extended = plain.replace(b'filename="x.jpg"', b"filename*=UTF-8''%C3%A4.jpg")
     assert extended != plain
