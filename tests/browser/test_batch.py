@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 
 from tests import samples
 from tests.browser.conftest import ARTEFACTS, System, Watched
@@ -151,7 +151,7 @@ def test_an_upload_goes_on_when_the_server_was_busy(signed_in_alone: Page, watch
     watched.expected.append("503")
     refusals = iter([503, 503])
 
-    def busy_twice(route, request) -> None:
+    def busy_twice(route: Route, request: Request) -> None:
         status = next(refusals, None)
         if status is None:
             route.continue_()
@@ -236,7 +236,7 @@ def _drop(page: Page, path: Path) -> None:
         devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": 200, "data": data})
 
 
-def _status(page: Page):
+def _status(page: Page) -> Locator:
     return page.locator("#status")
 
 

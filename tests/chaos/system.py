@@ -180,7 +180,7 @@ class System:
     def workers(self, queue: Queue) -> int:
         """Return the workers of a queue with a recent heartbeat."""
         wanted = sa.select(sa.func.count()).select_from(Worker).where(Worker.queue == queue)
-        return self.read(wanted)
+        return int(self.read(wanted))
 
     def lab(self, name: str = "") -> Lab:
         return db.transact(self.sessions, labs.add, name or uuid.uuid4().hex[:8])

@@ -63,7 +63,7 @@ def stranger(app: APIFlask, sessions: db.Sessions) -> FlaskClient:
 
 
 def with_token(app: APIFlask, token: str) -> FlaskClient:
-    client = app.test_client()
+    client: FlaskClient = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     return client
 

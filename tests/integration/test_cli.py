@@ -22,7 +22,8 @@ def database_url(migrated_sqlite_url: str) -> str:
 
 
 def run(app: APIFlask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(args=arguments)
+    found: Result = app.test_cli_runner().invoke(args=arguments)
+    return found
 
 
 def test_a_lab_is_added_and_gets_a_token_that_works(app: APIFlask) -> None:

@@ -82,7 +82,7 @@ class World:
 
     def token(self) -> uuid.UUID:
         found = db.read(self.sessions, lambda session: session.scalar(sa.select(Claim.token)))
-        assert found is not None
+        assert isinstance(found, uuid.UUID)
         return found
 
     def double_prediction(self) -> None:

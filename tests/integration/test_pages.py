@@ -25,7 +25,8 @@ EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "
 @pytest.fixture
 def visitor(app: APIFlask) -> FlaskClient:
     """A browser that is not signed in."""
-    return app.test_client()
+    client: FlaskClient = app.test_client()
+    return client
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def actors(sessions: db.Sessions) -> list[tuple[str, str]]:
 
 def sign_in(app: APIFlask, token: str) -> FlaskClient:
     """A browser that is signed in, with its CSRF token in every request."""
-    client = app.test_client()
+    client: FlaskClient = app.test_client()
     found = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/sign-in").text)
     assert found is not None
     client.post("/sign-in", data={"csrf_token": found[1], "token": token})

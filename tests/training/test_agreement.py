@@ -1,5 +1,8 @@
 """Agreement of diagnoses before and after changes without medical meaning."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +12,7 @@ from training import agreement, graph_outputs, manifest, onnx_graph
 
 
 @pytest.fixture
-def graph(tmp_path):
+def graph(tmp_path: Path) -> Any:
     """A graph whose outputs depend only on the mean of each channel."""
     import keras
 
@@ -23,7 +26,7 @@ def graph(tmp_path):
     return path
 
 
-def test_turning_and_mirroring_change_nothing_for_a_network_that_sees_means(tmp_path, graph):
+def test_turning_and_mirroring_change_nothing_for_a_network_that_sees_means(tmp_path: Path, graph: Any) -> None:
     found = agreement.measure(graph, 16, samples.prepare(tmp_path))
     assert list(found) == list(agreement.CHANGES)
     for name, one in found.items():
@@ -34,7 +37,7 @@ def test_turning_and_mirroring_change_nothing_for_a_network_that_sees_means(tmp_
     assert found["saved again as JPEG of quality 50"].moved > found["saved again as JPEG of quality 95"].moved > 0
 
 
-def test_originals_are_compared_with_what_was_made_of_them(tmp_path, graph):
+def test_originals_are_compared_with_what_was_made_of_them(tmp_path: Path, graph: Any) -> None:
     samples.prepare(tmp_path)
     originals = tmp_path / "originals"
     originals.mkdir()

@@ -11,7 +11,7 @@ Undecided = tuple[NDArray[np.float64], NDArray[np.int64], list[str]]
 MEL, NV = taxonomy.CODES.index("mel"), taxonomy.CODES.index("nv")
 
 
-def test_the_odds_lead_from_the_drawn_shares_to_the_true_ones():
+def test_the_odds_lead_from_the_drawn_shares_to_the_true_ones() -> None:
     truth = np.repeat(np.arange(7), [4, 9, 16, 1, 25, 100, 0])
     odds = decision.log_odds(truth, 0.5)
     drawn = np.sqrt(np.bincount(truth, minlength=7))
@@ -20,7 +20,7 @@ def test_the_odds_lead_from_the_drawn_shares_to_the_true_ones():
     assert odds[6] == 0
 
 
-def test_images_drawn_as_often_as_they_are_leave_nothing_to_shift():
+def test_images_drawn_as_often_as_they_are_leave_nothing_to_shift() -> None:
     assert decision.log_odds(np.array([0, 0, 0, 1, 2]), 0.0) == pytest.approx(np.zeros(7))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.training import samples
 from training import duplicates, manifest
 
 
-def test_further_images_are_for_pretraining_alone(tmp_path):
+def test_further_images_are_for_pretraining_alone(tmp_path: Path) -> None:
     made = samples.prepare(tmp_path, further=True)
     assert made.further == ["isic2019"]
     assert made.trained_on == ["tiny"]
@@ -22,12 +23,12 @@ def test_further_images_are_for_pretraining_alone(tmp_path):
     assert not any(made.of("isic2019", split) for split in manifest.SPLITS)
 
 
-def test_the_small_source_of_originals_is_for_judging_alone(tmp_path):
+def test_the_small_source_of_originals_is_for_judging_alone(tmp_path: Path) -> None:
     made = manifest.Manifest((), {"full": [], "originals_600x450": [], "isic2019": []})
     assert made.trained_on == ["full"]
 
 
-def test_an_image_of_ham10000_by_its_id_is_refused(tmp_path):
+def test_an_image_of_ham10000_by_its_id_is_refused(tmp_path: Path) -> None:
     samples.prepare(tmp_path)
     folder = samples.prepare_further(tmp_path / "isic2019", "{code}-0")
     with pytest.raises(manifest.Mismatch, match=r"These image_ids .* in HAM10000: akiec-0") as refused:
@@ -35,7 +36,7 @@ def test_an_image_of_ham10000_by_its_id_is_refused(tmp_path):
     assert refused.value.code == "overlap"
 
 
-def test_a_lesion_of_ham10000_is_refused(tmp_path):
+def test_a_lesion_of_ham10000_is_refused(tmp_path: Path) -> None:
     samples.prepare(tmp_path)
     folder = samples.prepare_further(tmp_path / "isic2019")
     file = folder / "metadata.csv"
@@ -45,7 +46,7 @@ def test_a_lesion_of_ham10000_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_an_image_of_ham10000_by_its_looks_is_refused(tmp_path, mirrored):
+def test_an_image_of_ham10000_by_its_looks_is_refused(tmp_path: Path, mirrored: bool) -> None:
     samples.prepare(tmp_path)
     folder = samples.prepare_further(tmp_path / "isic2019")
     with zipfile.ZipFile(tmp_path / "tiny.zip") as archive:
@@ -78,7 +79,7 @@ def stored(image: Image.Image, **how: int) -> bytes:
     return out.getvalue()
 
 
-def test_a_picture_is_found_again_squashed_compressed_and_mirrored_and_others_are_not():
+def test_a_picture_is_found_again_squashed_compressed_and_mirrored_and_others_are_not() -> None:
     known = duplicates.fingerprint((f"{seed}.jpg", stored(lesion(seed))) for seed in range(40))
     again = lesion(7).resize((84, 84)).transpose(Image.Transpose.ROTATE_180)
     new = [("again.jpg", stored(again, quality=60)), *((f"{seed}.jpg", stored(lesion(seed))) for seed in range(40, 80))]

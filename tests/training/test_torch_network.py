@@ -22,12 +22,12 @@ PLAN = Finetune(phases=(Phase(SIZE, 1),), weight_decay=0.0)
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Any:
     return np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
 
 
 @pytest.fixture(params=model.BACKBONES)
-def stock(request):
+def stock(request: pytest.FixtureRequest) -> Any:
     """A network without dropout, with statistics and scales far from the initial ones."""
     keras.utils.set_random_seed(1)
     network = model.network(SIZE, "none", backbone=request.param)
@@ -40,7 +40,7 @@ def stock(request):
     return network
 
 
-def test_weights_come_back_as_they_went_in(stock):
+def test_weights_come_back_as_they_went_in(stock: Any) -> None:
     taught = learner.of(stock, PLAN, 1)
     assert isinstance(taught, torch_learner.TorchLearner)
     pairs = list(zip(stock.get_weights(), taught.weights(), strict=True))
@@ -49,7 +49,7 @@ def test_weights_come_back_as_they_went_in(stock):
     assert all(np.array_equal(given + 1, found) for (given, _), found in zip(pairs, taught.weights(), strict=True))
 
 
-def test_logits_are_the_same(stock, images):
+def test_logits_are_the_same(stock: Any, images: Any) -> None:
     native = torch_network.Network(stock, torch.Generator())
     native.load(stock.get_weights())
     native.eval()
@@ -59,7 +59,7 @@ def test_logits_are_the_same(stock, images):
     assert np.abs(expected - found).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
-def test_a_training_step_moves_weights_and_statistics_alike(stock, images):
+def test_a_training_step_moves_weights_and_statistics_alike(stock: Any, images: Any) -> None:
     truth = np.eye(7)[np.arange(8) % 7]
     before = [np.array(weight) for weight in stock.get_weights()]
     native, by_keras = learner.of(stock, PLAN, 1), learner.KerasLearner(stock, PLAN)
@@ -76,7 +76,7 @@ def test_a_training_step_moves_weights_and_statistics_alike(stock, images):
     assert moved > 300
 
 
-def test_the_optimizer_is_that_of_keras():
+def test_the_optimizer_is_that_of_keras() -> None:
     features = keras.Input((7,))
     network = keras.Model(features, keras.layers.Dense(7)(features))
     plan = dataclasses.replace(PLAN, weight_decay=0.1)
@@ -93,7 +93,7 @@ def test_the_optimizer_is_that_of_keras():
         assert found == pytest.approx(expected, abs=1e-4)  # they add epsilon in different places
 
 
-def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
     layer = keras.layers.Dropout(0.25, noise_shape=(None, 1, 1, 1))
     dropout = torch_network._Dropout(layer, torch.Generator().manual_seed(1))
     values = dropout(torch.ones(4000, 2, 3, 3))
@@ -102,7 +102,7 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
     assert float(values.mean()) == pytest.approx(1, abs=0.03)
 
 
-def test_a_layer_that_is_not_known_is_refused():
+def test_a_layer_that_is_not_known_is_refused() -> None:
     pixels = keras.Input((8, 8, 3))
     network = keras.Model(pixels, keras.layers.MaxPooling2D()(pixels))
     with pytest.raises(torch_network.Untranslatable, match="MaxPooling2D"):

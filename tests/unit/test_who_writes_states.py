@@ -27,7 +27,7 @@ _SQL = re.compile(r"\b(update|insert\s+into|delete\s+from)\s+\"?(image|archive|b
 
 
 def breaches(source: str) -> set[str]:
-    """Return the lines of a module that write a state or a count, or that the check cannot decide."""
+    """Return what a module does that only ``dermq.transitions`` may do, or that this check cannot decide."""
     return {found for node in ast.walk(ast.parse(source)) for found in _breaches(node)}
 
 
