@@ -95,7 +95,7 @@ def test_not_ready_without_tables(app: APIFlask, sessions: db.Sessions) -> None:
     assert not problem["checks"]["worker_classify"]["ok"]
 
 
-def test_a_database_that_is_gone_is_told_without_its_address(client: FlaskClient, app: APIFlask) -> None:
+def test_an_unreachable_database_is_reported_without_its_address(client: FlaskClient, app: APIFlask) -> None:
     engine = app.extensions["dermq"].sessions.engine
 
     def fail(*ignored: object) -> None:

@@ -329,7 +329,7 @@ def test_an_upload_to_a_batch_that_is_cancelled_meanwhile_is_a_conflict(
     assert api.status(client, batch)["counts"]["archives_open"] == 0
 
 
-def test_a_full_disk_is_said_and_nothing_is_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = api.create(client)
 
     def full(self: object, chunk: bytes) -> None:

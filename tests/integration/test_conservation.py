@@ -188,7 +188,7 @@ def test_a_batch_in_the_middle_of_everything_is_conserved(world: World) -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_breach_is_found_by_itself_and_told(world: World, cause: str) -> None:
+def test_each_kind_of_breach_is_found_alone_and_reported(world: World, cause: str) -> None:
     break_it, breach, told = CAUSES[cause]
     break_it(world)
     [finding] = world.audit().findings

@@ -276,7 +276,7 @@ ADDRESSES = [
 ]
 
 
-def test_while_the_database_is_away_everything_answers_503_and_then_works(
+def test_while_the_database_is_unreachable_everything_answers_503_and_then_works(
     settings: Settings, bundle: bundles.Bundle
 ) -> None:
     binaries = servers.postgresql_binaries()

@@ -139,7 +139,7 @@ def assert_conserved(sessions: db.Sessions, blobs: LocalStore, batch_id: str | u
 
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
-def test_an_image_without_room_is_said_and_comes_in_later(
+def test_an_image_without_space_is_reported_and_can_be_uploaded_later(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     batch = api.create(client)
@@ -156,7 +156,7 @@ def test_an_image_without_room_is_said_and_comes_in_later(
 
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
-def test_an_archive_without_room_is_said_and_holds_its_batch_no_longer(
+def test_an_archive_without_space_is_reported_and_does_not_block_its_batch(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     batch = api.create(client)
@@ -183,7 +183,7 @@ def test_a_form_without_room_creates_nothing_and_may_be_repeated(
     assert_conserved(sessions, blobs, created.get_json()["id"])
 
 
-def test_images_over_a_full_database_are_said_and_those_accepted_stay(
+def test_images_that_meet_a_full_database_are_reported_and_accepted_ones_stay(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, database: FullDatabase
 ) -> None:
     batch = api.create(client)
@@ -207,7 +207,7 @@ def test_no_batch_is_half_created_over_a_full_database(client: FlaskClient, data
     assert client.post(api.BATCHES, json={"name": "room again"}).status_code == 201
 
 
-def test_an_archive_over_a_full_database_is_said_and_closed_later(
+def test_an_archive_that_meets_a_full_database_is_reported_and_closed_later(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, database: FullDatabase
 ) -> None:
     """Given a database that is full while an archive arrives, so that the failure cannot be recorded either."""
@@ -284,7 +284,7 @@ def test_a_thumbnail_without_room_charges_no_image(
     assert_conserved(sessions, blobs, batch.id)
 
 
-def test_unpacking_goes_on_when_there_is_room_again(
+def test_unpacking_resumes_when_there_is_space_again(
     sessions: db.Sessions,
     blobs: LocalStore,
     settings: Settings,

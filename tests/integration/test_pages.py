@@ -130,7 +130,7 @@ def test_another_labs_batch_is_not_found(visitor: FlaskClient, sessions: db.Sess
     assert "mine" not in visitor.get("/").text
 
 
-def test_the_page_of_an_error_knows_who_is_signed_in(browser: FlaskClient) -> None:
+def test_an_error_page_shows_who_is_signed_in(browser: FlaskClient) -> None:
     assert "Sign out" in browser.get("/no-such-page").text
 
 
@@ -184,7 +184,7 @@ def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessio
 
 
 @pytest.mark.parametrize("query", ["state=lost", "diagnosis=flu", "cursor=%%%", "refused_after=%%%"])
-def test_an_address_that_no_page_of_ours_makes_is_refused_as_a_page(
+def test_an_address_that_no_page_links_to_is_refused_with_a_page(
     browser: FlaskClient, batch: Batch, query: str
 ) -> None:
     answer = browser.get(f"/batches/{batch.id}?{query}")

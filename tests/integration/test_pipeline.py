@@ -253,7 +253,7 @@ def test_a_missing_file_fails_its_image_alone(
     assert fakes.images(sessions, batch)[2].error_code == "blob_unreadable"
 
 
-def test_a_database_away_while_giving_back_makes_no_suspects(
+def test_an_unreachable_database_while_giving_back_makes_no_suspects(
     sessions: db.Sessions,
     blobs: LocalStore,
     small: Settings,

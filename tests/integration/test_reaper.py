@@ -59,7 +59,7 @@ def test_expired_leases_are_given_back_and_waiting_work_is_woken(
     assert wakeups.sent == [Queue.CLASSIFY]
 
 
-def test_a_lease_that_could_not_be_renewed_while_the_database_was_away_gets_a_round_of_grace(
+def test_a_lease_that_could_not_be_renewed_while_the_database_was_unreachable_gets_one_more_round(
     sessions: db.Sessions, batch: Batch, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(session: Session, *arguments: Any) -> Any:
@@ -231,7 +231,7 @@ def test_a_lease_that_cannot_be_expired_keeps_no_other_waiting(
     assert fakes.get(sessions, batch).queued == 1
 
 
-def test_a_breach_is_said_and_noted_until_it_is_mended_and_changes_no_status(
+def test_a_breach_is_logged_and_marked_until_it_is_repaired_and_changes_no_status(
     sessions: db.Sessions,
     blobs: LocalStore,
     settings: Settings,

@@ -258,7 +258,7 @@ def test_an_endless_list_of_entries_fails_the_archive(
     assert get(runtime, archive).error_code == "too_many_entries"
 
 
-def test_unpacking_goes_on_where_it_was_stopped(
+def test_unpacking_resumes_where_it_was_stopped(
     runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entries, "PAGE_ENTRIES", 3)

@@ -101,7 +101,7 @@ def test_a_stopped_unpacker_puts_its_archive_back_at_once(
     until(lambda: fakes.get(stored, batch).received == entries)
 
 
-def test_a_worker_with_a_lying_bundle_does_not_start(
+def test_a_worker_whose_bundle_has_wrong_golden_outputs_does_not_start(
     tmp_path: Path, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
     """The bundle has wrong golden probabilities and a matching hash in its card, as from a faulty export."""

@@ -45,7 +45,7 @@ def test_a_worker_without_work_stays(stored: db.Sessions, start: Programs) -> No
     assert runs(worker)
 
 
-def test_a_worker_stays_while_redis_is_away(
+def test_a_worker_stays_while_redis_is_unreachable(
     deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
     with servers.Valkey() as server:

@@ -76,7 +76,7 @@ def test_archives_of_one_name_are_one_source(
     assert training("prepare", "--metadata", "metadata.csv", "ham=a.zip") == 1
 
 
-def test_a_card_that_states_other_figures_is_told(
+def test_a_card_that_states_other_figures_is_reported(
     training: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     training("prepare", "--metadata", "metadata.csv", "tiny.zip")

@@ -44,7 +44,7 @@ def test_the_tau_is_the_one_that_reaches_every_floor_most_surely(undecided: Unde
     assert "0: 0.00, 0.25: 0.26, 0.5: 0.12, 0.75: 0.00" in chosen.chosen
 
 
-def test_where_melanomas_are_missed_the_decision_leans_away_from_the_frequent(undecided: Undecided) -> None:
+def test_where_melanomas_are_missed_the_decision_favours_the_rare(undecided: Undecided) -> None:
     logits, truth, lesions = undecided
     logits[truth == NV] -= 2 * np.eye(7)[MEL]
     logits[truth == MEL] -= 0.6 * np.eye(7)[MEL]

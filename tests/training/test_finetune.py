@@ -53,7 +53,7 @@ def test_an_epoch_is_a_row_of_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 3), (1, 10), (2, 5)])
-def test_a_stopped_run_goes_on_exactly(tmp_path: Path, epoch: int, step: int) -> None:
+def test_a_stopped_run_resumes_exactly(tmp_path: Path, epoch: int, step: int) -> None:
     assert run(tmp_path / "whole")
     assert not run(tmp_path / "broken", stop=lambda place: (place.epoch, place.step) == (epoch, step))
     assert run(tmp_path / "broken")
@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, epoch: int, step: int) ->
     ]
 
 
-def test_a_run_goes_on_from_the_weights_that_another_ended_with(tmp_path: Path) -> None:
+def test_a_run_continues_from_the_last_weights_of_another(tmp_path: Path) -> None:
     assert run(tmp_path / "tiny")
     still = dataclasses.replace(PLAN, phases=(Phase(24, 1),), rate=1e-12, final_rate=1e-12, weight_decay=0.0)
     assert run(tmp_path / "again", dataclasses.replace(CONFIG, name="again", continues="tiny", plan=still))
@@ -90,12 +90,12 @@ def test_a_run_tells_which_further_images_it_and_the_run_before_it_saw(tmp_path:
         assert runs.read_record(folder)["further"] == {"isic2019": 7}
 
 
-def test_a_run_that_would_go_on_from_nothing_says_what_to_run_first(tmp_path: Path) -> None:
+def test_a_run_without_its_start_weights_says_what_to_run_first(tmp_path: Path) -> None:
     with pytest.raises(runs.Unfinished, match="training train missing"):
         run(tmp_path / "again", dataclasses.replace(CONFIG, continues="missing"))
 
 
-def test_the_dropout_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_the_dropout_resumes_where_it_stopped(tmp_path: Path) -> None:
     run(tmp_path / "run", stop=lambda place: place.step == 2)
     state = read_checkpoint(tmp_path / "run")
     fresh = learner.of(samples.network(16, "none", dropout=0.3), PLAN, seed=2)
@@ -121,7 +121,7 @@ def taught(tmp_path: Path) -> Any:
     return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teachers=("master",), teachers_share=0.7))
 
 
-def test_teachers_say_a_part_of_the_target(tmp_path: Path, taught: Config) -> None:
+def test_teachers_give_a_part_of_the_target(tmp_path: Path, taught: Config) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
     network = samples.network(24, "none")
     network.load_weights(runs.weights(tmp_path / "master"))
@@ -135,7 +135,7 @@ def test_teachers_say_a_part_of_the_target(tmp_path: Path, taught: Config) -> No
     assert finetune.targets(images, known, PLAN, []) == pytest.approx(known)
 
 
-def test_a_taught_run_ends_elsewhere_than_an_untaught_one(tmp_path: Path, taught: Config) -> None:
+def test_a_run_with_teachers_ends_with_other_weights_than_one_without(tmp_path: Path, taught: Config) -> None:
     assert run(tmp_path / "pupil", taught)
     alone = dataclasses.replace(taught, plan=dataclasses.replace(plan_of(taught), teachers=()))
     assert run(tmp_path / "alone", alone)
@@ -226,7 +226,7 @@ def test_a_loss_of_the_head_that_is_no_number_stops_the_run(tmp_path: Path) -> N
     assert not (tmp_path / "run" / runs.WEIGHTS).exists()
 
 
-def test_the_machine_is_told_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_is_described_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs.hardware().endswith(runs.accelerator() or "no GPU used")
     monkeypatch.setattr(runs, "accelerator", lambda: "NVIDIA H100")
     assert runs.hardware().endswith(", NVIDIA H100")

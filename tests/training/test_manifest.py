@@ -66,7 +66,7 @@ def test_a_manifest_reads_back_with_the_same_hash(tmp_path: Path) -> None:
     assert manifest.read(tmp_path / "data").sha256 == made.sha256
 
 
-def test_the_hash_knows_the_files_but_not_their_folder(tmp_path: Path) -> None:
+def test_the_hash_depends_on_the_files_but_not_on_their_folder(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     one = manifest.prepare(*write(tmp_path / "one", ROWS, FILES))

@@ -30,7 +30,7 @@ def rates(found: Batch) -> tuple[float | None, float | None]:
     return found.rate_recent, found.rate_smoothed
 
 
-def test_the_first_measurement_knows_no_rate() -> None:
+def test_the_first_measurement_has_no_rate() -> None:
     found = batch()
     assert found.measured_at == NOON and rates(found) == (None, None)
 

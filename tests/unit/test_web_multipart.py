@@ -45,7 +45,7 @@ def test_a_file_that_is_not_read_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("cut", range(3, 200, 7))
-def test_a_body_that_ends_early_is_said_so(cut: int) -> None:
+def test_a_body_that_ends_early_is_a_clear_error(cut: int) -> None:
     with pytest.raises(BadRequest):
         read(iter([WHOLE[:-cut]]))
 
@@ -55,12 +55,12 @@ def test_a_body_that_ends_early_is_said_so(cut: int) -> None:
     [b"", b"nonsense", b"--dermq-test-boundary\r\n\r\n\r\n--dermq-test-boundary--\r\n",
      b"--dermq-test-boundary\r\nContent-Disposition: form-data; name=\"\xff\"\r\n\r\nx\r\n--dermq-test-boundary--\r\n"],
 )  # fmt: skip
-def test_what_is_no_form_is_said_so(body: bytes) -> None:
+def test_a_body_that_is_not_a_form_is_reported(body: bytes) -> None:
     with pytest.raises(BadRequest):
         read(iter([body]))
 
 
-def test_blanks_after_a_delimiter_are_said_to_be_malformed() -> None:
+def test_blanks_after_a_delimiter_are_reported_as_malformed() -> None:
     with pytest.raises(BadRequest):
         read(iter([WHOLE.replace(api.BOUNDARY.encode(), api.BOUNDARY.encode() + b" ")]))
 
