@@ -229,7 +229,7 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(
     assert card.out_of_distribution.method == strangeness.METHOD
     assert (
         card.start_weights
-        == "what the configuration `first` ended with, which itself started from random initialisation"
+        == "the last weights of the configuration `first`, which itself started from random initialisation"
     )
 
 
