@@ -1,5 +1,5 @@
-# Three images from one file: web, worker-cpu and worker-gpu. The intake worker and the reaper run in worker-cpu's.
-# Python 3.11 is what the tests run on. Only hashed locks are installed, and no development packages.
+# Builds three images: web, worker-cpu and worker-gpu. The intake worker and the reaper run in the image worker-cpu.
+# The Python version is the one of the tests. Packages come from hashed locks alone; none is for development.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -46,7 +46,7 @@ VOLUME /var/lib/dermq
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s CMD ["python", "-m", "worker.alive"]
 CMD ["python", "-m", "worker", "classify"]
 
-# The CUDA libraries come with TensorFlow's wheels; the host brings the driver and the NVIDIA container toolkit.
+# TensorFlow's wheels bring the CUDA libraries. The host needs the driver and the NVIDIA container toolkit.
 FROM base AS worker-gpu
 ENV PATH=/opt/venv/bin:$PATH DERMQ_VAR_DIR=/var/lib/dermq DERMQ_ENGINE=keras TF_CPP_MIN_LOG_LEVEL=2
 COPY --from=gpu-packages /opt/venv /opt/venv

@@ -1,1 +1,1 @@
-"""dermq on one machine with nothing but Python: every program under one process manager."""
+"""Runs dermq on one machine that has only Python: all programs under one process manager, supervisor."""

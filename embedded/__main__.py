@@ -1,6 +1,6 @@
-"""``python -m embedded``, what ``make run`` starts: all of dermq on this machine until Ctrl-C.
+"""``python -m embedded`` is ``make run``: it runs all programs of dermq on this machine until Ctrl-C.
 
-``python -m embedded --reload`` is ``make dev``: programs start again when their code changes, and a demo batch is made.
+``python -m embedded --reload`` is ``make dev``: programs restart when their code changes; a demo batch is submitted.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from embedded import database, instance, programs, supervision, valkey
 
 
 def main() -> int:
-    """Run dermq until Ctrl-C. Returns the exit status."""
+    """Run dermq until Ctrl-C; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m embedded", description="All of dermq on this machine.")
-    parser.add_argument("--reload", action="store_true", help="start programs again when their code changes")
+    parser.add_argument("--reload", action="store_true", help="restart programs when their code changes")
     reload = parser.parse_args().reload
     try:
         settings = _settings()
@@ -50,24 +50,24 @@ def _prepare(settings: Settings) -> None:
         return
     command = [sys.executable, "-m", "embedded.prepare", str(settings.var_dir)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-        raise instance.Refused("the database could not be prepared; the reason stands above.")
+        raise instance.Refused("the database could not be prepared; the reason is printed above.")
 
 
 def _run(settings: Settings, *, reload: bool) -> None:
     environment = {"DERMQ_VAR_DIR": "%(here)s"}
     socket = folder = None
     if "redis_url" not in settings.model_fields_set:
-        folder = valkey.socket_folder(instance.run(settings))
+        folder = valkey.socket_folder(instance.run_folder(settings))
         socket = folder / "valkey.sock"
         environment["DERMQ_REDIS_URL"] = f"unix://{socket}"
     configuration = settings.var_dir / "supervisord.conf"
     wanted = programs.all_programs(socket, reload=reload)
     configuration.write_text(programs.configuration(wanted, environment))
-    later = {program.name: program.later_seconds for program in wanted if program.later_seconds}
+    delays = {program.name: program.delay_seconds for program in wanted if program.delay_seconds}
     try:
-        supervision.run(configuration, instance.logs(settings), later)
+        supervision.run(configuration, instance.logs_folder(settings), delays)
     finally:
-        if folder is not None and folder != instance.run(settings):
+        if folder is not None and folder != instance.run_folder(settings):
             shutil.rmtree(folder, ignore_errors=True)
     print("dermq has stopped; its data is kept.", flush=True)
 

@@ -1,4 +1,4 @@
-"""Brings the database to the newest tables, and says cheaply when it has them."""
+"""Checks without Alembic whether the database has the newest revision."""
 
 import contextlib
 import sqlite3
@@ -10,9 +10,10 @@ _SQLITE = "sqlite:///"
 
 
 def is_current(settings: Settings) -> bool:
-    """Whether the SQLite database has the newest tables, told without importing Alembic: half a second a start.
+    """Return whether the SQLite database has the newest revision; always False for another database.
 
-    Revisions are numbered and in their files' names, so the newest is the last. False for any other database.
+    The import of Alembic would take half a second at each start. The newest revision is the greatest number in the
+    names of the migration files.
     """
     path = Path(settings.database.removeprefix(_SQLITE))
     if not settings.database.startswith(_SQLITE) or not path.is_file():
@@ -21,5 +22,5 @@ def is_current(settings: Settings) -> bool:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         try:
             return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest,)]
-        except sqlite3.OperationalError:  # no such table
+        except sqlite3.OperationalError:  # the table does not exist
             return False

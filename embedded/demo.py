@@ -1,6 +1,6 @@
 """``python -m embedded.demo``: submits a batch of generated pictures, once for each ``var/``.
 
-They are smooth discs on a ground of another colour: something to look at that is no image of a person.
+The pictures are blurred discs on a background of another colour, so no image of a person is needed.
 """
 
 import io
@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT = 200, 150
 
 
 def main(settings: Settings) -> None:
-    """Submit the batch, unless the local lab has one of its name."""
+    """Wait until dermq is ready and submit the batch, unless it was submitted from this ``var/`` before."""
     welcome.wait_until_ready(instance.address(settings) + "/health/ready")
     api = f"{instance.address(settings)}/api/v1/batches"
     headers = {"Authorization": f"Bearer {instance.token_path(settings).read_text().strip()}"}
@@ -31,7 +31,7 @@ def main(settings: Settings) -> None:
     address = f"{api}/{batch['id']}"
     for number in range(PICTURES):
         name = urllib.parse.quote(f"generated-{number + 1:02}.jpg")
-        _call("PUT", f"{address}/images?name={name}", headers, picture(number), "image/jpeg")
+        _call("PUT", f"{address}/images?name={name}", headers, draw(number), "image/jpeg")
     _call("POST", f"{address}/seal", headers, b"", "application/json")
     marker.write_text(batch["id"])
     print(
@@ -39,8 +39,8 @@ def main(settings: Settings) -> None:
     )
 
 
-def picture(seed: int) -> bytes:
-    """A JPEG of a dark disc that fades into its ground; the same one for the same ``seed``."""
+def draw(seed: int) -> bytes:
+    """Return a JPEG of a dark blurred disc on a lighter background; equal seeds give equal bytes."""
     chance = random.Random(seed)
     ground = tuple(chance.randint(150, 230) for _ in range(3))
     disc = tuple(chance.randint(30, 130) for _ in range(3))

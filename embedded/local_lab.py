@@ -14,16 +14,16 @@ NAME = "local"
 
 
 def ensure_token(settings: Settings, sessions: db.Sessions) -> None:
-    """See that the local lab exists and that the token in the file is a valid one."""
+    """Create the local lab if it is missing, and write a new token when the file holds no valid one. Commits."""
     path = instance.token_path(settings)
     secret = path.read_text().strip() if path.is_file() else ""
-    valid = db.transact(sessions, lambda session: _valid(session, secret))
+    valid = db.transact(sessions, lambda session: _authenticate(session, secret))
     if valid is None:
         _write(path, db.transact(sessions, _issue))
 
 
 def issue_sign_in_code(settings: Settings, sessions: db.Sessions) -> str:
-    """A one-time code that signs a browser in as the local lab."""
+    """Return a one-time code that signs a browser in as the local lab. Commits."""
     secret = instance.token_path(settings).read_text().strip()
 
     def work(session: Session) -> str:
@@ -33,7 +33,7 @@ def issue_sign_in_code(settings: Settings, sessions: db.Sessions) -> str:
     return db.transact(sessions, work)
 
 
-def _valid(session: Session, secret: str) -> AccessToken | None:
+def _authenticate(session: Session, secret: str) -> AccessToken | None:
     try:
         return access_tokens.authenticate(session, secret)
     except errors.Unauthorized:

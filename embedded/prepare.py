@@ -1,6 +1,6 @@
-"""``python -m embedded.prepare VAR_DIR``: the newest tables, the local lab and its token.
+"""``python -m embedded.prepare VAR_DIR``: migrates the database and creates the local lab and its token.
 
-A program of its own, so that the process manager, which lives long, never imports SQLAlchemy.
+This is a program of its own, so that the process manager, which runs for long, need not import SQLAlchemy.
 """
 
 import sys
@@ -15,7 +15,7 @@ from embedded import local_lab
 
 
 def main(settings: Settings) -> None:
-    """Migrate the database and see that the local lab has a valid token."""
+    """Migrate the database to the newest revision and ensure that the local lab has a valid token. Commits."""
     sessions = db.Sessions(settings.database)
     config = Config(ROOT / "alembic.ini")
     with sessions.engine.begin() as connection:

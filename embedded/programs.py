@@ -1,7 +1,7 @@
-"""What runs, in which order it stops, and how long each may take: written out as supervisor's configuration.
+"""The programs that supervisor runs, their stop order and their time limits, as supervisor's configuration.
 
-A path in the configuration is relative to the clone or stands as ``%(here)s``, which is ``var/``: supervisor reads
-blanks, ``%``, ``;`` and ``#`` in paths in ways of its own.
+Paths in the configuration are relative to the clone or begin with ``%(here)s``, which is ``var/``. An absolute path may
+hold blanks, ``%``, ``;`` or ``#``, and supervisor gives these characters a special meaning.
 """
 
 import os
@@ -14,47 +14,49 @@ from dermq.settings import ROOT
 from embedded import valkey
 
 CANNOT_VERIFY = 78
-"""Exit status of a worker that must not work; starting it again would not help."""
+"""The exit status of a worker that cannot verify its bundle; a restart would not help."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program under the process manager."""
+    """One program that supervisor starts, restarts and stops."""
 
     name: str
     command: list[str]
     stop_order: int
-    """The greatest stops first: web, reaper, workers, Valkey."""
+    """Programs with a greater number stop first: web, reaper, workers, Valkey."""
     stop_seconds: int
-    """After this long it is killed, with all its children. Together below 20."""
+    """The program and its children are killed after this time. The stop of all programs must take less than 20 s."""
     start_seconds: int = 2
-    """Dead sooner means that it did not start: tried again with growing pauses, then given up."""
-    ends: str = ""
-    """Exit status after which it is not started again."""
-    later_seconds: int = 0
-    """Starts this long after the others, which are in a hurry to be ready."""
-    speaks: bool = False
-    """Its output goes to the console instead of a log; it runs once."""
+    """A program that ends sooner has failed to start. supervisor tries again with growing pauses, then gives up."""
+    final_status: str = ""
+    """The exit status after which the program is not restarted."""
+    delay_seconds: int = 0
+    """The program starts this long after the others, which should be ready first."""
+    prints: bool = False
+    """Whether the output goes to the console instead of a log. Such a program runs once."""
 
 
 def all_programs(socket: Path | None, *, reload: bool = False) -> list[Program]:
-    """Every program; ``socket`` is where Valkey listens, or None where another Redis is given.
+    """Return every program. ``socket`` is where Valkey listens, or None when the settings name another Redis.
 
-    With ``reload`` web, workers and reaper start again when their code changes, and a demo batch is submitted.
+    With ``reload``, web, workers and reaper restart when their code changes, and a demo batch is submitted.
     """
     web = ["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
     found = [
-        Program("classify", _python("worker", "classify"), 20, 7, ends=str(CANNOT_VERIFY)),
+        Program("classify", _python("worker", "classify"), 20, 7, final_status=str(CANNOT_VERIFY)),
         Program("intake", _python("worker", "intake"), 20, 7),
-        Program("reaper", _python("worker", "reaper"), 30, 3, later_seconds=5),
+        Program("reaper", _python("worker", "reaper"), 30, 3, delay_seconds=5),
         Program("web", _python(*web), 40, 6),
-        Program("welcome", _python("embedded.welcome"), 50, 1, start_seconds=0, ends="0", speaks=True, later_seconds=2),
+        Program("welcome", _python("embedded.welcome"), 50, 1, 0, final_status="0", prints=True, delay_seconds=2),
     ]
     if reload:
-        found = [_reloading(program) for program in found]
-        found.append(Program("demo", _python("embedded.demo"), 50, 1, 0, ends="0", speaks=True, later_seconds=2))
+        found = [_reload(program) for program in found]
+        found.append(
+            Program("demo", _python("embedded.demo"), 50, 1, 0, final_status="0", prints=True, delay_seconds=2)
+        )
     if socket is not None:
-        found.insert(0, Program("valkey", [_relative(valkey.server()), *valkey.arguments(socket)[1:]], 10, 2))
+        found.insert(0, Program("valkey", [_relative(valkey.server_path()), *valkey.arguments(socket)[1:]], 10, 2))
     return found
 
 
@@ -66,10 +68,10 @@ _WATCHED = {
 }
 
 
-def _reloading(program: Program) -> Program:
-    """The same program under watchfiles, which starts it again when a file of its folders changes.
+def _reload(program: Program) -> Program:
+    """Return the program under watchfiles, which restarts it when a file in its folders changes.
 
-    What ends by itself is then not started again before the next change: its log says why it ended.
+    A program that ends by itself is not restarted before the next change; its log says why it ended.
     """
     if program.name not in _WATCHED:
         return program
@@ -79,12 +81,12 @@ def _reloading(program: Program) -> Program:
 
 
 def configuration(programs: list[Program], environment: dict[str, str]) -> str:
-    """The text of ``supervisord.conf``, to be put into ``var/``."""
+    """Return the text of ``var/supervisord.conf``."""
     variables = ",".join(f'{name}="{value}"' for name, value in environment.items())
-    return "\n".join([_MANAGER.format(environment=variables), *map(_section, programs)])
+    return "\n".join([_SUPERVISORD.format(environment=variables), *map(_section, programs)])
 
 
-_MANAGER = """\
+_SUPERVISORD = """\
 [supervisord]
 nodaemon=true
 silent=true
@@ -119,7 +121,7 @@ stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
 
-_SPOKEN = """\
+_PRINTED = """\
 stdout_logfile=NONE
 stdout_events_enabled=true
 stderr_logfile=%(here)s/log/{name}.log
@@ -129,15 +131,15 @@ stderr_logfile_backups=1
 
 
 def _section(program: Program) -> str:
-    output = _SPOKEN if program.speaks else _LOGGED
+    output = _PRINTED if program.prints else _LOGGED
     return (_PROGRAM + output).format(
         name=program.name,
         command=shlex.join(program.command).replace("%", "%%"),
         stop_order=program.stop_order,
         stop_seconds=program.stop_seconds,
         start_seconds=program.start_seconds,
-        restarts="unexpected" if program.ends else "true",
-        exitcodes=program.ends or "0",
+        restarts="unexpected" if program.final_status else "true",
+        exitcodes=program.final_status or "0",
     )
 
 

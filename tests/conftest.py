@@ -1,6 +1,6 @@
-"""Services and folders that tests share: databases, an embedded Valkey, blobs, a bundle, real images.
+"""Fixtures that tests share: databases, an embedded Valkey, blobs, a bundle, real images.
 
-A missing service skips a test at home and fails it in CI.
+A missing service skips a test on a developer's machine and fails it in CI.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from tests import servers
 
 SHARED = ROOT.parent / "shared"
 
-# A shared machine makes no promise of time; and what CI says must not depend on what it happens to draw.
+# No deadline, because a shared machine may be slow; no random seeds, because CI must give the same result each time.
 hypothesis.settings.register_profile("dermq", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis.settings.load_profile("dermq")
 
 
-# Tests of these places share a system that takes seconds to start, so one process runs them all, in their order.
+# The tests of each of these folders share a system that takes seconds to start, so one process runs them in order.
 _TOGETHER = ("tests/browser/", *(f"tests/integration/test_{name}.py" for name in ("embedded", "dev", "docs_site")))
 
 
 class Scheduling(LoadScopeScheduling):
-    """Gives each process one test after the other; those of a place in ``_TOGETHER`` as one."""
+    """Gives each process one test after another; the tests of a folder in ``_TOGETHER`` stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
         return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
@@ -43,12 +43,12 @@ class Scheduling(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    """Tell pytest-xdist how to share the tests out."""
+    """Tell pytest-xdist how to distribute the tests."""
     return Scheduling(config, log)
 
 
 def missing(what: str) -> NoReturn:
-    """Skip at home, fail in CI."""
+    """Skip the test on a developer's machine and fail it in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must have {what}.")
     pytest.skip(f"{what} is not here")
@@ -56,7 +56,7 @@ def missing(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real images beside the clone."""
+    """The folder of real images next to the clone."""
     if not (SHARED / "ham10000").is_dir():
         if os.environ.get("DERMQ_CI_PUBLIC") == "true":  # set by `.ci/run --public`
             pytest.skip("needs ../shared")
@@ -73,13 +73,13 @@ def originals(shared: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def bundle() -> bundles.Bundle:
-    """The bundle that ships."""
+    """The current bundle."""
     return bundles.current(ROOT / "bundles")
 
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a PostgreSQL server: a given one, or one started for these tests."""
+    """The URL of a PostgreSQL server, either a given one or one that is started for the tests."""
     given = os.environ.get("DERMQ_TEST_POSTGRES_URL")
     if given:
         yield given
@@ -93,9 +93,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of a migrated, empty database; a test that takes it runs once on each database.
+    """The URL of a migrated, empty database; a test with this fixture runs once on each database system.
 
-    It is a copy of one that was migrated once, which takes a fraction of the time.
+    It is a copy of a database that was migrated once, because a migration takes much longer than a copy.
     """
     if request.param == "sqlite":
         yield request.getfixturevalue("migrated_sqlite_url")
@@ -106,20 +106,20 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """URL of an empty SQLite database without tables."""
+    """The URL of an empty SQLite database without tables."""
     return f"sqlite:///{tmp_path / 'dermq.sqlite3'}"
 
 
 @pytest.fixture
 def migrated_sqlite_url(sqlite_url: str, sqlite_template: Path) -> str:
-    """URL of a migrated, empty SQLite database."""
+    """The URL of a migrated, empty SQLite database."""
     shutil.copyfile(sqlite_template, sqlite_url.removeprefix("sqlite:///"))
     return sqlite_url
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite database to copy; whole in its one file."""
+    """A migrated SQLite database to copy, complete in one file."""
     path = tmp_path_factory.mktemp("template") / "dermq.sqlite3"
     servers.migrate(f"sqlite:///{path}")
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -138,7 +138,7 @@ def postgresql_template(postgresql: str) -> Iterator[sa.URL]:
 
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[db.Sessions]:
-    """Sessions on an empty database; a test that takes it runs once on each database."""
+    """Sessions on an empty database; a test with this fixture runs once on each database system."""
     found = db.Sessions(database_url)
     yield found
     found.close()
@@ -146,14 +146,14 @@ def sessions(database_url: str) -> Iterator[db.Sessions]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings whose folders are the test's own. Redis points nowhere; take ``valkey`` for a real one."""
+    """Settings with folders of the test's own. No Redis answers; use the fixture ``valkey`` for a real one."""
     return Settings(var_dir=tmp_path / "var", redis_url="redis://127.0.0.1:1/0", _env_file=None)
 
 
 @pytest.fixture
 def blobs(settings: Settings) -> LocalStore:
     found = LocalStore(settings.blobs)
-    found.begin()  # tests put rows beside it before any file
+    found.begin()  # some tests add rows before any file is stored
     return found
 
 
@@ -164,6 +164,6 @@ def lab(sessions: db.Sessions) -> Lab:
 
 @pytest.fixture
 def valkey() -> Iterator[str]:
-    """URL of a real, empty Valkey on a socket of its own."""
+    """The URL of a real, empty Valkey on its own socket."""
     with servers.Valkey() as server:
         yield server.url

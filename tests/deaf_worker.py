@@ -1,4 +1,4 @@
-"""A worker that consumes nothing, as one may after its broker was away: ``python -m tests.deaf_worker classify``."""
+"""``python -m tests.deaf_worker classify``: a worker that consumes no messages, as after a failure of the broker."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stand-ins behind the same interfaces, and short ways to a batch with images."""
+"""Fakes behind the real interfaces, and functions that fill a batch with images."""
 
 import contextlib
 import uuid
@@ -26,7 +26,7 @@ from worker.process.heartbeat import Loaded
 
 @dataclass
 class Wakeups:
-    """Remembers what was sent."""
+    """Records the wake-ups that are sent."""
 
     sent: list[Queue] = field(default_factory=list)
 
@@ -42,7 +42,7 @@ class Wakeups:
 
 
 class Engine:
-    """Gives the seven classes in turn by the mean of an image; ``before`` may fail or wait first."""
+    """Predicts a class from the mean of an image; ``before`` is called first and may fail or wait."""
 
     name = "fake"
     files: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ def create(
 def add(
     sessions: db.Sessions, blobs: BlobStore, settings: Settings, batch: Batch, files: dict[str, bytes]
 ) -> list[arrivals.Verdict]:
-    """Put files into a batch as the web does."""
+    """Add files to a batch as the web does."""
     with contextlib.ExitStack() as stack:
         taken = [
             stack.enter_context(arrivals.receive_file(blobs, name, [data], settings)) for name, data in files.items()
@@ -115,7 +115,7 @@ def add(
 
 
 def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
-    """Queue rows without blobs, for tests that never decode."""
+    """Queue rows without blobs, for tests that decode nothing."""
 
     def work(session: Session) -> None:
         locked = batches.lock(session, batch.id)

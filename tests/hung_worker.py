@@ -1,4 +1,4 @@
-"""A worker whose engine hangs in native code and lets no other thread run: ``python -m tests.hung_worker classify``."""
+"""``python -m tests.hung_worker classify``: a worker whose engine hangs in native code and holds the GIL."""
 
 import ctypes
 import sys
@@ -9,11 +9,11 @@ from worker.classify import prediction
 
 
 def _hang(*_: Any) -> NoReturn:
-    native = ctypes.PyDLL(None)  # keeps Python's lock
+    native = ctypes.PyDLL(None)  # calls do not release the GIL
     mutex = ctypes.create_string_buffer(256)
     native.pthread_mutex_init(mutex, None)
     while True:
-        native.pthread_mutex_lock(mutex)  # the second time waits for ever, and no signal wakes it
+        native.pthread_mutex_lock(mutex)  # the second lock waits for ever, and no signal interrupts it
 
 
 prediction.Predictor._engine_outputs = _hang  # type: ignore[assignment, method-assign]

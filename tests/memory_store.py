@@ -1,4 +1,4 @@
-"""A blob store in memory, behind the interface of the real ones; ``tests/unit/test_storage.py`` holds both to it."""
+"""A blob store in memory with the interface of the real one; ``tests/unit/test_storage.py`` tests both alike."""
 
 import builtins
 import contextlib
@@ -29,7 +29,7 @@ class MemoryIncoming:
         self.content += chunk
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: bytes in memory need no fsync."""
 
     def open(self) -> BinaryIO:
         return io.BytesIO(self.content)
@@ -40,7 +40,7 @@ class MemoryIncoming:
 
 
 class MemoryStore:
-    """Blobs by batch and name, each with the time when it was last kept."""
+    """Holds blobs by batch and name, each with the time when it was last kept."""
 
     def __init__(self) -> None:
         self._begun = False

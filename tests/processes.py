@@ -1,4 +1,4 @@
-"""Real worker processes and what they are given to do."""
+"""Real worker processes, and functions that give them work."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ class Programs:
         self._started: list[psutil.Popen] = []
 
     def __call__(self, program: str, *, module: str = "worker", **changes: Any) -> psutil.Popen:
-        """Start one, maybe with other settings."""
+        """Start one program, optionally with other settings."""
         environment = {
             f"DERMQ_{k.upper()}": str(v) for k, v in self._settings.model_dump(exclude_defaults=True).items()
         }
@@ -56,12 +56,12 @@ class Programs:
 
 
 def pool(worker: psutil.Popen) -> list[psutil.Process]:
-    """The processes that do the work."""
+    """Return the pool processes, which do the work."""
     return [child for child in worker.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 def runs(worker: psutil.Popen) -> bool:
-    """Whether it has not ended; psutil takes an ended one that nobody waited for as running."""
+    """Return whether the process has not ended. For psutil, a zombie process is still running."""
     return worker.poll() is None
 
 
@@ -75,7 +75,7 @@ def submit(settings: Settings, sessions: db.Sessions, bundle: bundles.Bundle) ->
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> float:
-    """Wait for a condition and say how long it took."""
+    """Wait for a condition and return how many seconds it took."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, "waited in vain"

@@ -1,4 +1,4 @@
-"""Small images and archives of every kind that a lab may send, good and bad."""
+"""Small valid and damaged images and archives, of every kind that a lab may send."""
 
 import io
 import zipfile
@@ -25,7 +25,7 @@ def jpeg(seed: int = 0, width: int = 64, height: int = 48) -> bytes:
 
 
 def truncated_jpeg() -> bytes:
-    """A JPEG with a whole header and half of its pixels."""
+    """A JPEG with a complete header and half of its pixels."""
     whole = jpeg(width=320, height=240)
     return whole[: len(whole) // 2]
 
@@ -40,7 +40,7 @@ def svg() -> bytes:
 
 
 def huge_png_header(width: int = 10_000, height: int = 10_000) -> bytes:
-    """A valid PNG of ``width`` x ``height`` in a few kilobytes: one bit a pixel, all black."""
+    """A valid PNG of ``width`` x ``height`` in a few kilobytes: black, with one bit per pixel."""
     return encoded(Image.new("1", (width, height)), "PNG")
 
 

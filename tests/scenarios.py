@@ -1,6 +1,6 @@
-"""What happens to the queue when much happens at once: scenarios with figures, for tests and for chaos to judge.
+"""Scenarios of concurrent work on the queue. They return figures, which the tests and ``tests.chaos`` check.
 
-Each takes the sessions of a migrated database with nothing waiting, and leaves it so if it can.
+Each scenario needs sessions on a migrated database without waiting work, and leaves no waiting work if possible.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ from tests import fakes
 from worker.reaper import Reaper
 
 _STORM_SECONDS = 60.0
-"""The longest that a storm waits for every kind of act."""
+"""The time limit in which every kind of action must occur in a storm."""
 _UNIFORM = np.full(7, 1 / 7, np.float32)
 
 
 class Names:
-    """A blob store that remembers names and holds no bytes; at first each batch has the one of ``fakes.fill``."""
+    """A blob store with names but without bytes. At first, each batch has the blob of ``fakes.fill``."""
 
     def __init__(self) -> None:
         self.names: dict[uuid.UUID, set[str]] = defaultdict(lambda: {"0" * 64})
@@ -71,7 +71,7 @@ class Names:
 
 
 class Alarms(logging.Handler):
-    """Keeps what programs log as errors, as the reaper does with what it cannot do."""
+    """Collects the errors that programs log, for example the reaper's failed duties."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -87,20 +87,20 @@ class Alarms(logging.Handler):
 
 
 def predictions(images: Iterable[ClaimedImage], claimant: Claimant) -> list[Outcome]:
-    """A prediction of seven equal probabilities for each image."""
+    """Return a prediction of seven equal probabilities for each image."""
     provenance = Provenance(claimant.bundle_id, "fake", claimant.worker, 0.0)
     return [make_prediction(image.id, _UNIFORM, -1.0, 1.0, provenance, (600, 450)) for image in images]
 
 
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle, name: str = "w") -> Claimant:
-    """Who claims images of a bundle with a lease that does not run out by itself."""
+    """Return a claimant of a bundle whose leases are so long that they do not expire in a test."""
     return Claimant(name, db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=600)
 
 
 def submit(
     sessions: db.Sessions, bundle: bundles.Bundle, name: str, images: int, *, weight: float = 1.0
 ) -> tuple[Lab, Batch]:
-    """A new lab with a batch of so many waiting rows."""
+    """Create a lab with a batch of ``waiting`` rows."""
     lab = db.transact(sessions, labs.add, f"{name} {uuid.uuid4().hex[:8]}", weight=weight)
     batch = fakes.create(sessions, lab, bundle, name=name)
     fill(sessions, [batch], images)
@@ -108,7 +108,7 @@ def submit(
 
 
 def fill(sessions: db.Sessions, found: Sequence[Batch], images: int) -> None:
-    """Queue so many rows without blobs in each batch, by the database itself: 100,000 take seconds."""
+    """Queue rows without blobs in each batch, by statements in the database: 100,000 rows take seconds."""
     numbers = (
         "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < :images)"
         if sessions.engine.dialect.name == "sqlite"
@@ -133,25 +133,25 @@ def fill(sessions: db.Sessions, found: Sequence[Batch], images: int) -> None:
 
 
 def lose(sessions: db.Sessions, token: uuid.UUID) -> None:
-    """Let a lease run out; the next round of a reaper takes it back."""
+    """Let a lease expire, so that the reaper's next round takes the claim back."""
     past = sa.update(Claim).where(Claim.token == token).values(expires_at=db.now(-1))
     db.transact(sessions, lambda session: session.execute(past))
 
 
 def finish(sessions: db.Sessions, who: Claimant) -> None:
-    """Take what waits until nothing does, and record it."""
+    """Take and record claims until nothing waits."""
     while lease := take_next(sessions, who):
         db.transact(sessions, claims.record, lease.token, predictions(lease.images, who))
 
 
 def take_next(sessions: db.Sessions, who: Claimant, most: int = 64) -> Lease | None:
-    """A suspect, or else what is next in the fair order."""
+    """Take a suspect, or else the next claim in the fair order."""
     return db.transact(sessions, claims.take_suspect, who) or db.transact(sessions, claims.take, who, most)
 
 
 @dataclass
 class Storm:
-    """What was seen of many things at once."""
+    """The outcome of concurrent actions."""
 
     images: int
     records: int = 0
@@ -159,9 +159,9 @@ class Storm:
     cancels: int = 0
     retries: int = 0
     late: int = 0
-    """Records by workers that had lost their lease; each must be refused."""
+    """The number of records after a lost lease. Each of them must be refused."""
     errors: list[str] = field(default_factory=list)
-    """What reached a caller and should not have."""
+    """Errors that reached a caller, although the transaction should have been rerun."""
     breaches: list[str] = field(default_factory=list)
     unfinished: int = 0
     doubled: int = 0
@@ -169,16 +169,16 @@ class Storm:
 
     @property
     def tried(self) -> bool:
-        """Whether everything that a storm is made of happened at least once."""
+        """Whether every kind of action has occurred at least once."""
         return min(self.records, self.leases_lost, self.cancels, self.retries) > 0
 
 
 def storm(
     sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings, *, images: int = 2_000, seconds: float = 3.0
 ) -> Storm:
-    """Four workers, two reapers, and cancels and retries from ten threads at once; then everything is finished.
+    """Run four workers, two reapers, and ten threads of cancels and retries at once; then finish all batches.
 
-    It lasts so many seconds, and longer on a busy machine: until each kind of act was seen.
+    It lasts ``seconds``, or longer on a busy machine, until each kind of action has occurred.
     """
     who = claimant(sessions, bundle)
     submitted = [submit(sessions, bundle, f"storm {at}", images // 10)[1] for at in range(10)]
@@ -219,13 +219,13 @@ def _again(act: Callable[[random.Random], None], seed: int, ended: threading.Eve
         try:
             act(chance)
         except (errors.Conflict, errors.NotFound):
-            continue  # answers, not faults
-        except Exception as err:  # whatever else reached a caller
+            continue  # normal responses, not errors
+        except Exception as err:  # every other error must not reach a caller
             seen.errors.append(repr(err))
 
 
 def _work(sessions: db.Sessions, who: Claimant, chance: random.Random, seen: Storm) -> None:
-    """Take a claim and record it, or fail some of it, or give it back, or lose it and come back late."""
+    """Take claims; record them, record some images as failed, give them back, or record them after a lost lease."""
     lease = take_next(sessions, who, 16)
     if lease is None:
         time.sleep(0.02)
@@ -261,7 +261,7 @@ def _reap(reaper: Reaper, ended: threading.Event) -> None:
 def _meddle(
     sessions: db.Sessions, submitted: Sequence[Batch], chance: random.Random, seen: Storm, ended: threading.Event
 ) -> None:
-    """Rest, then mostly retry, sometimes cancel; some cancels stop between their two transactions."""
+    """Pause, then mostly retry, sometimes cancel; some cancels stop between their two transactions."""
     ended.wait(chance.uniform(0, 0.1))
     batch = chance.choice(submitted)
     if chance.random() < 0.9 or batch in submitted[:5]:  # half of the batches are never cancelled
@@ -275,11 +275,11 @@ def _meddle(
 
 
 def _end(sessions: db.Sessions, who: Claimant, submitted: Sequence[Batch], reaper: Reaper) -> None:
-    """Bring what a storm left to its end: leases of workers that are gone, half cancels, open batches."""
+    """Finish what a storm left: leases of ended workers, unfinished cancels, open batches."""
     held = sa.update(Claim).values(expires_at=db.now(-1))
     db.transact(sessions, lambda session: session.execute(held))
     for batch in submitted:
-        with contextlib.suppress(errors.Conflict):  # it was cancelled
+        with contextlib.suppress(errors.Conflict):  # the batch is cancelled
             db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     reaper.round()
     finish(sessions, who)
@@ -287,23 +287,23 @@ def _end(sessions: db.Sessions, who: Claimant, submitted: Sequence[Batch], reape
 
 @dataclass
 class Turn:
-    """How a lab that has just brought images got its turn."""
+    """The turn of a lab that has just uploaded images."""
 
     images: int
-    """Images that it brought."""
+    """The number of images that it uploaded."""
     round: int
-    """Images that the other labs with waiting images get in one round of turns."""
+    """The number of images that the other waiting labs get in one round of turns."""
     claims: int = 0
-    """Claims until the last of its images was taken."""
+    """The number of claims until the last of its images was taken."""
     waited: int = 0
-    """Images of other labs taken before that."""
+    """The number of other labs' images that were taken before that."""
     seconds: float = 0.0
     afterwards: dict[int, int] = field(default_factory=dict)
-    """Images of each lab in the next ten claims."""
+    """The number of images of each lab in the next ten claims."""
 
 
 def arrive(sessions: db.Sessions, who: Claimant, brought: Batch, *, others: int, most: int = 64) -> Turn:
-    """Claim until all images of a batch that has just been brought are taken; nothing is recorded."""
+    """Claim until all images of a new batch are taken, without recording any."""
     turn = Turn(fakes.get(sessions, brought).queued, others * most // fairness.QUANTA)
     waiting = turn.images
     started = time.monotonic()
@@ -326,7 +326,7 @@ def arrive(sessions: db.Sessions, who: Claimant, brought: Batch, *, others: int,
 
 
 def a_small_lab_behind_a_large_one(sessions: db.Sessions, bundle: bundles.Bundle, *, waiting: int = 100_000) -> Turn:
-    """One lab has ``waiting`` images in the queue and is being served; a second brings ten."""
+    """One lab has ``waiting`` images in the queue and is being served; a second lab uploads ten."""
     who = claimant(sessions, bundle)
     submit(sessions, bundle, "large", waiting)
     _serve(sessions, who, 20)
@@ -335,7 +335,7 @@ def a_small_lab_behind_a_large_one(sessions: db.Sessions, bundle: bundles.Bundle
 
 
 def a_lab_that_cancelled_comes_back(sessions: db.Sessions, bundle: bundles.Bundle, *, waiting: int = 100_000) -> Turn:
-    """A lab cancels ``waiting`` images and brings ten while another keeps the queue full."""
+    """A lab cancels ``waiting`` images and uploads ten, while another lab keeps the queue full."""
     who = claimant(sessions, bundle)
     submit(sessions, bundle, "steady", 5_000)
     fickle, regretted = submit(sessions, bundle, "fickle", waiting)
@@ -348,7 +348,7 @@ def a_lab_that_cancelled_comes_back(sessions: db.Sessions, bundle: bundles.Bundl
 
 
 def an_old_failure_is_retried_while_a_lab_arrives(sessions: db.Sessions, bundle: bundles.Bundle) -> Turn:
-    """A lab retries a thousand old failures, a second keeps the queue full, and a third brings ten."""
+    """A lab retries a thousand old failures, a second lab keeps the queue full, and a third uploads ten."""
     who = claimant(sessions, bundle)
     _, old = submit(sessions, bundle, "old", 1_000)
     while lease := db.transact(sessions, claims.take, who, 64):
@@ -361,7 +361,7 @@ def an_old_failure_is_retried_while_a_lab_arrives(sessions: db.Sessions, bundle:
     def retry(session: Session) -> int:
         count = batches.retry(session, old.id, by=OPERATOR)
         retrying.set()
-        time.sleep(0.3)  # so that a claim and the new lab meet the open retry
+        time.sleep(0.3)  # a claim and the new lab come while the retry's transaction is open
         return count
 
     with ThreadPoolExecutor(1) as aside:
@@ -384,7 +384,7 @@ def cancel_during_a_claim(sessions: db.Sessions, bundle: bundles.Bundle) -> dict
         leases[:] = [claims.take(session, who, 64)]
         taken.set()
         cancelling.wait()
-        time.sleep(0.3)  # so that the cancel meets the open claim
+        time.sleep(0.3)  # the cancel comes while the claim is open
 
     def cancel() -> None:
         taken.wait()
@@ -413,7 +413,7 @@ def shares(
     most: int = 4,
     workers: int = 1,
 ) -> list[int]:
-    """Images that labs of these weights got in ``count`` claims, all of them waiting all the time."""
+    """Return the images that labs of these weights got in ``count`` claims, while all had waiting images."""
     who = claimant(sessions, bundle)
     submitted = [submit(sessions, bundle, f"weight {weight:g}", count * most, weight=weight) for weight in weights]
     with ThreadPoolExecutor(workers) as threads:
@@ -424,7 +424,7 @@ def shares(
 
 @dataclass
 class ClaimTime:
-    """Milliseconds of a claim of 64 at so many waiting rows, the median of many."""
+    """The median duration in milliseconds of a claim of 64 images, with ``waiting`` rows in the queue."""
 
     rows: int
     take: float
@@ -434,7 +434,7 @@ class ClaimTime:
 def claim_times(
     sessions: db.Sessions, bundle: bundles.Bundle, rows: Sequence[int] = (1_000, 1_000_000), *, count: int = 50
 ) -> list[ClaimTime]:
-    """Measure claims at growing numbers of waiting rows, in 50 batches of 5 labs; what is taken is given back."""
+    """Measure claims with more and more waiting rows, in 50 batches of 5 labs. Each claim is given back."""
     who = claimant(sessions, bundle)
     owners = [db.transact(sessions, labs.add, f"lab {uuid.uuid4().hex[:8]}") for _ in range(5)]
     submitted = [fakes.create(sessions, owners[at % 5], bundle, name=str(at)) for at in range(50)]

@@ -32,7 +32,7 @@ class Postgresql:
 
     def __init__(self, binaries: Path) -> None:
         self._binaries = binaries
-        self._folder = Path("/tmp") / f"dermq-pg-{uuid.uuid4().hex[:8]}"  # a socket's path must be short
+        self._folder = Path("/tmp") / f"dermq-pg-{uuid.uuid4().hex[:8]}"  # the path of a Unix socket must be short
         self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         self._port = free_port()
 
@@ -52,12 +52,12 @@ class Postgresql:
         shutil.rmtree(self._folder)
 
     def start(self) -> None:
-        # fsync costs time and guards against a loss of power alone, which no test makes.
+        # fsync is slow and only protects against a loss of power.
         options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:
-        """Stop at once, as a crash does; the next start recovers."""
+        """Stop immediately, as in a crash; the next start recovers."""
         self._run("pg_ctl", "-m", "immediate", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -71,7 +71,7 @@ class Postgresql:
 
 
 def postgresql_binaries() -> Path | None:
-    """The folder of ``initdb`` and ``pg_ctl``, where they are installed."""
+    """Return the folder of ``initdb`` and ``pg_ctl``, or None when PostgreSQL is not installed."""
     found = shutil.which("initdb")
     candidates = [Path(found).parent] if found else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -80,7 +80,7 @@ def postgresql_binaries() -> Path | None:
 
 @contextlib.contextmanager
 def postgresql_copy(server: sa.URL, template: str | None = None) -> Iterator[str]:
-    """URL of a new database like the one of ``server``, or like ``template``; dropped afterwards."""
+    """Yield the URL of a new database on ``server``, a copy of ``template`` if given; drop it after the block."""
     name = f"dermq_{uuid.uuid4().hex}"
     admin = sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with admin.connect() as connection:
@@ -111,7 +111,7 @@ class Valkey:
         shutil.rmtree(self._folder)
 
     def start(self) -> None:
-        """Start empty: nothing was kept."""
+        """Start the server without data."""
         from embedded import valkey  # not installed where training is tested
 
         self._socket.unlink(missing_ok=True)
@@ -128,17 +128,17 @@ class Valkey:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Accepts connections and answers nothing for the length of the block."""
+        """Freeze the server for the length of the block: it accepts connections but does not answer."""
         self.process.send_signal(signal.SIGSTOP)
         yield
         self.process.send_signal(signal.SIGCONT)
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on.
+    """Return a TCP port on which no program listens.
 
-    Each of the processes that run tests side by side draws from a range of its own. The ranges lie below those that
-    systems give to outgoing connections, so that none is taken between this look and the start of a server.
+    Each pytest-xdist worker draws from a range of its own. The ranges lie below those of outgoing connections, so that
+    no other program takes the port between this check and the start of a server.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST_PORT + worker % _PORT_RANGES * _PORTS
@@ -150,7 +150,7 @@ def free_port() -> int:
 
 
 def migrate(url: str) -> None:
-    """Bring a database to the newest revision."""
+    """Migrate a database to the newest revision."""
     sessions = db.Sessions(url)
     config = Config(ROOT / "alembic.ini")
     with sessions.engine.begin() as connection:

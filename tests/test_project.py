@@ -1,4 +1,4 @@
-"""The repository keeps its word: what the documents promise exists, and what must not be tracked is not."""
+"""The documents match the repository, and the repository holds no file that must not be tracked."""
 
 import json
 import os
@@ -26,7 +26,7 @@ DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob(
 
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
-    """Every file that git knows."""
+    """Return every tracked file."""
     if not (ROOT / ".git").exists():
         pytest.skip("needs a git checkout")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -73,7 +73,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_imports_are_as_drawn() -> None:
-    # In a process of its own, for it configures logging for the process that it runs in.
+    # import-linter runs in a process of its own, because it configures the logging of its process.
     linted = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
@@ -112,7 +112,7 @@ def test_all_locks_agree_on_versions() -> None:
     for path in LOCKS:
         versions: dict[str, set[str]] = {}
         for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.M):
-            versions.setdefault(name, set()).add(version)  # more than one where Python 3.11 needs an older one
+            versions.setdefault(name, set()).add(version)  # several versions where Python 3.11 needs an older one
         for name, of_one_lock in versions.items():
             found.setdefault(name, set()).add(frozenset(of_one_lock))
     assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
@@ -137,7 +137,7 @@ def test_ci_runs_the_commands_of_a_contributor() -> None:
 def test_hooks_run_the_tools_of_make_check() -> None:
     recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]  # type: ignore[index]
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [repo["repo"] for repo in hooks] == ["local"]  # or versions would be others than the lock's
+    assert [repo["repo"] for repo in hooks] == ["local"]  # otherwise the versions would not be those of the lock file
     entries = [hook["entry"] for repo in hooks for hook in repo["hooks"]]
     assert all(entry.startswith(".venv/bin/python ") for entry in entries)
     assert set(re.findall(_TOOLS, " ".join(entries))) == set(re.findall(_TOOLS, recipe)) != set()
@@ -147,7 +147,7 @@ def test_the_public_workflow_calls_the_script_of_everybody() -> None:
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     schema = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "github-workflows.json"
     workflow = yaml.safe_load(text)
-    workflow["on"] = workflow.pop(True)  # what YAML 1.1 reads `on` as
+    workflow["on"] = workflow.pop(True)  # YAML 1.1 reads the key `on` as True
     jsonschema.Draft7Validator(json.loads(schema.read_text())).validate(workflow)
     assert re.search(r"- run: \.ci/run --public$", text, re.M)
 
@@ -172,7 +172,7 @@ def test_figures_in_the_readme_are_those_of_the_card() -> None:
 
 
 def _commands(path: Path) -> str:
-    """What stands in code spans and code blocks of a document."""
+    """Return the text of a document's code spans and code blocks."""
     text = path.read_text()
     blocks = re.findall(r"```.*?```", text, re.S)
     return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.S))])

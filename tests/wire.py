@@ -1,4 +1,4 @@
-"""A TCP connection to a server that can be cut where it hurts: around a COMMIT."""
+"""A TCP proxy that can cut a connection to a database just before or just after a COMMIT."""
 
 import contextlib
 import socket
@@ -10,10 +10,10 @@ Cut = Literal["before", "after"]
 
 
 class Wire:
-    """Passes bytes between clients and a server until it is told to cut one COMMIT's connection.
+    """Passes bytes between clients and a server, and cuts the connection of one COMMIT on request.
 
-    ``before``: the server never hears of the COMMIT. ``after``: it commits, and its answer is lost. The client cannot
-    tell one from the other.
+    ``before``: the server does not receive the COMMIT. ``after``: the server commits, but its response is lost. The
+    client cannot distinguish the two.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -37,7 +37,7 @@ class Wire:
             each.close()
 
     def cut_commit(self, cut: Cut) -> None:
-        """Cut the connection that commits next."""
+        """Cut the next connection that sends a COMMIT."""
         self._cut = cut
 
     def _accept(self) -> None:
@@ -57,13 +57,13 @@ class Wire:
                 _shut(client)
                 if cut == "before":
                     break
-            with contextlib.suppress(OSError):  # it hung up meanwhile
+            with contextlib.suppress(OSError):  # the client closed the connection
                 server.sendall(chunk)
         _shut(server, how=socket.SHUT_WR)
 
     def _pass_answers(self, client: socket.socket, server: socket.socket) -> None:
         for chunk in _chunks(server):
-            with contextlib.suppress(OSError):  # cut; what the server still says is lost
+            with contextlib.suppress(OSError):  # the connection is cut, so the response is lost
                 client.sendall(chunk)
         _shut(client)
 

@@ -1,4 +1,4 @@
 """From HAM10000 to a bundle: data, model, training, calibration, evaluation, export.
 
-Imports ``dermq`` only. What it shares with the worker is ``dermq.imaging`` and the bundle on disk.
+It imports only ``dermq``, and shares only ``dermq.imaging`` and the bundle on disk with the worker.
 """

@@ -21,23 +21,23 @@ from training import config as configs
 from training import manifest as manifests
 
 DATA = Path("../shared/ham10000")
-_MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Diverged, runs.Taken, runs.Unfinished, FileNotFoundError)
+_REPORTED = (errors.DermqError, configs.UnknownConfig, runs.Diverged, runs.Taken, runs.Unfinished, FileNotFoundError)
 FURTHER = {"isic2019": Path("../shared/isic2019/isic2019_not_ham_84x84.zip")}
 SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped", "originals_600x450")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit status; faults that a person can mend are one line on stderr."""
+    """Run one command and return the exit status. An error that the user can correct is one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
-    except _MENDABLE as err:
+    except _REPORTED as err:
         print(f"training: {err}", file=sys.stderr)
         return 1
 
 
 def describe(options: argparse.Namespace) -> None:
-    """Describe the dataset, or with --model the network, in numbers and figures in out/."""
+    """Write tables and figures of the dataset, or with --model of the network, to out/."""
     from training import describe as descriptions
 
     if options.model:
@@ -50,7 +50,7 @@ def describe(options: argparse.Namespace) -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Match images with metadata and write the manifest."""
+    """Match the images with their metadata and write the manifest."""
     places: dict[str, list[Path]] = {}
     sources = options.source or [str(DATA / f"{name}.zip") for name in SOURCES]
     for source in sources + [f"{name}={path}" for name, path in FURTHER.items() if options.further]:
@@ -66,7 +66,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def augment(options: argparse.Namespace) -> None:
-    """Show the augmentation: a sheet and an animation in out/."""
+    """Write a sheet and an animation of augmented images to out/."""
     from training import gallery
 
     folder = options.out / "augmentation"
@@ -74,11 +74,11 @@ def augment(options: argparse.Namespace) -> None:
     gallery.write(
         manifest, options.kind, _data(options) / "pixels", folder, frames=options.frames, track=_track("frames")
     )
-    print(f"In {folder}, with the images' licence and citation beside them.")
+    print(f"Written to {folder}, with the licence and the citation of the images.")
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a configuration into a run's folder; with --resume, go on where it stopped."""
+    """Train a configuration in the folder of its run; with --resume, continue a stopped run exactly."""
     from training import checkpoint, finetune, head, model
 
     config = configs.load(options.config)
@@ -88,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(config.plan, configs.Finetune):
         if checkpoint.load(folder) and not options.resume:
-            raise runs.Taken(f"{folder} holds a checkpoint; continue it with --resume, or remove the folder.")
+            raise runs.Taken(f"{folder} holds a checkpoint. Continue the run with --resume, or remove the folder.")
         finetune.train(config, manifest, pixels, folder, processes=options.processes, precision=options.precision)
     else:
         started = time.monotonic()
@@ -103,14 +103,14 @@ def train(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Make a bundle of a run."""
+    """Export a run as a bundle."""
     from training import evaluate, model
     from training import export as exports
 
     config = runs.read_record(options.runs / options.run)["config"]
     if (backbone := config.get("backbone", model.SHIPPED)) != model.SHIPPED:
         raise errors.Rejected(
-            "comparison_only", f"The run {options.run} is of {backbone}; only runs of {model.SHIPPED} become a bundle."
+            "comparison_only", f"The run {options.run} trained {backbone}; only {model.SHIPPED} can become a bundle."
         )
     network, record, manifest = _trained(options)
     target = options.bundles / f"{options.name}-{options.version}"
@@ -127,7 +127,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def soup(options: argparse.Namespace) -> None:
-    """Average the weights of runs that went on from each other into a run of its own."""
+    """Average the weights of runs that continue one another, and store the mean as a run."""
     from training import model
     from training import soup as soups
 
@@ -138,11 +138,11 @@ def soup(options: argparse.Namespace) -> None:
     network = model.network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
     soups.mean(network, folders)
     network.save_weights(folder / runs.WEIGHTS)
-    print(f"In {folder}; score each on val before taking it: `python -m training score {folder.name} --split val`.")
+    print(f"Written to {folder}. Before you use it, score it: `python -m training score {folder.name} --split val`.")
 
 
 def curves(options: argparse.Namespace) -> None:
-    """Draw the epochs of a run, or of runs that went on from each other, in their order."""
+    """Draw the learning curves of a run, or of runs that continue one another, in the given order."""
     from training import figures
 
     tables = [runs.read_epochs(options.runs / run) for run in options.run]
@@ -150,11 +150,11 @@ def curves(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"curves-{'-'.join(options.run)}.png"
     figures.curves([epoch for table in tables for epoch in table], restarts, path)
-    print(f"In {path}.")
+    print(f"Written to {path}.")
 
 
 def score(options: argparse.Namespace) -> None:
-    """Score a run as it was trained, without making a bundle of it, beside the published figures."""
+    """Score a run without exporting it, and print its figures with the published ones."""
     from training import calibrate, evaluate, model, onnx_graph, tables
 
     network, record, manifest = _trained(options)
@@ -162,12 +162,14 @@ def score(options: argparse.Namespace) -> None:
     data = _data(options) / "pixels"
     outputs = evaluate.predict(graph, record["size"], manifest, options.split, data, _track("predicting"))
     title = f"{options.run} on {options.split}"
-    found = _write_down(calibrate.softmax(outputs[graph_outputs.LOGITS]), 1.0, manifest, record["size"], title, options)
+    found = _write_assessment(
+        calibrate.softmax(outputs[graph_outputs.LOGITS]), 1.0, manifest, record["size"], title, options
+    )
     print(tables.comparison({title: found}))
 
 
 def judge(options: argparse.Namespace) -> None:
-    """Compare runs and bundles on val in every source; what ships is chosen by this."""
+    """Compare runs and bundles on the val split of every source; the bundle to ship is chosen by this."""
     from training import judge as judges
     from training import model, onnx_graph
 
@@ -186,7 +188,7 @@ def judge(options: argparse.Namespace) -> None:
 
 
 def agreement(options: argparse.Namespace) -> None:
-    """Tell how often a bundle says the same of pictures that were compressed, blurred, turned or mirrored."""
+    """Measure how often a bundle keeps its diagnosis when images are compressed, blurred, rotated or mirrored."""
     from training import agreement as agreements
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
@@ -196,7 +198,7 @@ def agreement(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
+    """Score a bundle on a split, write the assessment to out/, and compare it with the card; return 1 if it differs."""
     from dermq import scoring
     from training import evaluate as evaluation
 
@@ -211,42 +213,44 @@ def evaluate(options: argparse.Namespace) -> int:
     probabilities = outputs[graph_outputs.PROBABILITIES]
     scored = scoring.score(probabilities, evaluation.truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")
-    _write_down(probabilities, bundle.card.temperature, manifest, size, title, options)
+    _write_assessment(probabilities, bundle.card.temperature, manifest, size, title, options)
     print(evaluation.describe(options.split, scored))
     if other:
         return 0
     same = evaluation.compare(bundle.card, options.split, scored)
-    print("The card states the same." if same else "The card states something else.")
+    print("The card states the same figures." if same else "The card states other figures.")
     return 0 if same else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and cached data go")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of runs and cached data")
     parser.add_argument("--bundles", type=Path, default=Path("bundles"))
-    parser.add_argument("--out", type=Path, default=Path("out"), help="where figures and tables go")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for figures and tables")
     commands = parser.add_subparsers(required=True)
     command = _command(commands, describe)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
     command.add_argument("--model", action="store_true")
-    command.add_argument("--size", type=int, default=160, help="side of the network's input, in pixels")
+    command.add_argument("--size", type=int, default=160, help="the side of the network's input in pixels")
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
-    command.add_argument("--further", action="store_true", help=f"add {', '.join(FURTHER)} to train on beside HAM10000")
+    command.add_argument("--further", action="store_true", help=f"add {', '.join(FURTHER)} for training")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
     command = _command(commands, augment)
     command.add_argument("--kind", choices=("published", "rich"), default="published")
-    command.add_argument("--frames", type=int, default=600, help="of the animation, ten a second")
+    command.add_argument("--frames", type=int, default=600, help="frames of the animation, at ten a second")
     command = _command(commands, train)
     command.add_argument("config", help=f"one of {', '.join(configs.names())}")
-    command.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    command.add_argument("--processes", type=int, default=0, help="processes that make batches; 0: one thread")
-    command.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="mixed on a GPU")
+    command.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
+    command.add_argument("--processes", type=int, default=0, help="processes that compute batches; 0 means a thread")
+    command.add_argument(
+        "--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="mixed needs a GPU"
+    )
     command = _command(commands, export)
     command.add_argument("run", help="the name of a finished run")
     command.add_argument("--name", default="ham10000-b1")
     command.add_argument("--version", required=True)
-    command.add_argument("--current", action="store_true", help="make it the bundle that ships")
+    command.add_argument("--current", action="store_true", help="make it the current bundle")
     command = _command(commands, soup)
     command.add_argument("run", nargs="+", help="the names of runs with a finished epoch")
     command = _command(commands, curves)
@@ -260,15 +264,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command = _command(commands, evaluate)
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
-    command.add_argument(
-        "--source", help="score another source than the complete one, to see whether sharpness matters"
-    )
+    command.add_argument("--source", help="score another source than the reference, to see the effect of sharpness")
     command.add_argument("--split", choices=manifests.SPLITS, default="test")
     return parser
 
 
 def _trained(options: argparse.Namespace) -> tuple[Any, dict[str, Any], manifests.Manifest]:
-    """A run's network, what the run wrote about itself, and the manifest in its split."""
+    """Return the run's network, its record, and the manifest with the split that it was trained on."""
     from training import model
 
     folder = options.runs / options.run
@@ -278,7 +280,7 @@ def _trained(options: argparse.Namespace) -> tuple[Any, dict[str, Any], manifest
     return network, record, _manifest(options, record["config"].get("split", "lesion"))
 
 
-def _write_down(
+def _write_assessment(
     probabilities: NDArray[np.floating],
     temperature: float,
     manifest: manifests.Manifest,
@@ -286,7 +288,7 @@ def _write_down(
     title: str,
     options: argparse.Namespace,
 ) -> assess.Assessment:
-    """Assess the predictions of a split and leave everything about them in out/."""
+    """Assess the predictions of a split and write tables, figures and predictions to out/."""
     from training import pixels, tables
 
     entries = manifest.of(manifest.reference, options.split)
@@ -294,7 +296,7 @@ def _write_down(
     images = pixels.of_split(manifest, manifest.reference, options.split, size, _data(options) / "pixels")
     found = assess.assess(probabilities, entries, temperature)
     tables.write(found, probabilities, entries, images, title, folder)
-    print(f"More in {folder}.")
+    print(f"The whole assessment is in {folder}.")
     return found
 
 
@@ -314,10 +316,10 @@ def _manifest(options: argparse.Namespace, split: str) -> manifests.Manifest:
 
 
 def _track(what: str) -> Any:
-    return partial(_progress, what)
+    return partial(_show_progress, what)
 
 
-def _progress(what: str, things: Iterable[Any]) -> Iterable[Any]:
+def _show_progress(what: str, things: Iterable[Any]) -> Iterable[Any]:
     shown: Iterable[Any] = tqdm(things, desc=what, mininterval=1.0, disable=None)
     return shown
 

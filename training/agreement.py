@@ -1,7 +1,7 @@
-"""How often a bundle says the same of a picture that was changed in a way that means nothing.
+"""Measures how often a bundle keeps its diagnosis when an image is changed in a way that has no medical meaning.
 
-No truth is read here: only whether the diagnosis stays. Pictures are val's of the sharpest source that is nearly whole;
-the originals are compared with what was made of them, whatever their split.
+The true diagnosis is not used. The images are those of the val split, from the sharpest source that is nearly complete.
+The originals, of any split, are compared with their reduced copies in the reference source.
 """
 
 import io
@@ -22,22 +22,25 @@ SHARP = "full_224x224_squashed"
 ORIGINALS = "originals_600x450"
 QUALITIES = (95, 90, 80, 70, 60, 50)
 BLURS = (0.5, 1.0, 1.5)
-"""Deviations in pixels of 224 a side."""
+"""Standard deviations of the Gaussian blur, in pixels of an image with a side of 224."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What one change does."""
+    """The effect of one change on the predictions."""
 
     images: int
     equal: float
-    """Share of equal diagnoses."""
+    """The share of images that keep their diagnosis."""
     moved: float
-    """Mean share of the probability that went to other diagnoses."""
+    """The mean total variation distance between the probabilities before and after the change."""
 
 
 def measure(path: Path, size: int, manifest: manifests.Manifest) -> dict[str, Agreement]:
-    """The agreements of the ONNX graph at ``path``, by the change's name; changes whose source is missing left out."""
+    """Return the agreements of the ONNX graph at ``path`` by the name of the change.
+
+    ``size`` is the side of the graph's input in pixels. The originals are left out when the manifest lacks them.
+    """
     session = onnx_run.open_session(path)
     found = {}
     if ORIGINALS in manifest.places:
@@ -55,13 +58,13 @@ def measure(path: Path, size: int, manifest: manifests.Manifest) -> dict[str, Ag
 
 
 def table(found: dict[str, Agreement]) -> str:
-    """A Markdown table."""
+    """Return the agreements as a Markdown table."""
     rows = [[name, str(one.images), f"{one.equal:.3f}", f"{one.moved:.3f}"] for name, one in found.items()]
     return tables.table(["change", "images", "equal diagnoses", "probability moved"], rows)
 
 
 def _read(manifest: manifests.Manifest, source: str, names: set[str]) -> list[Image.Image]:
-    """The images ``names`` of ``source``, by their names."""
+    """Decode the images ``names`` of ``source``, sorted by name."""
     wanted = {entry.member: entry.image_id for entry in manifest.of(source) if entry.image_id in names}
     files = {wanted[name]: content for name, content in manifests.read_files(manifest.places[source]) if name in wanted}
     return [imaging.decode(files[name], max_pixels=pixels.MAX_PIXELS) for name in sorted(files)]
@@ -94,11 +97,11 @@ def _blur(radius: float) -> Callable[[Image.Image], Image.Image]:
 
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    **{f"stored again as JPEG of quality {quality}": _compress(quality) for quality in QUALITIES},
+    **{f"saved again as JPEG of quality {quality}": _compress(quality) for quality in QUALITIES},
     **{f"blurred by {radius:g} of 224 pixels": _blur(radius) for radius in BLURS},
-    "turned by 90 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_90),
-    "turned by 180 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_180),
+    "rotated by 90 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    "rotated by 180 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_180),
     "mirrored left and right": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     "mirrored top and bottom": lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
 }
-"""A frame turned by 90 degrees and squashed is the squashed frame turned, so nothing else changes with it."""
+"""Images are squashed to a square later. Rotating first by 90 degrees gives the same pixels as rotating afterwards."""

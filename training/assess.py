@@ -1,4 +1,7 @@
-"""The long form of an evaluation: every figure with its interval, and the same by who and what the images show."""
+"""The full assessment of a model: every figure with its interval, for all images and for groups of them.
+
+Groups are formed by the patients' sex and age, by body site, and by how the diagnosis was confirmed.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,31 +18,31 @@ from training import manifest as manifests
 DRAWS = scoring.DRAWS
 SPECIFICITIES = scoring.SPECIFICITIES
 AGE_BANDS = ((0, 30), (30, 45), (45, 60), (60, 75), (75, 200))
-"""Years, the upper end left out."""
+"""Ages in years, from the first number up to but not including the second."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The figures of the images that share something."""
+    """The figures of the images with one value of one trait."""
 
     trait: str
     value: str
     images: int
     support: dict[str, int]
-    """Images by class."""
+    """The number of images of each diagnosis."""
     figures: dict[str, Figure]
-    """As those of an Assessment, without those that the group's images do not define."""
+    """The figures of an Assessment, without those that are undefined for the group."""
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """Everything ``assess`` finds out."""
+    """The result of ``assess``."""
 
     images: int
     lesions: int
     support: dict[str, int]
     figures: dict[str, Figure]
-    """By name; figures of a class as ``recall/mel``."""
+    """The figures by name. The name of a figure of one diagnosis is like ``recall/mel``."""
     groups: list[Group]
 
 
@@ -51,9 +54,9 @@ def assess(
     draws: int = DRAWS,
     seed: int = 1,
 ) -> Assessment:
-    """Assess ``probabilities (n, 7)`` of the images of ``entries``.
+    """Assess ``probabilities (n, 7)`` of the images of ``entries``, with bootstrap intervals over lesions.
 
-    ``temperature`` is the one already in the probabilities; it is taken out again to say what it changed.
+    ``temperature`` is the one that the probabilities already contain. The calibration error without it is added.
     """
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
     weights = lesion_draws([entry.lesion_id for entry in entries], draws, seed)
@@ -67,7 +70,7 @@ def assess(
 
 
 def age_band(age: str) -> str:
-    """The band that an age of the metadata falls into, or ``unknown``."""
+    """Return the age band of an age in the metadata, or ``unknown``."""
     try:
         years = float(age)
     except ValueError:
@@ -114,7 +117,7 @@ def _groups(
 def _figures(
     probabilities: NDArray[np.floating], truth: NDArray[np.int64], weights: NDArray[np.float64], temperature: float
 ) -> dict[str, Figure]:
-    """Every figure of some images, and the calibration error that they had without the temperature."""
+    """Return every figure of some images, and their calibration error before temperature scaling."""
     uncalibrated = calibrate.softmax(temperature * np.log(np.maximum(probabilities, 1e-30)))
     before = scoring.calibration_figure(uncalibrated, truth, weights)
     return scoring.figures(probabilities, truth, weights) | {"expected_calibration_error_before": before}

@@ -1,8 +1,8 @@
-"""Random changes of a training image, drawn alike for every class and source.
+"""Augmentation: random changes of a training image, with the same distribution for every class and source.
 
-Sharpness, resolution and JPEG quality are drawn on purpose: in HAM10000's archives they tell the source, and the source
-tells the class (there is no vascular lesion among the sharp ones), so a network must not be able to read them.
-Draws depend on the generator alone, so an image drawn again with the same seed comes out the same.
+Sharpness, resolution and JPEG quality are changed on purpose. In HAM10000's archives they reveal the source, and the
+source reveals the class: the sharp archives show no vascular lesion. A network must not learn from them.
+All changes depend only on the random generator, so the same seed gives the same image.
 """
 
 import io
@@ -23,14 +23,14 @@ DESCRIPTION = (
     "mirrored edges; brightness, contrast and saturation up to 20 %, colour cast up to 8 %; lower resolution, blur or "
     "sharpening, and JPEG quality 40 to 95, each drawn alike for every class; a grey patch on a quarter of the images"
 )
-FRAMED_DESCRIPTION = f"{DESCRIPTION}; a quarter of the images as if their frame had been cut square"
+FRAMED_DESCRIPTION = f"{DESCRIPTION}; a quarter of the images as if their frame had been cropped to a square"
 ASPECT = 4 / 3
-"""Width to height of HAM10000's frames, before they are squashed to a square."""
+"""The ratio of width to height of HAM10000's images, before they are squashed to a square."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far each change may go."""
+    """The limits of each change."""
 
     angle_degrees: float = 180.0
     zoom: tuple[float, float] = (0.87, 1.35)
@@ -47,7 +47,7 @@ class Bounds:
     jpeg_quality: tuple[int, int] = (40, 95)
     patch_area: tuple[float, float] = (0.02, 0.12)
     cut_square: float = 0.0
-    """Share of images shown as if the sides of their frame had been cut off, which leaves a lesion unsquashed."""
+    """The share of images that look as if they had been cropped to a square, so that the lesion is not squashed."""
 
 
 BOUNDS = Bounds()
@@ -57,7 +57,7 @@ PUBLISHED_SHEAR_DEGREES = 0.2
 
 
 def augment(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
-    """A random variant of ``pixels (s, s, 3)``, of the same shape."""
+    """Return a random variant of ``pixels (s, s, 3)``, of the same shape."""
     image = Image.fromarray(pixels)
     if chance.random() < 0.85:
         image = warp(image, matrix(chance, bounds))
@@ -68,7 +68,7 @@ def augment(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS
 
 
 def published(pixels: Pixels, chance: np.random.Generator) -> Pixels:
-    """The published variant: shifts up to 20 %, shear up to 0.2 degrees, flips; empty pixels from the nearest one."""
+    """Return a variant by the published recipe: shift, shear and flips; empty pixels copy the nearest pixel."""
     shear = math.radians(chance.uniform(-1, 1) * PUBLISHED_SHEAR_DEGREES)
     linear = np.array([[1.0, -math.sin(shear)], [0.0, math.cos(shear)]])
     shift = chance.uniform(-PUBLISHED_SHIFT, PUBLISHED_SHIFT, 2)
@@ -77,9 +77,9 @@ def published(pixels: Pixels, chance: np.random.Generator) -> Pixels:
 
 
 def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.float64]:
-    """A random affine map ``(2, 3)`` from output to input, in fractions of the side, around the centre.
+    """Return a random affine map ``(2, 3)`` from output to input, in fractions of the side, around the centre.
 
-    It turns and shears in the true proportions of the frame, so that a squashed lesion keeps its shape.
+    Rotation and shear are applied in the frame's original proportions, so that a squashed lesion keeps its shape.
     """
     angle, shear = (
         math.radians(chance.uniform(-1, 1) * limit) for limit in (bounds.angle_degrees, bounds.shear_degrees)
@@ -99,7 +99,7 @@ def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.f
 def warp(
     image: Image.Image, affine: NDArray[np.float64], *, margins: Literal["symmetric", "edge"] = "symmetric"
 ) -> Image.Image:
-    """Apply the map of ``matrix``; what lies outside the image is its mirror, or its nearest pixel."""
+    """Apply the map of ``matrix``. Pixels outside the image are mirrored (``symmetric``) or copy the ``edge``."""
     size = image.width
     margin = size * 3 // 4
     wide = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), margins))
@@ -113,7 +113,7 @@ def warp(
 
 
 def flip(image: Image.Image, chance: np.random.Generator) -> Image.Image:
-    """Mirror left and right, and top and bottom, each half the time."""
+    """Mirror the image horizontally and vertically, each with probability 0.5."""
     for way in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM):
         if chance.random() < 0.5:
             image = image.transpose(way)
@@ -135,7 +135,7 @@ def colour(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS)
 
 
 def degrade(image: Image.Image, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Image.Image:
-    """Hide where an image came from: lower resolution, blur or sharpening for six in ten, then JPEG for half."""
+    """Hide the source of an image: resolution, blur or sharpening in 60 % of the images, then JPEG in half of them."""
     kind = chance.random()
     if kind < 0.2:
         side = round(image.width * chance.uniform(bounds.lowest_resolution, 1))
@@ -152,7 +152,10 @@ def degrade(image: Image.Image, chance: np.random.Generator, bounds: Bounds = BO
 
 
 def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
-    """Paint a rectangle in the image's mean colour, on one image of four (Zhong et al., "Random Erasing", 2020)."""
+    """Erase a random rectangle with the image's mean colour, in a quarter of the images.
+
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020.
+    """
     if chance.random() < 0.25:
         size = pixels.shape[0]
         area = chance.uniform(*bounds.patch_area)
@@ -164,7 +167,7 @@ def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) 
 
 
 def framed(pixels: Pixels, chance: np.random.Generator) -> Pixels:
-    """As ``augment``, some images as if their frame had been cut square."""
+    """Return a variant as ``augment`` does, but show some images as if they had been cropped to a square."""
     return augment(pixels, chance, FRAMED)
 
 

@@ -1,7 +1,7 @@
-"""The stream of training batches: which images, from which source, changed how.
+"""The stream of training batches: it chooses the images, their sources and their augmentation.
 
-Every batch is a pure function of the seed, the epoch and the step, so a run that was stopped goes on with exactly the
-batches that it would have had. No TensorFlow here: batches may be made in other processes.
+Every batch is a pure function of the seed, the epoch and the step, so a resumed run sees exactly the batches that it
+would have seen without the stop. This module does not import TensorFlow, since other processes may compute the batches.
 """
 
 import multiprocessing
@@ -20,10 +20,10 @@ from training import augment, pixels
 from training import manifest as manifests
 
 AHEAD = 4
-"""Batches made before they are asked for, for each process."""
+"""The number of batches that are computed ahead."""
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.float64]]
-"""Images ``(n, s, s, 3)``, and the truth of each as shares of the seven classes ``(n, 7)``."""
+"""Images ``(n, s, s, 3)``, and their targets as shares of the seven classes ``(n, 7)``."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Stream:
     """Batches of augmented training images at one size."""
 
     sources: tuple[Path, ...]
-    """Pixel arrays, the reference source first, further datasets last."""
+    """Files of pixel arrays: the reference source first, further datasets last."""
     rows: NDArray[np.int64]
     """``(n, sources)``: the row of each training image in each source, -1 where it has none."""
     truth: NDArray[np.int64]
     batch: int
     images: int
-    """Images an epoch."""
+    """Images per epoch."""
     class_balance: float
     sharp_share: float
     seed: int
@@ -46,23 +46,23 @@ class Stream:
 
     @property
     def steps(self) -> int:
-        """Steps an epoch; images that do not fill a batch are left out."""
+        """Steps per epoch. The images of an incomplete last batch are left out."""
         return self.images // self.batch
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The training images of ``epoch``, shuffled.
+        """Return the training images of ``epoch``, shuffled.
 
-        Each class goes through its images in shuffled rounds that run on from epoch to epoch, so every image is drawn
-        as often as its class mates, give or take one.
+        Each class draws its images in shuffled rounds, which continue from epoch to epoch. So the numbers of draws of
+        two images of a class differ by at most one.
         """
         chosen = [
-            self._turns(code, epoch * count, count)
+            self._draw_rows(code, epoch * count, count)
             for code, count in enumerate(shares(self.truth, self.images, self.class_balance))
         ]
         return np.random.default_rng((self.seed, 1, epoch)).permutation(np.concatenate(chosen))
 
     def make(self, epoch: int, step: int) -> Batch:
-        """Batch ``step`` of ``epoch``."""
+        """Return batch ``step`` of ``epoch``."""
         chosen = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
         chance = np.random.default_rng((self.seed, 2, epoch, step))
         arrays = [np.load(path, mmap_mode="r") for path in self.sources]
@@ -71,7 +71,7 @@ class Stream:
         return mix(np.stack(images), np.eye(len(taxonomy.CODES))[self.truth[chosen]], self.mixup, chance)
 
     def run(self, epoch: int, first_step: int, executor: Executor, ahead: int = AHEAD) -> Iterator[Batch]:
-        """The batches of ``epoch`` from ``first_step`` on, made ahead by ``executor``."""
+        """Yield the batches of ``epoch`` from ``first_step`` on; ``executor`` computes ``ahead`` of them in advance."""
         steps = iter(range(first_step, self.steps))
         waiting = deque(executor.submit(self.make, epoch, step) for step in islice(steps, ahead))
         while waiting:
@@ -79,8 +79,8 @@ class Stream:
             waiting.extend(executor.submit(self.make, epoch, step) for step in islice(steps, 1))
             yield batch
 
-    def _turns(self, code: int, first: int, count: int) -> NDArray[np.int64]:
-        """Turns ``first`` to ``first + count`` of a class's endless shuffled rounds."""
+    def _draw_rows(self, code: int, first: int, count: int) -> NDArray[np.int64]:
+        """Return draws ``first`` to ``first + count`` of the endless sequence of a class's shuffled rounds."""
         members = np.flatnonzero(self.truth == code)
         if not len(members):
             return members
@@ -113,7 +113,7 @@ def stream(
     further: tuple[str, ...] = (),
     through: int | None = None,
 ) -> Stream:
-    """The stream of the manifest's training images at ``size``; pixel arrays are made in ``folder`` where missing.
+    """Return the stream of the manifest's training images at ``size``; write missing pixel arrays to ``folder``.
 
     Raises manifest.Mismatch when a source of ``further`` is not in the manifest.
     """
@@ -144,9 +144,10 @@ def stream(
 def mix(
     images: NDArray[np.uint8], truth: NDArray[np.float64], mixup: float, chance: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Half of the time, blend every image and its truth with another of the batch, by a share from Beta(mixup, mixup).
+    """Apply mixup with probability 0.5: blend every image and its target with another image of the batch.
 
-    One share a batch; nothing is drawn without ``mixup``.
+    The share comes from Beta(mixup, mixup) and is the same for the whole batch. Without ``mixup`` no random number is
+    drawn.
     """
     if not mixup or chance.random() < 0.5:
         return images, truth
@@ -156,20 +157,20 @@ def mix(
 
 
 def shares(truth: NDArray[np.int64], images: int, balance: float) -> list[int]:
-    """How many of ``images`` each class gives, by ``proportions``."""
+    """Divide ``images`` among the classes by ``proportions``; return a count for each class."""
     weights = proportions(truth, balance)
     ends = np.round(np.cumsum(weights) / weights.sum() * images).astype(int)
     return [int(share) for share in np.diff(ends, prepend=0)]
 
 
 def proportions(truth: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
-    """How much of each class is drawn, ``(7,)``: its count to the power ``1 - balance``, not summing to 1."""
+    """Return the sampling weight of each class ``(7,)``: its count to the power ``1 - balance``, not normalised."""
     counts = np.bincount(truth, minlength=len(taxonomy.CODES)).astype(float)
     return np.where(counts > 0, counts ** (1 - balance), 0.0)
 
 
 def executor(processes: int) -> Executor:
-    """One background thread for 0 ``processes``, which is enough beside a CPU; else that many processes."""
+    """Return an executor of ``processes`` processes, or of one thread for 0, which is enough for training on a CPU."""
     if processes:
         return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     return ThreadPoolExecutor(1)

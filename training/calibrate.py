@@ -1,4 +1,4 @@
-"""Temperature and out-of-distribution threshold, both chosen on ``val``."""
+"""Calibration on ``val``: temperature scaling and the out-of-distribution threshold."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,15 +6,16 @@ from numpy.typing import NDArray
 from dermq import scoring
 
 THRESHOLD_QUANTILE = 0.99
-"""Of ``val``'s scores: about one lesion in a hundred is flagged though it is like the training data."""
+"""The quantile of the ``val`` scores. About 1 % of lesions that are like the training data are flagged."""
 _RATIO = (np.sqrt(5) - 1) / 2
 _SEARCH_STEPS = 40
 
 
 def temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """The temperature that minimises the log loss of ``softmax(logits / temperature)``, between 0.05 and 20.
+    """Return the temperature from 0.05 to 20 that minimises the log loss of ``softmax(logits / temperature)``.
 
-    Golden-section search over the logarithm; the loss has one minimum there (Guo et al., ICML 2017).
+    Golden-section search over the logarithm, where the loss has one minimum. Guo et al., "On Calibration of Modern
+    Neural Networks", ICML 2017.
     """
     low, high = np.log(0.05), np.log(20.0)
     for _ in range(_SEARCH_STEPS):
@@ -27,13 +28,13 @@ def temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> flo
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities along the last axis, in float64."""
+    """Return the softmax of ``logits`` along the last axis, in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float64)
 
 
 def threshold(scores: NDArray[np.floating]) -> float:
-    """The out-of-distribution score above which an image counts as unlike the training data."""
+    """Return the out-of-distribution score above which an image counts as unlike the training data."""
     return float(np.quantile(scores, THRESHOLD_QUANTILE))
 
 

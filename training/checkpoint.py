@@ -1,7 +1,7 @@
-"""A checkpoint: everything that a training run needs to go on exactly where it stood.
+"""A checkpoint holds everything that an exact resume of a training run needs.
 
-Weights, their moving average, the optimizer's variables, the random state of the dropouts, the place in the stream,
-and the table of epochs, in one file that is replaced atomically: a kill at any moment leaves the old or the new one.
+It contains the weights, their moving average, the optimizer's variables, the random state of dropout, the place in the
+stream, and the table of epochs. The file is replaced atomically, so a kill leaves either the old or the new file.
 """
 
 import json
@@ -18,22 +18,21 @@ FILE = "checkpoint.npz"
 
 @dataclass
 class Place:
-    """Where a run stands."""
+    """The position of a run, and its sums over the steps of the current epoch."""
 
     epoch: int = 0
     step: int = 0
-    """Steps of this epoch that are done."""
+    """The number of finished steps in this epoch."""
     loss_sum: float = 0.0
-    """Over the done steps of this epoch, as the rest below."""
     accuracy_sum: float = 0.0
     seconds: float = 0.0
     waiting_seconds: float = 0.0
-    """Of those, spent waiting for batches."""
+    """The part of ``seconds`` that was spent waiting for batches."""
 
 
 @dataclass
 class Checkpoint:
-    """The content of the file."""
+    """The content of a checkpoint file."""
 
     place: Place
     epochs: list[dict[str, float]]
@@ -44,7 +43,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint in ``folder``."""
+    """Write the checkpoint to ``folder`` and replace an older one atomically."""
     arrays = {
         f"{kind}/{number}": array
         for kind in ("average", "weights", "optimizer", "seeds")
@@ -60,7 +59,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """The checkpoint in ``folder``, if there is one."""
+    """Return the checkpoint in ``folder``, or None when there is none."""
     path = folder / FILE
     if not path.exists():
         return None

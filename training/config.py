@@ -1,4 +1,4 @@
-"""What a configuration may say. The configurations themselves are modules of ``training.configs``."""
+"""The fields of a training configuration. The configurations themselves are modules of ``training.configs``."""
 
 import importlib
 import pkgutil
@@ -10,24 +10,24 @@ from training import configs
 
 @dataclass(frozen=True)
 class Head:
-    """Training of the last layer alone, on cached features of the frozen backbone."""
+    """Training of only the last layer, on cached features of the frozen backbone."""
 
     epochs: int = 200
-    """At most; training stops when val loss has not improved for ``patience`` epochs."""
+    """The greatest number of epochs. Training stops earlier when val loss has not improved for ``patience`` epochs."""
     patience: int = 10
     batch: int = 128
     rate: float = 1e-3
     penalty: float = 0.05
-    """Of the squared weights, for features of unit variance."""
+    """The factor of the L2 penalty, for features of unit variance."""
     class_balance: float = 0.0
     """Exponent of the inverse class frequency in the loss: 0 none, 0.5 square root, 1 full."""
     plateau_patience: int | None = None
-    """Epochs without a better val loss after which the rate falls to a tenth; never when None."""
+    """The learning rate is divided by ten after this many epochs without a better val loss; never when None."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs at one input size."""
+    """A number of epochs at one input size in pixels."""
 
     size: int
     epochs: int
@@ -35,14 +35,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class Finetune:
-    """Training of the whole network, small images first."""
+    """Training of the whole network (fine-tuning), first on small images."""
 
     phases: tuple[Phase, ...]
     head: Head | None = None
-    """Training of the head alone, on a frozen backbone, before the first phase and at its size."""
+    """Training of only the head before the first phase, at the size of that phase."""
     batch: int = 32
     rate: float = 1e-3
-    """Peak, reached after ``warmup_epochs``; falls over all phases to ``final_rate``."""
+    """The peak learning rate. It is reached after ``warmup_epochs`` and falls to ``final_rate`` over all phases."""
     final_rate: float = 1e-5
     fall: Literal["cosine", "exponential"] = "cosine"
     warmup_epochs: float = 1.0
@@ -50,57 +50,57 @@ class Finetune:
     label_smoothing: float = 0.05
     dropout: float = 0.3
     class_balance: float = 0.5
-    """How far sampling goes from the classes' frequencies (0) to all alike (1)."""
+    """The sampling of classes: 0 by their frequency, 1 all equally often."""
     average_decay: float = 0.998
-    """Per step, of the moving average of all weights, which is what is evaluated and shipped."""
+    """The decay per step of the weights' moving average, which is evaluated and exported."""
     sharp_share: float = 0.3
-    """How often an image is drawn from a sharper source, where it has one; alike for every class."""
+    """The share of draws from a sharper source, for images that have one; the same for every class."""
     further: tuple[str, ...] = ()
-    """Sources of ``training.datasets.FURTHER`` that are drawn beside HAM10000's images."""
+    """Sources of ``training.datasets.FURTHER`` that are used in addition to HAM10000."""
     through: int | None = None
-    """Side in pixels that all images are brought to before they are brought to the phase's, so that no sharpness tells
-    the source; with ``further``, that of its archives. HAM10000's images then come from the reference alone."""
+    """A side in pixels to which all images are reduced before they are scaled to the phase's size, so that sharpness
+    does not reveal the source; with ``further``, the side of its archives. HAM10000 is then read from the reference."""
     mixup: float = 0.0
-    """Of half of all batches, each image is blended with another by a share from Beta(mixup, mixup), its target
-    likewise (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018)."""
+    """The parameter of mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018): in half of the
+    batches, each image and its target are blended with another by a share from Beta(mixup, mixup). 0 turns it off."""
     epoch_images: int | None = None
-    """Images an epoch; as many as there are for training when None."""
+    """Images per epoch; None means as many as there are training images."""
     augmentation: Literal["rich", "framed", "published"] = "rich"
     """A key of ``training.augment.KINDS``."""
     teachers: tuple[str, ...] = ()
-    """Runs of the same size as all phases; the mean of their probabilities for each augmented image is part of its
-    target (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; the same view for all as in
+    """Runs of the same size as all phases. The mean of their probabilities for an augmented image is part of its target
+    (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; all see one augmented image, as in
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022)."""
     teachers_share: float = 0.7
-    """How much of the target is the teachers'; the rest is the truth."""
+    """The share of the teachers in the target; the rest is the true diagnosis."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run, from start weights to logits: of the head alone, or of the whole network."""
+    """One training run, of the head or of the whole network."""
 
     name: str
     size: int
-    """Side of the square input of the finished network, in pixels."""
+    """The side of the finished network's square input, in pixels."""
     start: str
     """A key of ``training.model.START_WEIGHTS``."""
     plan: Head | Finetune
     split: Literal["lesion", "image"] = "lesion"
-    """``image`` draws images at random and so shows lesions of the test images while training: for comparison only."""
+    """``image`` splits at random by image, so training sees lesions of the test split. It is for comparison only."""
     continues: str | None = None
-    """The run whose last weights this one goes on from, with a rate that rises again (Loshchilov and Hutter, "SGDR:
-    Stochastic Gradient Descent with Warm Restarts", ICLR 2017); ``start`` is what that run began with."""
+    """The run whose last weights this run starts from. The learning rate rises again (Loshchilov and Hutter, "SGDR:
+    Stochastic Gradient Descent with Warm Restarts", ICLR 2017). ``start`` names the start weights of that run."""
     backbone: str = "efficientnetb1"
-    """A key of ``training.model.BACKBONES``; only the default ships."""
+    """A key of ``training.model.BACKBONES``; only the default can be exported."""
     seed: int = 1
     augmentation: str = "none"
-    """For the card, in words."""
+    """A description of the augmentation for the card."""
     description: str = ""
-    """For the card: what a reader of it should know about the recipe."""
+    """A description of the recipe for the card."""
 
 
 class UnknownConfig(Exception):
-    """Raised when no configuration has the name asked for."""
+    """Raised when no configuration has the given name."""
 
 
 def names() -> list[str]:
@@ -108,7 +108,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Config:
-    """The configuration ``training/configs/<name>.py``. Raises UnknownConfig."""
+    """Return the configuration in ``training/configs/<name>.py``. Raises UnknownConfig."""
     if name not in names():
         raise UnknownConfig(f"No configuration {name!r}; there are {', '.join(names())}.")
     config: Config = importlib.import_module(f"training.configs.{name}").CONFIG

@@ -1,6 +1,6 @@
-"""The datasets that a network is trained on: their terms, and how their metadata are read.
+"""The datasets that a network is trained on: their titles, citations and licences.
 
-HAM10000 is what a network is made for and judged on. The others are further images for training alone.
+A network is trained for HAM10000 and evaluated on it. The other datasets only add images for pretraining.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset, as a card names it."""
+    """One dataset, as a bundle's card describes it."""
 
     title: str
     citation: str
@@ -30,4 +30,4 @@ ISIC2019 = Dataset(
     licence="CC BY-NC 4.0",
 )
 FURTHER = {"isic2019": ISIC2019}
-"""By the name of the source in the manifest. Its ``metadata.csv`` lies beside its archive or inside its folder."""
+"""Further datasets by the name of their source in the manifest. ``metadata.csv`` is in the folder of the archive."""

@@ -1,14 +1,13 @@
-"""How far a bundle's decision leans towards the frequent diagnoses; chosen on ``val``.
+"""Logit adjustment: chooses on ``val`` how much a bundle's decision favours the frequent diagnoses.
 
-Training draws rare diagnoses more often than they are, and the logits carry the prior of that drawing. Adding
-``tau * log(true prior / drawn prior)`` to them (logit adjustment: Menon et al., "Long-tail learning via logit
-adjustment", ICLR 2021) gives the frequencies back: none of it at tau 0, all of it at 1; below 0 it takes away more.
-Accuracy rises with tau, recall of the rare diagnoses falls.
+Training samples rare diagnoses more often than they occur, and the logits contain this sampling prior. Adding
+``tau * log(true prior / drawn prior)`` to the logits (Menon et al., "Long-tail learning via logit adjustment", ICLR
+2021) replaces it by the true prior: not at all for tau 0, completely for tau 1; a negative tau moves away from the true
+prior. With a greater tau, accuracy rises and the recall of rare diagnoses falls.
 
-The rule: draw ``val`` again and again by lesion and count how often a tau reaches every floor; the tau that does so
-most often is taken, if that is in ``LEAST_GAIN`` of the draws more than tau 0. So what is furthest above its floor pays
-for what is nearest, by as much as the few images of ``val`` can tell; where nothing reaches the floors, or everything
-does, the network decides as trained.
+The rule: for each tau, count in how many bootstrap draws of ``val``, by lesion, all figures reach their floors. The tau
+with the greatest share is chosen when its share exceeds that of tau 0 by ``LEAST_GAIN`` or more. Otherwise tau is 0 and
+the network decides as it was trained.
 """
 
 import numpy as np
@@ -18,17 +17,17 @@ from dermq import bundles, scoring, taxonomy
 from training import assess, batches
 
 TAUS = (0.0, 0.25, -0.25, 0.5, -0.5, 0.75, -0.75, 1.0, -1.0)
-"""The nearest to 0 first. -1 is all diagnoses alike, for images drawn by the square root of their frequency."""
+"""The values nearest to 0 come first. For sampling by the square root of the frequency, -1 gives a uniform prior."""
 FLOORS = {"accuracy": 0.843, "balanced_accuracy": 0.72, "recall/mel": 0.60}
-"""The published accuracy, and what a bundle must keep for the rare diagnoses and for melanoma."""
+"""The published accuracy, and the least figures for the rare diagnoses and for melanoma."""
 LEAST_GAIN = 0.05
-"""Less than that is the tail of the draws, and no reason to change what was trained."""
+"""A smaller gain may be chance, so it is no reason to change the trained decision."""
 
 
 def choose(
     logits: NDArray[np.floating], truth: NDArray[np.integer], lesions: list[str], odds: NDArray[np.floating]
 ) -> bundles.Decision:
-    """The decision by the rule above, from the logits ``(n, 7)`` of ``val``; ``odds`` are those of ``log_odds``."""
+    """Return the decision by the rule above, from the logits ``(n, 7)`` of ``val`` and the result of ``log_odds``."""
     draws = assess.lesion_draws(lesions, assess.DRAWS, seed=1)
     reached = [_share_reached(logits + tau * odds, truth, draws) for tau in TAUS]
     best = int(np.argmax(reached))
@@ -43,9 +42,9 @@ def choose(
 
 
 def log_odds(truth: NDArray[np.int64], class_balance: float) -> NDArray[np.float64]:
-    """``log(true prior / drawn prior)`` of each class ``(7,)``, for images drawn from ``truth`` as training draws them.
+    """Return ``log(true prior / drawn prior)`` of each class ``(7,)``, for training's sampling of ``truth``.
 
-    0 for a class without images.
+    The value of a class without images is 0.
     """
     counts = np.bincount(truth, minlength=len(taxonomy.CODES))
     drawn = batches.proportions(truth, class_balance)
@@ -56,7 +55,7 @@ def log_odds(truth: NDArray[np.int64], class_balance: float) -> NDArray[np.float
 
 
 def _share_reached(logits: NDArray[np.floating], truth: NDArray[np.integer], draws: NDArray[np.floating]) -> float:
-    """The share of ``draws`` in which the decision reaches every floor."""
+    """Return the share of ``draws`` in which every figure reaches its floor."""
     found = scoring.rates(scoring.confusion(scoring.decide(logits), truth, draws))
     reached = [_figure(found, name) >= floor for name, floor in FLOORS.items()]
     return float(np.all(reached, axis=0).mean())

@@ -1,4 +1,4 @@
-"""The dataset described as its authors describe it, and the network in tables and figures."""
+"""Describes the dataset as its publication does, and the network in tables and figures."""
 
 import math
 from collections import Counter
@@ -24,15 +24,15 @@ CONFIRMATIONS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """HAM10000's metadata in numbers; each count by value, the most frequent first."""
+    """HAM10000's metadata in numbers. Each dictionary holds counts by value, the most frequent value first."""
 
     images: int
     lesions: int
     ages: int
-    """Images with a known age, in years."""
+    """The number of images with a known age."""
     age_mean: float
     age_deviation: float
-    """Of these images (not an estimate for others), in years."""
+    """The standard deviation of these ages in years, with the divisor n."""
     sexes: dict[str, int]
     sites: dict[str, int]
     confirmations: dict[str, int]
@@ -94,17 +94,17 @@ def write_model(network: Any, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """Layers of the network that belong together."""
+    """Consecutive layers of the network with a common name."""
 
     name: str
     output: str
-    """Shape of what it gives, e.g. ``120 x 120 x 32``."""
+    """The shape of its output, for example ``120 x 120 x 32``."""
     layers: int
     parameters: int
 
 
 def stages(network: Any) -> list[Stage]:
-    """The network in stages: input, stem, each block, top, and each layer of the head."""
+    """Return the stages of the network: input, stem, each block, top, and each layer of the head."""
     grouped: dict[str, list[Any]] = {}
     for layer in network.layers:
         grouped.setdefault(_stage(layer.name), []).append(layer)

@@ -1,8 +1,8 @@
-"""Near-duplicates: the same picture in two datasets, in another size, compressed anew, or mirrored.
+"""Finds near-duplicates: the same picture in two datasets, scaled, compressed again, or mirrored.
 
-A perceptual hash names candidates: whether each of 17 x 17 grey cells is brighter than its left and its upper
-neighbour (a difference hash), compared in all four mirrorings. Smooth skin makes such bits chance, so a candidate
-counts only if the grey cells themselves are alike as well.
+A difference hash finds candidates: each bit tells whether one of 17 x 17 grey cells is brighter than its left or upper
+neighbour. All four mirrorings are compared. On smooth skin such bits are random, so a candidate is accepted only if its
+grey cells correlate as well.
 """
 
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ from dermq import imaging
 
 CELLS = 17
 MAX_BITS = 96
-"""Of the 512 that may differ in a candidate; in 1,975 images stored anew at 84 px, mirrored, at most 78 did."""
+"""The greatest number of different bits in a candidate, of 512. In 1,975 mirrored copies of 84 px, at most 78 did."""
 MIN_CORRELATION = 0.977
-"""Of the grey cells of two files of one picture: those 1,975 had at least 0.979. No picture of ISIC 2019's others has
-more than 0.974 with one of HAM10000."""
+"""The least correlation of the grey cells of one picture in two files. The 1,975 copies had at least 0.979; different
+pictures of ISIC 2019 and HAM10000 had at most 0.974."""
 _MIRRORINGS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 _AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What is compared of some pictures."""
+    """The names and grey cells of some pictures."""
 
     names: list[str]
     cells: NDArray[np.float32]
@@ -35,14 +35,14 @@ class Fingerprints:
 
 
 def fingerprint(files: Iterable[tuple[str, bytes]]) -> Fingerprints:
-    """The fingerprints of files, by name and content."""
+    """Return the fingerprints of files, which are given by name and content."""
     with ThreadPoolExecutor() as threads:
         names, cells = zip(*threads.map(_cells, files), strict=True)
     return Fingerprints(list(names), np.stack(cells))
 
 
 def find(known: Fingerprints, new: Fingerprints) -> list[tuple[str, str]]:
-    """Pairs of names of one picture, the first of ``known``, the second of ``new``."""
+    """Return pairs of names, from ``known`` and from ``new``, whose files show the same picture."""
     found = set()
     for down, right in _MIRRORINGS:
         mirrored = known.cells[:, ::down, ::right]
@@ -63,7 +63,7 @@ def _cells(file: tuple[str, bytes]) -> tuple[str, NDArray[np.float32]]:
 
 
 def _bits(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Difference hashes ``(n, 512)`` as -1 and 1, so that a product counts equal bits."""
+    """Return difference hashes ``(n, 512)`` of -1 and 1; a dot product of two then counts their equal bits."""
     sideways = cells[:, :-1, 1:] > cells[:, :-1, :-1]
     downwards = cells[:, 1:, :-1] > cells[:, :-1, :-1]
     bits = np.concatenate([sideways.reshape(len(cells), -1), downwards.reshape(len(cells), -1)], axis=1)

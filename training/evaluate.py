@@ -1,4 +1,4 @@
-"""Scoring a bundle: exactly what a worker computes, from the exported graph, on one split."""
+"""Scores an exported graph on one split; a worker computes exactly the same outputs."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ from training import manifest as manifests
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 CUT = ("full_224x224_squashed",)
-"""Sources of whole frames that val is also judged on cut square: the only such archive, with its hair left in."""
+"""The sources with uncropped frames on whose centre squares val is scored as well."""
 
 
 def predict(
@@ -28,13 +28,13 @@ def predict(
     source: str | None = None,
     view: str = pixels.WHOLE,
 ) -> dict[str, NDArray[np.float32]]:
-    """Every output of ``graph`` for the images of ``split`` in the manifest's order, of the reference or ``source``."""
+    """Return every output of ``graph`` for a split's images in ``source`` or the reference, in the manifest's order."""
     images = pixels.of_split(manifest, source or manifest.reference, split, size, data, track, view=view)
     return onnx_run.run(graph, images, track=track)
 
 
 def truth(manifest: manifests.Manifest, split: str, source: str | None = None) -> NDArray[np.int64]:
-    """Class numbers ``(n,)`` of the images of ``split`` in the reference or in ``source``."""
+    """Return the class numbers ``(n,)`` of a split's images, from ``source`` or the reference."""
     entries = manifest.of(source or manifest.reference, split)
     return np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries], np.int64)
 
@@ -42,10 +42,10 @@ def truth(manifest: manifests.Manifest, split: str, source: str | None = None) -
 def val_by_source(
     graph: bytes, size: int, manifest: manifests.Manifest, data: Path, output: str = graph_outputs.LOGITS
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Probabilities ``(n, 7)`` and truth ``(n,)`` of val as each source shows it, and as the sharpest one cut square.
+    """Return probabilities ``(n, 7)`` and truth ``(n,)`` of val by source; of ``CUT`` also for centre squares.
 
-    ``output`` of ``graph`` is taken: its logits, or its probabilities. What a lab sends looks like none of the sources,
-    so choices are made by all of them.
+    ``output`` names the output of ``graph`` to use, its logits or its probabilities. Images of labs resemble no
+    single source, so choices are made by all of them.
     """
     session = onnx_run.open_session(graph)
     seen = {}
@@ -53,17 +53,17 @@ def val_by_source(
         known = truth(manifest, "val", source)
         for view in (pixels.WHOLE, pixels.CENTRE) if source in CUT else (pixels.WHOLE,):
             if len(known):
-                said = predict(session, size, manifest, "val", data, source=source, view=view)[output]
+                predicted = predict(session, size, manifest, "val", data, source=source, view=view)[output]
                 name = source if view == pixels.WHOLE else f"{source} {view}"
                 seen[name] = (
-                    calibrate.softmax(said) if output == graph_outputs.LOGITS else said.astype(np.float64),
+                    calibrate.softmax(predicted) if output == graph_outputs.LOGITS else predicted.astype(np.float64),
                     known,
                 )
     return seen
 
 
 def describe(split: str, scored: bundles.Metrics) -> str:
-    """The figures as a small table for people."""
+    """Return the figures as a short text table."""
     lines = [
         f"{split}: {scored.images} images, accuracy {scored.accuracy:.4f}, "
         f"balanced accuracy {scored.balanced_accuracy:.4f}, macro F1 {scored.macro_f1:.4f}, "
@@ -77,7 +77,7 @@ def describe(split: str, scored: bundles.Metrics) -> str:
 
 
 def compare(card: bundles.Card, split: str, scored: bundles.Metrics, tolerance: float = 1e-6) -> bool:
-    """Whether the card states what was measured now."""
+    """Return whether the card states the measured figures, up to ``tolerance``."""
     stated = card.metrics.get(split)
     return stated is not None and all(
         abs(getattr(stated, name) - getattr(scored, name)) <= tolerance

@@ -1,4 +1,4 @@
-"""From a run to a bundle: decision, temperature, strangeness, threshold, both model files, golden inputs, card."""
+"""Exports a run as a bundle: decision, temperature, out-of-distribution score, model files, golden inputs, card."""
 
 import hashlib
 from collections.abc import Iterable
@@ -50,9 +50,9 @@ def export(
     version: str,
     track: Track = iter,
 ) -> bundles.Bundle:
-    """Write the bundle of ``network`` into ``folder``, its figures measured on what was written.
+    """Write the bundle of ``network`` to ``folder``, with figures measured on the exported ONNX graph.
 
-    ``record`` is what the run wrote about itself. Folds decision and temperature into ``network``.
+    ``record`` is the run's record. **Changes ``network``**: decision and temperature are folded into its last layer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, further = int(network.input.shape[1]), record.get("further", {})
@@ -99,13 +99,13 @@ def export(
 
 
 def write_models(shipped: Any, folder: Path) -> None:
-    """Write ``shipped`` as a Keras file and as ONNX."""
+    """Write ``shipped`` as a Keras file and as an ONNX file."""
     shipped.save(folder / bundles.KERAS_MODEL)
     (folder / bundles.ONNX_MODEL).write_bytes(onnx_graph.build(shipped).SerializeToString())
 
 
 def write_golden(folder: Path, size: int) -> None:
-    """Write the golden inputs with what the exported ONNX graph makes of them."""
+    """Write the golden inputs with the outputs of the exported ONNX graph."""
     inputs = pictures.golden(size)
     outputs = onnx_run.run(folder / bundles.ONNX_MODEL, inputs)
     np.savez_compressed(folder / bundles.GOLDEN, allow_pickle=False, pixels=inputs, **outputs)
@@ -114,7 +114,7 @@ def write_golden(folder: Path, size: int) -> None:
 def _calibrated(
     plain: bytes, size: int, plan: dict[str, Any], manifest: manifests.Manifest, data: Path, track: Track
 ) -> tuple[bundles.Decision, float]:
-    """The decision and, after it, the temperature, both chosen on val."""
+    """Choose the decision and then the temperature on val, and return both."""
     logits = evaluate.predict(plain, size, manifest, "val", data, track)[graph_outputs.LOGITS]
     truth = evaluate.truth(manifest, "val")
     lesions = [entry.lesion_id for entry in manifest.of(manifest.reference, "val")]
@@ -147,12 +147,12 @@ def _out_of_distribution(
 def _start_weights(config: dict[str, Any]) -> str:
     start = model.START_WEIGHTS[config["start"]]
     if continued := config.get("continues"):
-        return f"what the configuration `{continued}` ended with, which itself started from {start}"
+        return f"the last weights of the configuration `{continued}`, which itself started from {start}"
     return start
 
 
 def _training_data(manifest: manifests.Manifest, split: str, further: dict[str, int]) -> bundles.TrainingData:
-    """``further``: images of each further source that the run, or one that it went on from, was trained on."""
+    """Describe the training data for the card; ``further`` counts the images of each further source."""
     splits = [entry.split for entry in manifest.of(manifest.reference)]
     before = [f"{datasets.FURTHER[source].title}, {source}, in pretraining alone" for source in further]
     return bundles.TrainingData(
@@ -166,6 +166,6 @@ def _training_data(manifest: manifests.Manifest, split: str, further: dict[str, 
 
 
 def _of_every_dataset(further: Iterable[str], what: str, between: str) -> str:
-    """``what`` of HAM10000 and of the ``further`` sources' datasets, each said once."""
+    """Join the field ``what`` of HAM10000 and of the ``further`` datasets, without repeats."""
     every = [datasets.HAM10000, *(datasets.FURTHER[source] for source in further)]
     return between.join(dict.fromkeys(getattr(dataset, what) for dataset in every))

@@ -1,4 +1,4 @@
-"""Pictures of the data, the network and an evaluation, as PNG files."""
+"""Draws figures of the data, the network and an assessment, as PNG and GIF files."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ from dermq import scoring, taxonomy
 from training.assess import Assessment
 
 COLOURS = ("#4477aa", "#ee6677", "#228833")
-"""Of Paul Tol's bright scheme, told apart without colour vision."""
+"""From Paul Tol's bright scheme, which people with colour blindness can distinguish."""
 WORST = 40
 DPI = 110
 
 
 class Stage(Protocol):
-    """What ``architecture`` draws of a part of the network."""
+    """The fields of a stage of the network that ``architecture`` draws."""
 
     @property
     def name(self) -> str: ...
@@ -34,7 +34,7 @@ class Stage(Protocol):
 
 
 def per_class(assessment: Assessment, path: Path) -> None:
-    """Precision, recall and F1 of each class as bars, with their intervals."""
+    """Draw precision, recall and F1 of each class as bars, with their intervals."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     places = np.arange(scoring.CLASSES)
     for number, name in enumerate(("precision", "recall", "f1")):
@@ -49,7 +49,7 @@ def per_class(assessment: Assessment, path: Path) -> None:
 
 
 def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
-    """The confusion matrix: shares of each true class, with counts."""
+    """Draw the confusion matrix: shares of each true class, with counts."""
     table = scoring.confusion(scoring.decide(probabilities), truth)[:, : scoring.CLASSES]
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
@@ -65,7 +65,7 @@ def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], pat
 
 
 def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessment: Assessment, path: Path) -> None:
-    """One class against the rest, for each class."""
+    """Draw the ROC curve of each class against the rest."""
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     for number, code in enumerate(taxonomy.CODES):
         if (area := assessment.figures.get(f"auroc/{code}")) is not None:
@@ -78,7 +78,7 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
 
 
 def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
-    """Accuracy against confidence, with how many images each point stands for."""
+    """Draw the reliability diagram, accuracy against confidence, above a histogram of the confidences."""
     place, confidence, right = scoring.confidence_bins(probabilities, truth)
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(5.4, 6), sharex=True, height_ratios=(3, 1), layout="constrained"
@@ -100,7 +100,7 @@ def worst(
     truth: NDArray[np.int64],
     path: Path,
 ) -> None:
-    """A sheet of the images whose true class was given the least probability."""
+    """Draw a sheet of the images whose true class has the lowest probability."""
     given = probabilities[np.arange(len(truth)), truth]
     chosen = np.argsort(given, kind="stable")[:WORST]
     figure, cells = plt.subplots(-(-WORST // 8), 8, figsize=(14, 10.5), layout="constrained")
@@ -114,7 +114,7 @@ def worst(
 
 
 def curves(epochs: Sequence[dict[str, float]], restarts: Sequence[int], path: Path) -> None:
-    """Loss and accuracy by epoch, in training and on val; a line stands where a run went on from another."""
+    """Draw loss and accuracy by epoch, in training and on val; a dotted line marks the start of the next run."""
     figure, (losses, rates) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axes, lines in (
         (losses, {"loss": "training", "val_loss": "val"}),
@@ -132,7 +132,7 @@ def curves(epochs: Sequence[dict[str, float]], restarts: Sequence[int], path: Pa
 
 
 def counts(panels: dict[str, dict[str, int]], path: Path) -> None:
-    """Counts as bars, a panel for each trait."""
+    """Draw counts as bars, a panel for each trait."""
     heights = [len(values) + 1.5 for values in panels.values()]
     figure, axes = plt.subplots(len(panels), 1, figsize=(7, sum(heights) * 0.3), height_ratios=heights, squeeze=False,
                                 layout="constrained")  # fmt: skip
@@ -147,7 +147,7 @@ def counts(panels: dict[str, dict[str, int]], path: Path) -> None:
 
 
 def ages(years: NDArray[np.float64], codes: list[str], path: Path) -> None:
-    """How old the patients are, by diagnosis."""
+    """Draw a histogram of the patients' ages, stacked by diagnosis."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     by_code = [years[np.array(codes) == code] for code in taxonomy.CODES]
     axes.hist(by_code, bins=np.arange(0, 95, 5), stacked=True, label=taxonomy.CODES)
@@ -157,7 +157,7 @@ def ages(years: NDArray[np.float64], codes: list[str], path: Path) -> None:
 
 
 def architecture(stages: Sequence[Stage], path: Path) -> None:
-    """The stages from top to bottom, each a box with its output and its parameters."""
+    """Draw the stages from top to bottom, each as a box with its output shape and parameters."""
     figure, axes = plt.subplots(figsize=(6, 0.42 * len(stages) + 0.4), layout="constrained")
     for place, stage in enumerate(stages):
         label = f"{stage.name}   {stage.output}   {stage.parameters:,} parameters"
@@ -171,7 +171,7 @@ def architecture(stages: Sequence[Stage], path: Path) -> None:
 
 
 def draws(rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], path: Path) -> None:
-    """Rows of an image and its random variants, five rows of the sheet in each of its columns of rows."""
+    """Draw a sheet of rows, each an image and its random variants; the sheet has columns of five rows."""
     across, down = -(-len(rows) // 5), 5
     wide = len(rows[0])
     figure, cells = plt.subplots(
@@ -190,7 +190,7 @@ def draws(rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], pa
 
 
 def animation(frames: Iterable[NDArray[np.uint8]], path: Path, *, frames_per_second: int) -> None:
-    """A GIF of ``frames``, which share the palette of the first one."""
+    """Write a GIF of ``frames``; all use the palette of the first frame."""
     images = (Image.fromarray(frame) for frame in frames)
     first = next(images).quantize(128)
     rest = [image.quantize(palette=first, dither=Image.Dither.NONE) for image in images]

@@ -1,7 +1,7 @@
-"""Training the whole network: small images first, a moving average of the weights, exact resume.
+"""Trains the whole network: small images first, a moving average of the weights, exact resume.
 
-Read ``train`` from top to bottom. What is evaluated after each epoch, and shipped in the end, is the moving average of
-the weights (batch-norm statistics included), run as the ONNX graph that a worker would run.
+Read ``train`` from top to bottom. The moving average of the weights, with the batch norm statistics, is evaluated after
+each epoch, and is exported in the end. It is evaluated as the ONNX graph that a worker would run.
 """
 
 import math
@@ -26,10 +26,10 @@ from training.learner import Learner, Weights
 
 CHECKPOINT_SECONDS = 300.0
 AVERAGE_EVERY = 4
-"""Steps between updates of the moving average, which copies every weight."""
+"""The number of steps between updates of the moving average. An update is slow, because it copies every weight."""
 
 Teacher = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-"""From images ``(n, s, s, 3)`` to probabilities ``(n, 7)``."""
+"""A function from images ``(n, s, s, 3)`` to probabilities ``(n, 7)``."""
 
 
 def train(
@@ -43,11 +43,11 @@ def train(
     stop: Callable[[Place], bool] = lambda place: False,
     build: Callable[..., Any] = model.network,
 ) -> bool:
-    """Train ``config`` in ``folder`` to its end, or until ``stop`` says so after a step; True at the end.
+    """Train ``config`` in ``folder`` to its end and return True; return False when ``stop`` is true after a step.
 
-    Goes on from the checkpoint in ``folder``, if there is one. After each epoch the folder holds the averaged weights,
-    so a bundle can be made of any epoch. ``build`` makes the network. ``precision`` may be ``mixed_bfloat16`` on a
-    GPU; weights, checkpoints and evaluations stay float32. Raises runs.Diverged when the loss is not finite.
+    Resumes from the checkpoint in ``folder``, if there is one. After each epoch the folder holds the averaged weights,
+    so any epoch can be exported. ``build`` creates the network. ``precision`` may be ``mixed_bfloat16`` on a GPU;
+    weights, checkpoints and evaluations stay float32. Raises runs.Diverged when the loss is not finite.
     """
     plan = _plan(config)
     keras.utils.set_random_seed(config.seed)
@@ -85,7 +85,7 @@ def train(
 def _train_head(
     network: Any, config: Config, plan: Head, size: int, manifest: manifests.Manifest, data: Path, folder: Path
 ) -> None:
-    """Train the head of ``network`` alone; its epochs get a table of their own in the folder ``head``."""
+    """Train only the head of ``network``, and write the table of its epochs to the folder ``head``."""
     part = folder / "head"
     part.mkdir(exist_ok=True)
     epochs = head.train(network, config.seed, plan, size, manifest, data)
@@ -105,7 +105,7 @@ def _train_epoch(
     epochs: list[dict[str, float]],
     stop: Callable[[Place], bool],
 ) -> bool:
-    """Run the rest of the epoch that ``place`` stands in; False when ``stop`` ended it."""
+    """Train the rest of the epoch at ``place`` and update ``place``; return False when ``stop`` ended it."""
     saved = asked = time.monotonic()
     bar = tqdm(total=stream.steps, initial=place.step, desc=f"epoch {place.epoch}", mininterval=1.0, disable=None)
     for images, truth in stream.run(place.epoch, place.step, executor):
@@ -137,18 +137,18 @@ def _train_epoch(
 def targets(
     images: NDArray[np.uint8], known: NDArray[np.float64], plan: Finetune, teachers: list[Teacher]
 ) -> NDArray[np.float64]:
-    """What the network should say of ``images``, ``(n, 7)``: what is ``known``, or in part what ``teachers`` say."""
+    """Return the targets ``(n, 7)`` of ``images``: ``known``, or its weighted mean with the teachers' probabilities."""
     if not teachers:
         return known
-    said: NDArray[np.float64] = np.mean([teacher(images) for teacher in teachers], axis=0)
-    return (1 - plan.teachers_share) * known + plan.teachers_share * said
+    taught: NDArray[np.float64] = np.mean([teacher(images) for teacher in teachers], axis=0)
+    return (1 - plan.teachers_share) * known + plan.teachers_share * taught
 
 
 def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Teacher:
-    """The network of the run in ``folder``, as a worker would run it. Raises Unfinished, or ValueError for its size."""
+    """Return the network of the run in ``folder`` as a teacher. Raises Unfinished, or ValueError for another size."""
     run = runs.read_record(folder)
     if {phase.size for phase in plan.phases} != {run["size"]}:
-        raise ValueError(f"The teacher {folder.name} sees images of {run['size']} px, all phases have to be of them.")
+        raise ValueError(f"The teacher {folder.name} needs images of {run['size']} px, so every phase must have that.")
     network = build(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
     network.load_weights(runs.weights(folder))
     session = onnx_run.open_session(onnx_graph.build(model.logits(network)).SerializeToString())
@@ -156,7 +156,7 @@ def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Tea
 
 
 def learning_rate(plan: Finetune, epochs_done: float) -> float:
-    """The rate after ``epochs_done`` epochs: a linear warm-up, then half a cosine, or a power, over all phases."""
+    """Return the rate after ``epochs_done`` epochs: a linear warm-up, then a cosine or exponential fall."""
     if epochs_done < plan.warmup_epochs:
         return plan.rate * max(epochs_done, 0.01) / plan.warmup_epochs
     falling_epochs = sum(phase.epochs for phase in plan.phases) - plan.warmup_epochs
@@ -167,7 +167,7 @@ def learning_rate(plan: Finetune, epochs_done: float) -> float:
 
 
 def phase_size(plan: Finetune, epoch: int) -> int:
-    """The input size in ``epoch``; after the last epoch, the last size."""
+    """Return the input size in ``epoch``; after the last epoch, return the last size."""
     for phase in plan.phases:
         if epoch < phase.epochs:
             return phase.size
@@ -176,7 +176,7 @@ def phase_size(plan: Finetune, epoch: int) -> int:
 
 
 def capture(learner: Learner, average: Weights, place: Place, epochs: list[dict[str, float]]) -> Checkpoint:
-    """All that ``restore`` needs, copied out of ``learner``."""
+    """Return a checkpoint with copies of the state of ``learner``, which ``restore`` can load."""
     return Checkpoint(
         place=place,
         epochs=epochs,
@@ -188,7 +188,7 @@ def capture(learner: Learner, average: Weights, place: Place, epochs: list[dict[
 
 
 def restore(learner: Learner, state: Checkpoint | None) -> Weights:
-    """Put ``state`` into ``learner``, of any input size, and return the moving average; a fresh one without a state."""
+    """Load ``state`` into ``learner`` and return the moving average; without a state, it starts from the weights."""
     if state is None:
         return learner.weights()
     learner.load(state.weights)
@@ -197,10 +197,10 @@ def restore(learner: Learner, state: Checkpoint | None) -> Weights:
 
 
 def _average(average: Weights, learner: Learner, plan: Finetune, steps_done: int) -> None:
-    """Move ``average`` towards the weights; faster at the start, when it holds nothing but the start weights."""
+    """Move ``average`` towards the weights; faster at the start, when it holds only the start weights."""
     decay = min(plan.average_decay, (1 + steps_done) / (10 + steps_done)) ** AVERAGE_EVERY
     for kept, weight in zip(average, learner.weights(), strict=True):
-        if np.issubdtype(kept.dtype, np.floating):  # the normalisation counts its images in an integer
+        if np.issubdtype(kept.dtype, np.floating):  # the normalisation's count of images is an integer
             kept += (1 - decay) * (weight - kept)
 
 
@@ -215,13 +215,13 @@ def _close_epoch(
     data: Path,
     folder: Path,
 ) -> dict[str, float]:
-    """Score the moving average on ``val``, save it, and return the epoch's row of the table."""
+    """Score the moving average on ``val``, save it, and return the row of the epoch for the table."""
     current = network.get_weights()
     network.set_weights(average)
     size = int(network.input.shape[1])
     graph = onnx_graph.build(model.logits(network)).SerializeToString()
     network.save_weights(folder / runs.WEIGHTS)
-    network.set_weights(current)  # where Keras itself trains, these go on
+    network.set_weights(current)  # KerasLearner trains this network, so it needs its own weights again
     seen = evaluate.val_by_source(graph, size, manifest, data)
     probabilities, truth = seen[manifest.reference]
     scored = scoring.score(probabilities, truth)
@@ -271,12 +271,12 @@ def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: 
 
 def _plan(config: Config) -> Finetune:
     if not isinstance(config.plan, Finetune):
-        raise TypeError(f"{config.name} trains a head, not the whole network.")
+        raise TypeError(f"The configuration {config.name} trains only a head, not the whole network.")
     return config.plan
 
 
 def _epochs_left(plan: Finetune, epoch: int) -> int:
-    """Epochs left at the size of ``epoch``, itself included."""
+    """Return how many epochs of the phase of ``epoch`` are left, including ``epoch`` itself."""
     end = 0
     for phase in plan.phases:
         end += phase.epochs

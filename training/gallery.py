@@ -1,7 +1,7 @@
-"""Augmentation shown: a sheet of random variants, and an animation of them.
+"""Shows the augmentation: a sheet and an animation of random variants.
 
-What is written shows lesions of HAM10000 (CC BY-NC 4.0), so it belongs into the ignored folder ``out/`` and the
-citation is written beside it.
+The files show lesions of HAM10000 (CC BY-NC 4.0), so they belong in the folder ``out/``, which git ignores. A file with
+the citation and the licence is written next to them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ LESIONS = 9
 FRAMES = 600
 FRAMES_PER_SECOND = 10
 SIZE = 128
-"""Side of a picture, in pixels."""
+"""The side of a picture in pixels."""
 
 Pixels = NDArray[np.uint8]
 Track = Callable[[Iterable[Any]], Iterable[Any]]
@@ -45,7 +45,7 @@ def write(
 
 
 def _choose(manifest: manifests.Manifest, count: int, data: Path) -> tuple[list[manifests.Entry], list[Pixels]]:
-    """Training images of different lesions, the classes in turn."""
+    """Choose training images of different lesions, taking the classes in turn."""
     entries = manifest.of(manifest.reference)
     images = pixels.load(manifest, manifest.reference, SIZE, data)
     by_code = {code: iter(_lesions(entries, code)) for code in taxonomy.CODES}
@@ -61,7 +61,7 @@ def _choose(manifest: manifests.Manifest, count: int, data: Path) -> tuple[list[
 
 
 def _lesions(entries: list[manifests.Entry], code: str) -> list[int]:
-    """A row for each training lesion of a class."""
+    """Return one row for each training lesion of a class."""
     places = enumerate(entries)
     rows = {e.lesion_id: row for row, e in places if (e.split, e.diagnosis) == ("train", code)}
     return list(rows.values())
@@ -73,7 +73,7 @@ def _frames(
     frames: int,
     chance: np.random.Generator,
 ) -> Iterator[Pixels]:
-    """Each frame a new draw of every lesion, three in a row; the first frame shows them as they are."""
+    """Yield frames with a new variant of every lesion, three in a row; the first frame shows the original images."""
     for number in range(frames):
         drawn = lesions if number == 0 else [change(lesion, chance) for lesion in lesions]
         yield np.concatenate([np.concatenate(drawn[start : start + 3], axis=1) for start in range(0, len(drawn), 3)])

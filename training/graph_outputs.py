@@ -1,10 +1,10 @@
-"""The names of what the exported graphs compute, for what runs them without Keras."""
+"""The names of the exported graphs' outputs, for modules that run the graphs without Keras."""
 
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
 OOD_SCORE = "ood_score"
 CLASS_MAPS = "class_maps"
 FEATURES = "features"
-"""What is pooled of the last stage."""
+"""The pooled output of the last stage."""
 MIDDLE = "middle"
-"""What is pooled of the middle of the network; strangeness is measured there."""
+"""The pooled output of the fifth stage, from which the out-of-distribution score is computed."""

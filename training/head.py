@@ -1,6 +1,6 @@
-"""Training the last layer alone, on features of the frozen backbone computed once.
+"""Trains only the last layer, on cached features of the frozen backbone.
 
-The features are computed by ONNX Runtime, which takes a third of the time that Keras takes on a CPU.
+ONNX Runtime computes the features, because on a CPU it takes a third of the time of Keras.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ def train(
     data: Path,
     track: Track = iter,
 ) -> list[dict[str, float]]:
-    """Fit the last layer of ``network`` in place by ``plan`` and return the table of epochs.
+    """Fit the last layer of ``network`` in place by ``plan``; return the table of epochs.
 
-    Pixels and features are cached under ``data``, so runs that differ in their split or their head share them. Weights
-    of the epoch with the lowest val loss are kept. Raises runs.Diverged when the loss is not finite.
+    Pixels and features are cached under ``data``, so runs with another split or another head reuse them. The weights of
+    the epoch with the lowest val loss are kept. Raises runs.Diverged when the loss is not finite.
     """
     entries = manifest.of(manifest.reference)
     features = _features(network, size, manifest, data, track)
@@ -52,9 +52,9 @@ def train(
 def fit(
     train: tuple[NDArray[np.float32], NDArray[np.int64]], val: tuple[NDArray[np.float32], NDArray[np.int64]], plan: Head
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[dict[str, float]]]:
-    """A linear softmax classifier of features: its kernel, its bias and the table of epochs."""
+    """Fit a linear softmax classifier of features; return its kernel, its bias and the table of epochs."""
     inputs = keras.Input(train[0].shape[1:])
-    # Zeros, because noise in a thousand directions that the classes never use would stay there for ever.
+    # Zeros, because random start values in directions that the features do not use would never be corrected.
     layer = keras.layers.Dense(
         len(taxonomy.CODES), kernel_initializer="zeros", kernel_regularizer=keras.regularizers.L2(plan.penalty)
     )
@@ -84,19 +84,19 @@ def fit(
         )  # fmt: skip
     kernel, bias = classifier.get_weights()
     if not all(np.isfinite(values).all() for values in (kernel, bias, [epoch["loss"] for epoch in epochs])):
-        raise runs.Diverged(f"The loss of the head is no number after {len(epochs)} epochs, at rate {plan.rate:g}.")
+        raise runs.Diverged(f"The loss of the head is not finite after {len(epochs)} epochs, at rate {plan.rate:g}.")
     return kernel, bias, epochs
 
 
 def class_weights(truth: NDArray[np.integer], balance: float) -> NDArray[np.float64]:
-    """Weights ``(7,)`` of the classes in the loss, by their inverse frequency to the power ``balance``, mean 1."""
+    """Return the class weights ``(7,)`` of the loss: inverse frequency to the power ``balance``, with mean 1."""
     counts = np.maximum(np.bincount(truth, minlength=len(taxonomy.CODES)), 1)
     weights = (counts.sum() / counts) ** balance
     return np.asarray(weights * counts.sum() / (weights * counts).sum(), np.float64)
 
 
 def _features(network: Any, size: int, manifest: manifests.Manifest, data: Path, track: Track) -> NDArray[np.float32]:
-    """The features of every image, kept under ``data`` by the pixels and the weights that they come from."""
+    """Return the features of every image. The cache file in ``data`` is named by the weights and the pixels."""
     cut = model.features(network)
     weights = hashlib.sha256(b"".join(weight.tobytes() for weight in cut.get_weights())).hexdigest()
     source = pixels.path(manifest, manifest.reference, size, data)

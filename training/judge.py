@@ -1,4 +1,4 @@
-"""Runs and bundles compared on val in every source: what choices are made by. Test has no part in it."""
+"""Compares runs and bundles on the val split of every source. Choices are made by val alone, never by test."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,13 @@ class Judged:
 
 
 def of_bundle(bundle: bundles.Bundle, manifest: manifests.Manifest, data: Path) -> dict[str, Judged]:
-    """The figures of ``bundle`` as it ships, by source."""
+    """Return the figures of ``bundle`` by source."""
     graph = (bundle.path / bundles.ONNX_MODEL).read_bytes()
     return _judge(evaluate.val_by_source(graph, bundle.card.input_size, manifest, data, graph_outputs.PROBABILITIES))
 
 
 def of_graph(graph: bytes, size: int, manifest: manifests.Manifest, data: Path) -> dict[str, Judged]:
-    """The figures of a graph of logits, by source, at the temperature that an export would choose."""
+    """Return the figures of a graph of logits by source, at the temperature that an export would choose."""
     seen = evaluate.val_by_source(graph, size, manifest, data)
     logits = {source: (np.log(np.maximum(said, 1e-30)), truth) for source, (said, truth) in seen.items()}
     temperature = calibrate.temperature(*logits[manifest.reference])
@@ -39,12 +39,12 @@ def of_graph(graph: bytes, size: int, manifest: manifests.Manifest, data: Path) 
 
 
 def mean_log_loss(judged: dict[str, Judged]) -> float:
-    """What to choose by: the mean over the sources, each counted once."""
+    """Return the mean log loss over the sources, each with the same weight. Choose models by it."""
     return float(np.mean([one.log_loss for one in judged.values()]))
 
 
 def table(found: dict[str, dict[str, Judged]]) -> str:
-    """The figures of several models, by name, as a Markdown table; the last row of each is the mean over sources."""
+    """Return the figures of several models as a Markdown table; the last row of each model is the mean over sources."""
     rows = []
     for name, judged in found.items():
         rows += [[name, source, str(one.images), *_figures(one)] for source, one in judged.items()]

@@ -1,6 +1,6 @@
-"""What trains a network: steps, weights in and out, and the state that an exact resume needs.
+"""Learners run training steps and give access to the weights and to the state for an exact resume.
 
-``of`` chooses: PyTorch's own modules where Keras runs on PyTorch (see ``training.torch_learner``), else Keras itself.
+``of`` chooses the learner: PyTorch's own modules where Keras runs on PyTorch (``training.torch_learner``), else Keras.
 """
 
 from typing import Any, Protocol
@@ -13,45 +13,45 @@ from training.config import Finetune
 
 Weights = list[NDArray[Any]]
 NO_DECAY = ("gamma", "beta", "bias")
-"""Names of the weights that do not decay."""
+"""The names of the weights without weight decay."""
 
 
 class Learner(Protocol):
     """A network in training."""
 
     def step(self, images: NDArray[np.uint8], targets: NDArray[np.floating], rate: float) -> tuple[float, float]:
-        """Learn from a batch ``(n, s, s, 3)`` with targets ``(n, 7)``; return loss and accuracy before the step."""
+        """Train on a batch ``(n, s, s, 3)`` with targets ``(n, 7)``; return loss and accuracy before the update."""
 
     def weights(self) -> Weights:
-        """Copies of all weights, in the order and the shapes of Keras's ``get_weights``."""
+        """Return copies of all weights, in the order and the shapes of Keras's ``get_weights``."""
 
     def load(self, weights: Weights) -> None:
-        """Take ``weights``."""
+        """Replace all weights by ``weights``."""
 
     def optimizer(self) -> Weights:
-        """The optimizer's variables."""
+        """Return the optimizer's variables."""
 
     def seeds(self) -> Weights:
-        """The state of the network's random layers."""
+        """Return the random state of the network's dropout layers."""
 
     def restore(self, optimizer: Weights, seeds: Weights) -> None:
-        """Take the state that another learner of the same kind gave. Raises ValueError for another kind's."""
+        """Load the state from another learner of the same class. Raises ValueError for the state of another class."""
 
 
 def of(network: Any, plan: Finetune, seed: int, *, precision: str = "float32") -> Learner:
-    """The learner of the Keras ``network`` under Keras's backend.
+    """Return the learner for the Keras ``network`` and Keras's backend.
 
-    ``precision`` may be ``mixed_bfloat16``, for a GPU; on Keras the network was built with that policy.
+    ``precision`` may be ``mixed_bfloat16``, for a GPU. ``KerasLearner`` ignores it, since Keras sets it by a policy.
     """
     if keras.backend.backend() != "torch":
         return KerasLearner(network, plan)
-    from training import torch_learner  # here, because PyTorch is no dependency of the other backends
+    from training import torch_learner  # imported here, because the other backends do not need PyTorch
 
     return torch_learner.TorchLearner(network, plan, seed, mixed=precision != "float32")
 
 
 class KerasLearner:
-    """A Learner by Keras's own training step, on any backend."""
+    """A Learner that uses Keras's own training step, on any backend."""
 
     def __init__(self, network: Any, plan: Finetune) -> None:
         optimizer = keras.optimizers.AdamW(plan.rate, weight_decay=plan.weight_decay)
@@ -86,6 +86,6 @@ class KerasLearner:
             variable.assign(value)
 
     def _random(self) -> list[Any]:
-        """The state of the random layers, which is no weight."""
+        """Return the state of the random layers. It is not among the weights."""
         weights = {id(variable) for variable in self._network.weights}
         return [variable for variable in self._network.non_trainable_variables if id(variable) not in weights]

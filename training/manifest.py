@@ -1,7 +1,7 @@
-"""The manifest: every image file that training may see, matched with its metadata, split by lesion, and hashed.
+"""The manifest lists every image file for training, with its metadata, its split and its hash.
 
-HAM10000 shows many lesions in several images, so a split by image leaks; a lesion stands on one side only.
-The manifest names no folder, so its hash is the same on every machine; where the files lie is written beside it.
+HAM10000 shows many lesions in several images, so a split by image leaks. All images of a lesion are in one split.
+The manifest holds no paths, so its hash is the same on every machine. A second file holds the paths.
 """
 
 import csv
@@ -22,9 +22,9 @@ SPLITS = ("train", "val", "test")
 PRETRAIN = "pretrain"
 """The split of every image of a further dataset: never val, never test."""
 JUDGED_ONLY = ("originals_600x450",)
-"""Sources that nothing is trained on: these hold 50 melanomas, 50 nevi, and nothing else."""
+"""Sources that are never used for training: this one holds only 50 melanomas and 50 nevi."""
 SPLIT_SHARES = {"test": 0.205, "val": 0.08}
-"""Shares of lesions when the metadata brings no split of its own; the rest is for training."""
+"""The shares of lesions when the metadata has no split; the other lesions are for training."""
 MANIFEST = "manifest.csv"
 PLACES = "places.json"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -32,7 +32,7 @@ _MAX_PIXELS = 50_000_000
 
 
 class Mismatch(errors.DermqError):
-    """Raised when images and metadata do not belong together."""
+    """Raised when images and metadata do not match."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Entry(Subject):
-    """One file: which image it shows, the source it comes from, its place there and its hash."""
+    """One file: the image that it shows, its source, its name in the source, and its hash."""
 
     source: str
     member: str
@@ -60,7 +60,7 @@ class Entry(Subject):
 
 @dataclass(frozen=True)
 class Manifest:
-    """All entries, by source and image; the first source is complete, and figures are measured on it."""
+    """All entries, sorted by source and image. The first source is complete; figures are measured on it."""
 
     entries: tuple[Entry, ...]
     places: dict[str, list[str]]
@@ -77,35 +77,35 @@ class Manifest:
 
     @property
     def further(self) -> list[str]:
-        """The sources of other datasets, for training alone."""
+        """The sources of other datasets, which are only for training."""
         return [source for source in self.places if source in datasets.FURTHER]
 
     @property
     def trained_on(self) -> list[str]:
-        """The sources that training draws HAM10000's images from, the reference first."""
+        """The sources from which training reads HAM10000's images, the reference first."""
         return [source for source in self.places if source not in (*self.further, *JUDGED_ONLY)]
 
     def with_reference(self, source: str) -> "Manifest":
-        """The same with ``source`` as the reference, complete or not. Raises Mismatch for an unknown one."""
+        """Return the manifest with ``source`` as the reference, even if incomplete. Raises Mismatch if unknown."""
         if source not in self.places:
             raise Mismatch("unknown_source", f"No source {source!r}; there are {', '.join(self.places)}.")
         return replace(self, places={source: self.places[source]} | self.places)
 
     def of(self, source: str, split: str | None = None) -> list[Entry]:
-        """The entries of ``source``, in the manifest's order; of one split when ``split`` is given."""
+        """Return the entries of ``source``, or of one split of it, in the manifest's order."""
         return [entry for entry in self.entries if entry.source == source and split in (None, entry.split)]
 
 
 def prepare(
     metadata: Path, places: dict[str, list[Path]], track: Callable[[Iterable[str]], Iterable[str]] = iter
 ) -> Manifest:
-    """Match the files of ``places`` (sources' names to archives or folders) with ``metadata``.
+    """Match the files of ``places``, which maps sources to archives or folders, with ``metadata``.
 
-    The first source must hold every image of the metadata. Sources of ``datasets.FURTHER`` bring metadata of their own.
+    The first source must hold every image of the metadata. Sources of ``datasets.FURTHER`` have their own metadata.
     ``track`` may show progress over the files' names.
-    Raises Mismatch for an image without metadata or the reverse, an unknown diagnosis, a lesion or identical files on
-    two sides of the split, two files of one image in one source, a file that is no image, and an image or a lesion of
-    a further dataset that is one of HAM10000, by its id or by its looks.
+    Raises Mismatch for an image without metadata or the reverse, an unknown diagnosis, a lesion or identical files in
+    two splits, two files of one image in one source, a file that is not an image, and an image or a lesion of a further
+    dataset that is also in HAM10000, by its id or as a near-duplicate.
     """
     subjects = {subject.image_id: subject for subject in read_metadata(metadata)}
     entries: list[Entry] = []
@@ -128,9 +128,9 @@ def prepare(
 
 
 def read_metadata(path: Path) -> list[Subject]:
-    """Read HAM10000's metadata; a missing ``split`` column is filled with a seeded split by lesion.
+    """Read HAM10000's metadata. Without a ``split`` column, draw a split by lesion with a fixed seed.
 
-    Raises Mismatch for repeated images, unknown diagnoses or splits, and lesions on two sides.
+    Raises Mismatch for repeated images, unknown diagnoses or splits, and lesions in two splits.
     """
     subjects = _read_rows(path)
     if not any(subject.split for subject in subjects):
@@ -143,21 +143,21 @@ def read_metadata(path: Path) -> list[Subject]:
 
 
 def read_further(paths: Iterable[Path], subjects: Iterable[Subject]) -> dict[str, Subject]:
-    """The metadata of a further dataset, by image, from beside its archives; every image is for pretraining.
+    """Read the metadata of a further dataset from the folder of its archives; every image is for pretraining.
 
-    Raises Mismatch for an unknown diagnosis, and for an image or a lesion that is one of ``subjects``.
+    Raises Mismatch for an unknown diagnosis, and for an image or a lesion that is among ``subjects``.
     """
     files = sorted({(path if path.is_dir() else path.parent) / "metadata.csv" for path in paths})
     found = [replace(subject, split=PRETRAIN) for path in files for subject in _read_rows(path)]
     for what in ("image_id", "lesion_id"):
         shared = {getattr(one, what) for one in found} & {getattr(one, what) for one in subjects} - {""}
         if shared:
-            raise Mismatch("overlap", f"In HAM10000 as well, by {what}: {_some(shared)}.")
+            raise Mismatch("overlap", f"These {what}s of the further dataset are also in HAM10000: {_some(shared)}.")
     return {subject.image_id: subject for subject in found}
 
 
 def split_by_lesion(subjects: list[Subject], *, seed: int = 1) -> list[Subject]:
-    """Draw a split by lesion, stratified by diagnosis, the same for the same ``seed`` whatever the rows' order."""
+    """Draw a split by lesion, stratified by diagnosis. It depends on ``seed`` but not on the order of the rows."""
     chooser = random.Random(seed)
     chosen: dict[str, str] = {}
     for code in taxonomy.CODES:
@@ -171,9 +171,10 @@ def split_by_lesion(subjects: list[Subject], *, seed: int = 1) -> list[Subject]:
 
 
 def split_by_image(manifest: Manifest, *, seed: int = 1) -> Manifest:
-    """``manifest`` split at random by image as published, for comparison: 2,000 in 10,015 for test.
+    """Return ``manifest`` with a random split by image, as published, for comparison only.
 
-    A tenth of the others is val. Lesions stand on several sides, so figures on this test split are too good.
+    2,000 of 10,015 images are test, and a tenth of the others is val. Lesions occur in several splits, so the figures
+    on test are too good.
     """
     names = sorted({entry.image_id for entry in manifest.entries})
     random.Random(seed).shuffle(names)
@@ -184,14 +185,14 @@ def split_by_image(manifest: Manifest, *, seed: int = 1) -> Manifest:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Write ``manifest`` into ``folder``: the rows and, apart, where the files lie."""
+    """Write ``manifest`` to ``folder``: one file of entries and one of paths."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).write_text(_text(manifest.entries), encoding="utf-8")
     (folder / PLACES).write_text(json.dumps(manifest.places, indent=2) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest:
-    """Read the manifest that ``write`` left in ``folder``. Raises Mismatch when there is none."""
+    """Read the manifest in ``folder``. Raises Mismatch when there is none."""
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
         places = json.loads((folder / PLACES).read_text(encoding="utf-8"))
@@ -238,16 +239,16 @@ def _scan(
 
 
 def _refuse_likenesses(places: list[Path], further: list[Path]) -> None:
-    """Refuse when a picture of ``further`` is one of ``places``, mirrored or not."""
+    """Raise Mismatch when a picture of ``further`` is a near-duplicate of one of ``places``."""
     known, new = (duplicates.fingerprint(read_files(paths)) for paths in (places, further))
     alike = duplicates.find(known, new)
     if alike:
         pairs = _some(f"{copy} is {original}" for original, copy in alike)
-        raise Mismatch("overlap", f"In HAM10000 as well, by their looks: {pairs}.")
+        raise Mismatch("overlap", f"The further dataset has near-duplicates of HAM10000: {pairs}.")
 
 
 def _read_rows(path: Path) -> list[Subject]:
-    """The rows of a metadata file. Raises Mismatch for repeated images and unknown diagnoses."""
+    """Read the rows of a metadata file. Raises Mismatch for repeated images and unknown diagnoses."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         subjects = [_subject(row) for row in csv.DictReader(file)]
     _refuse_repeats("rows of one image", (subject.image_id for subject in subjects))
@@ -290,13 +291,13 @@ def _refuse_repeats(what: str, keys: Iterable[str]) -> None:
 
 
 def _refuse_straddling(what: str, sides: Iterable[tuple[str, str]]) -> None:
-    """Refuse when one key stands on two sides of the split."""
+    """Raise Mismatch when one key is in two splits."""
     splits: dict[str, set[str]] = {}
     for key, split in sides:
         splits.setdefault(key, set()).add(split)
     torn = [key for key, found in splits.items() if len(found) > 1]
     if torn:
-        raise Mismatch("leak", f"The {what} stand on two sides of the split: {_some(torn)}.")
+        raise Mismatch("leak", f"The {what} are in two splits: {_some(torn)}.")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The network: a stock EfficientNetB1, global average pooling, seven logits; and its shipped form."""
+"""The network: a stock EfficientNetB1, global average pooling and seven logits; and its exported form."""
 
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,24 @@ SHARED_V2_WEIGHTS = Path("../shared/weights/efficientnetv2b0_notop.weights.h5")
 
 
 def efficientnetb1(size: int, start: str) -> Any:
-    """EfficientNetB1 without its top, from ``(n, size, size, 3) uint8``; ``start`` is a key of START_WEIGHTS."""
+    """Return EfficientNetB1 without its top, for ``(n, size, size, 3) uint8``; ``start`` is a key of START_WEIGHTS."""
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     stock = keras.applications.EfficientNetB1(include_top=False, weights=None, input_tensor=pixels)
     if start == "shared":
         stock.load_weights(SHARED_WEIGHTS)
     elif start == "imagenet":
         stock.set_weights(imagenet_weights(keras.applications.EfficientNetB1(include_top=False, weights="imagenet")))
-    # Keras keeps the statistics it was built with until told otherwise.
+    # Keras uses the initial statistics until finalize_state is called.
     (normalization,) = [layer for layer in stock.layers if isinstance(layer, keras.layers.Normalization)]
     normalization.finalize_state()
     return keras.Model(pixels, stock.output, name="efficientnetb1")
 
 
 def imagenet_weights(published: Any) -> list[Any]:
-    """The weights of Keras's ImageNet network, for the same graph without its second rescaling.
+    """Return the weights of Keras's ImageNet network for the same graph without its second rescaling layer.
 
-    Keras divides by the square root of ImageNet's deviations after normalising; here that division goes into the
-    variance, so that networks of every start have one graph.
+    Keras divides by the square root of ImageNet's deviations after the normalisation. Here the variance contains that
+    division, so the graph is the same for all start weights.
     """
     (rescaling,) = [layer for layer in published.layers[2:] if type(layer).__name__ == "Rescaling"]
     mean, variance, *rest = published.get_weights()
@@ -48,7 +48,7 @@ def imagenet_weights(published: Any) -> list[Any]:
 
 
 def efficientnetv2b0(size: int, start: str) -> Any:
-    """EfficientNetV2-B0 without its top, for comparison and as a teacher; ``start`` as for ``efficientnetb1``."""
+    """Return EfficientNetV2-B0 without its top, for comparison and teaching; ``start`` is as for ``efficientnetb1``."""
     weights = {"shared": SHARED_V2_WEIGHTS, "imagenet": "imagenet", "none": None}[start]
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     stock = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_tensor=pixels)
@@ -60,7 +60,7 @@ BACKBONES = {"efficientnetb1": efficientnetb1, "efficientnetv2b0": efficientnetv
 
 
 def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIPPED) -> Any:
-    """The whole network up to its logits: ``(n, size, size, 3) uint8`` to ``(n, 7) float32``.
+    """Return the network up to its logits: ``(n, size, size, 3) uint8`` to ``(n, 7) float32``.
 
     ``backbone`` is a key of BACKBONES.
     """
@@ -74,17 +74,17 @@ def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIP
 
 
 def features(network: Any) -> Any:
-    """``network`` cut after pooling, its one output named ``features``: ``(n, 1280) float32``."""
+    """Return ``network`` up to its pooling; the only output is ``features (n, 1280) float32``."""
     return keras.Model(network.input, {graph_outputs.FEATURES: network.get_layer("pool").output})
 
 
 def logits(network: Any) -> Any:
-    """``network`` with its output named, as the ONNX translation wants it."""
+    """Return ``network`` with its output named ``logits``, as the ONNX translation needs it."""
     return keras.Model(network.input, {graph_outputs.LOGITS: network.output})
 
 
 def parts(network: Any) -> Any:
-    """What an export is chosen by: ``logits (n, 7)`` and ``middle (n, 112)``, the channel means after five stages."""
+    """Return ``network`` with ``logits (n, 7)`` and ``middle (n, 112)``, the channel means after stage five."""
     return keras.Model(network.input, {graph_outputs.LOGITS: network.output, graph_outputs.MIDDLE: _middle(network)})
 
 
@@ -95,16 +95,16 @@ def ship(
     temperature: float = 1.0,
     whitening: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Any:
-    """The form that ships, all float32: ``probabilities (n, 7)``, ``ood_score (n,)`` and ``class_maps (n, h, w, 7)``.
+    """Return the exported form: ``probabilities (n, 7)``, ``ood_score (n,)`` and ``class_maps (n, h, w, 7)``, float32.
 
-    The ``shift`` is added to the logits, and the temperature (Guo et al., "On Calibration of Modern Neural Networks",
-    ICML 2017) divided out of them, in the last layer's weights: **changes ``network``**. The score is the length of
-    ``middle`` after ``whitening``, a kernel and a bias (see ``training.strangeness``): higher means less like the
-    training data. A class map tells what each place of the image says for each diagnosis (Zhou et al., "Learning Deep
-    Features for Discriminative Localization", CVPR 2016): as the pooling is a mean and the head linear, the mean of the
-    maps over all places is exactly what the softmax is taken of.
+    **Changes ``network``**: its last layer adds ``shift`` to the logits and divides by ``temperature`` (Guo et al.,
+    "On Calibration of Modern Neural Networks", ICML 2017). The score is the length of ``middle`` after ``whitening``, a
+    kernel and a bias (see ``training.strangeness``). A higher score means less like the training data. A class map
+    holds the contribution of each place in the image to each diagnosis (Zhou et al., "Learning Deep Features for
+    Discriminative Localization", CVPR 2016). The pooling is a mean and the head is linear, so the mean of a class map
+    over all places is exactly the logit.
 
-    Stock layers and operations only, so that the file loads without this package.
+    The form uses only stock layers and operations, so the file loads without this package.
     """
     head = network.get_layer(graph_outputs.LOGITS)
     kernel, bias = head.get_weights()

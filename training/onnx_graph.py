@@ -1,9 +1,8 @@
-"""A Keras EfficientNet written as an ONNX graph, by hand.
+"""Writes a Keras EfficientNet as an ONNX graph, without a general converter.
 
-Why not a general converter: this graph is what every CPU worker runs, so its speed is the product's. Written here it
-is channels-first throughout with every batch normalisation folded into its convolution, which leaves ONNX Runtime
-nothing but convolutions, sigmoids and products. It also needs no TensorFlow, so that an export works
-under any Keras backend.
+Every CPU worker runs this graph, so its speed decides the speed of the product. This module makes every tensor channels
+first and folds every batch normalisation into its convolution, so ONNX Runtime computes only convolutions, sigmoids and
+products. It needs no TensorFlow, so an export works under any Keras backend.
 
 The weights stay float32; folding is computed in float64 and rounded once.
 """
@@ -19,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 8
-"""As old as the operators allow, so that older runtimes load the file too."""
+"""The oldest version that has these operators, so that older runtimes can load the file."""
 
 Array = NDArray[np.float64]
 
 
 class Untranslatable(Exception):
-    """Raised when a model holds a layer that has no translation here."""
+    """Raised when a model holds a layer that this module cannot translate."""
 
 
 def build(model: Any, *, input_name: str = "pixels") -> onnx.ModelProto:
@@ -50,7 +49,7 @@ def build(model: Any, *, input_name: str = "pixels") -> onnx.ModelProto:
 
 @dataclass
 class _Convolution:
-    """A convolution not yet written: its batch normalisation, if one follows, is folded in first."""
+    """A convolution that is not written yet, because a batch normalisation may follow and be folded into it."""
 
     source: str
     kernel: Array
@@ -68,7 +67,7 @@ class _Graph:
     names: dict[int, str] = field(default_factory=dict)
     """Names of the ONNX values, by the identity of the Keras tensor."""
     pads: dict[str, list[int]] = field(default_factory=dict)
-    """Zero padding asked for but not yet applied: the next convolution takes it."""
+    """Zero padding that the next convolution will apply."""
     convolutions: dict[str, _Convolution] = field(default_factory=dict)
     pooled: set[str] = field(default_factory=set)
     """Values that are (n, channels, 1, 1) here and (n, channels) in Keras."""
@@ -82,7 +81,7 @@ class _Graph:
         return name
 
     def settle(self, name: str) -> str:
-        """Write the convolution ``name`` if it still waits."""
+        """Write the convolution ``name`` if it is not written yet."""
         waiting = self.convolutions.pop(name, None)
         if waiting is not None:
             kernel = self.constant(f"{name}/kernel", waiting.kernel)
@@ -96,17 +95,17 @@ class _Graph:
         return [self.names[id(tensor)] for tensor in tensors]
 
     def read_pixels(self, name: str) -> str:
-        """Bytes in rows of pixels, to floats in planes."""
+        """Write the conversion of the input from channels-last bytes to channels-first floats."""
         return self.add("Cast", [self.add("Transpose", [name], "planes", perm=[0, 3, 1, 2])], "floats", to=1)
 
 
 def _in_order(model: Any) -> list[Any]:
-    """The model's operations, each after what it reads; the input layer left out."""
+    """Return the model's operations in topological order, without the input layer."""
     return [operation for operation in model.operations if type(operation).__name__ != "InputLayer"]
 
 
 def _pass(graph: _Graph, layer: Any, sources: list[str]) -> str:
-    """A layer that does nothing when a model predicts, or nothing to a channels-first value."""
+    """Translate a layer that changes nothing in prediction, or nothing for channels-first values."""
     return sources[0]
 
 
@@ -118,7 +117,7 @@ def _rescaling(graph: _Graph, layer: Any, sources: list[str]) -> str:
 
 
 def _normalization(graph: _Graph, layer: Any, sources: list[str]) -> str:
-    statistics = layer.get_weights()[:2] or (layer.input_mean, layer.input_variance)  # learnt, or given
+    statistics = layer.get_weights()[:2] or (layer.input_mean, layer.input_variance)  # learned, or given as constants
     mean, variance = (np.asarray(values, np.float64) for values in statistics)
     scale = 1.0 / np.sqrt(variance)
     factor = graph.constant(f"{layer.name}/factor", scale.reshape(1, -1, 1, 1))
@@ -153,7 +152,7 @@ def _wait(graph: _Graph, layer: Any, source: str, kernel: Array, *, groups: int)
 
 
 def _same_pads(layer: Any) -> list[int]:
-    """TensorFlow's "same": the odd pixel of padding goes to the end."""
+    """Return TensorFlow's "same" padding: an odd pixel goes to the end."""
     if layer.padding == "valid":
         return [0, 0, 0, 0]
     sides = []
@@ -213,7 +212,7 @@ def _softmax(graph: _Graph, layer: Any, sources: list[str]) -> str:
 
 
 def _norm(graph: _Graph, operation: Any, sources: list[str]) -> str:
-    """The Euclidean length along the last axis."""
+    """Translate the Euclidean norm along the last axis."""
     return graph.add("ReduceL2", sources, operation.name, axes=[-1], keepdims=0)
 
 
@@ -230,7 +229,7 @@ _TRANSLATIONS: dict[str, Callable[[_Graph, Any, list[str]], str]] = {
     "Norm": _norm,
     "Normalization": _normalization,
     "Rescaling": _rescaling,
-    "Reshape": _pass,  # a squeezed value stays (n, channels, 1, 1) here
+    "Reshape": _pass,  # a squeezed value stays (n, channels, 1, 1) in the graph
     "Softmax": _softmax,
     "ZeroPadding2D": _zero_padding,
 }

@@ -1,7 +1,7 @@
-"""Running an ONNX graph over many images on the CPU.
+"""Runs an ONNX graph over many images on the CPU.
 
-Each core runs small batches of its own: the values between layers then stay in its cache, which takes a third less
-processor time for an image than batches of 16 spread over the cores.
+Each core runs small batches of its own, so the activations stay in the core's cache. An image then takes a third less
+processor time than in batches of 16 that are spread over the cores.
 """
 
 import os
@@ -22,7 +22,7 @@ def run(
     *,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, NDArray[np.float32]]:
-    """Every output of ``model`` for ``pixels (n, s, s, 3)``, by name; ``track`` may show progress over the batches."""
+    """Return every output of ``model`` for ``pixels (n, s, s, 3)``, by name; ``track`` may show the progress."""
     session = model if isinstance(model, onnxruntime.InferenceSession) else open_session(model)
     names = [output.name for output in session.get_outputs()]
 
@@ -36,7 +36,7 @@ def run(
 
 
 def open_session(model: bytes | Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU that computes in the thread that calls it."""
+    """Return a CPU session that computes in the calling thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     source = str(model) if isinstance(model, Path) else model

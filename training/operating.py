@@ -1,7 +1,7 @@
-"""Operating points: thresholds, chosen on val, from which an image is called melanoma or malignant.
+"""Operating points: thresholds, chosen on val, above which an image is called melanoma or malignant.
 
-The decision for one of seven diagnoses weighs all mistakes alike. Who screens wants few melanomas missed, and to know
-what that costs: a point is named by the sensitivity that it had on val, and its card states what it has on test.
+The decision for one of seven diagnoses gives all mistakes the same weight. A screening must miss few melanomas, and its
+users must know the cost in specificity. A point is named by its sensitivity on val and is measured on test.
 """
 
 import math
@@ -22,15 +22,15 @@ class Point:
     """One threshold."""
 
     name: str
-    """As ``melanoma at sensitivity 0.80``."""
+    """A name such as ``melanoma at sensitivity 0.80``."""
     diagnoses: tuple[str, ...]
     threshold: float
-    """An image is called when its probabilities of ``diagnoses`` add up to this or more."""
+    """An image is called positive when the sum of its probabilities of ``diagnoses`` reaches this value."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a point does on some images, with 95 % intervals over draws of lesions."""
+    """The figures of a point on some images, with 95 % bootstrap intervals over lesions."""
 
     images: int
     positive: int
@@ -39,10 +39,10 @@ class Measured:
 
 
 def choose(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> list[Point]:
-    """The points for ``probabilities (n, 7)`` of val; none for a call that val has no image of.
+    """Return the points for ``probabilities (n, 7)`` of val, without those for which val has no positive image.
 
-    Each threshold is the highest that reaches its sensitivity, half-way to the next lower score, so that rounding does
-    not move an image across.
+    Each threshold is the highest that reaches its sensitivity. It lies half-way to the next lower score, so that
+    rounding does not move an image across it.
     """
     return [
         Point(
@@ -59,7 +59,7 @@ def choose(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> l
 def measure(
     point: Point, probabilities: NDArray[np.floating], truth: NDArray[np.integer], lesions: list[str]
 ) -> Measured:
-    """What ``point`` does on images of ``lesions``; both kinds of image have to be among them."""
+    """Measure ``point`` on images of ``lesions``, which must include positive and negative images."""
     scores, positive = _scores(probabilities, truth, point.diagnoses)
     called, draws = scores >= point.threshold, assess.lesion_draws(lesions, assess.DRAWS, seed=1)
     return Measured(
@@ -80,7 +80,7 @@ def _threshold(scores: NDArray[np.float64], positive: NDArray[np.bool_], sensiti
 def _scores(
     probabilities: NDArray[np.floating], truth: NDArray[np.integer], diagnoses: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """How likely each image is one of ``diagnoses``, and whether it is."""
+    """Return each image's summed probability of ``diagnoses``, and whether its true diagnosis is one of them."""
     numbers = _numbers(diagnoses)
     return probabilities[:, numbers].astype(np.float64).sum(axis=1), np.isin(truth, numbers)
 
@@ -90,7 +90,7 @@ def _numbers(diagnoses: tuple[str, ...]) -> list[int]:
 
 
 def _share(right: NDArray[np.bool_], among: NDArray[np.bool_], draws: NDArray[np.float64]) -> assess.Figure:
-    """The share of ``among`` that is ``right``."""
+    """Return the share of the images ``among`` that are ``right``, with its interval."""
     counted, all_of = draws @ (right & among), draws @ among
     low, high = np.percentile(counted[all_of > 0] / all_of[all_of > 0], [2.5, 97.5])
     return assess.Figure(float(right[among].mean()), float(low), float(high))

@@ -1,7 +1,7 @@
-"""Pictures that show no lesion: golden inputs, and what an out-of-distribution score must tell from lesions.
+"""Pictures without lesions: the golden inputs, and pictures that the out-of-distribution score must recognise.
 
-All are generated or come inside the scikit-image and scikit-learn packages; the golden ones are in the public domain
-or CC0 (each picture's terms stand in the docstring of its function in ``skimage.data``).
+All are generated or come with the packages scikit-image and scikit-learn. The golden ones are in the public domain or
+CC0; the docstring of each picture's function in ``skimage.data`` states its terms.
 """
 
 from importlib import resources
@@ -18,18 +18,18 @@ PHOTOGRAPHS = (
     *("gravel.png", "horse.png", "hubble_deep_field.jpg", "motorcycle_left.png", "moon.png", "page.png"),
     *("rocket.jpg", "text.png"),
 )
-"""Of scikit-image: photographs, textures, drawings, pages. Its medical pictures are left out."""
+"""Photographs, textures, drawings and pages of scikit-image, without its medical pictures."""
 SKLEARN_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 CROPS = 8
-"""Random crops of each photograph in ``foreign``."""
+"""The number of random crops of each photograph in ``foreign``."""
 NOISES = 20
-"""Pictures of each kind of noise in ``foreign``."""
+"""The number of pictures of each kind of noise in ``foreign``."""
 
 Pixels = NDArray[np.uint8]
 
 
 def golden(size: int, *, seed: int = 1) -> Pixels:
-    """Eight pictures ``(8, size, size, 3) uint8``: noise fine and coarse, two gradients, four photographs."""
+    """Return eight pictures ``(8, size, size, 3) uint8``: fine and coarse noise, two gradients, four photographs."""
     chance = np.random.default_rng(seed)
     generated = [_noise(chance, size, 1), _noise(chance, size, 24), _ramp(size), _disc(size)]
     photographs = [imaging.squash(_photograph("skimage.data", name), size) for name in GOLDEN_PHOTOGRAPHS]
@@ -37,7 +37,7 @@ def golden(size: int, *, seed: int = 1) -> Pixels:
 
 
 def foreign(size: int, *, seed: int = 2) -> dict[str, Pixels]:
-    """Pictures without lesions, ``(n, size, size, 3)`` each: ``photographs`` (whole and cropped) and ``noise``."""
+    """Return pictures without lesions, ``(n, size, size, 3)``: ``photographs``, whole and cropped, and ``noise``."""
     chance = np.random.default_rng(seed)
     whole = [_photograph("skimage.data", name) for name in PHOTOGRAPHS]
     whole += [_photograph("sklearn.datasets.images", name) for name in SKLEARN_PHOTOGRAPHS]
@@ -60,21 +60,21 @@ def _crop(chance: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def _noise(chance: np.random.Generator, size: int, grain: int) -> Pixels:
-    """Uniform noise in squares of ``grain`` pixels."""
+    """Return uniform noise in squares of ``grain`` pixels."""
     side = -(-size // grain)
     cells = chance.integers(0, 256, (side, side, 3), dtype=np.uint8)
     return cells.repeat(grain, axis=0).repeat(grain, axis=1)[:size, :size]
 
 
 def _ramp(size: int) -> Pixels:
-    """Red grows to the right, green downwards, blue is constant."""
+    """Return a gradient: red grows to the right, green grows downwards, blue is constant."""
     line = np.linspace(0, 255, size)
     planes = [np.tile(line, (size, 1)), np.tile(line[:, None], (1, size)), np.full((size, size), 128.0)]
     return np.stack(planes, axis=-1).astype(np.uint8)
 
 
 def _disc(size: int) -> Pixels:
-    """A dark brown disc that fades into a skin-coloured ground."""
+    """Return a dark brown disc that fades into a skin-coloured background."""
     line = np.linspace(-1, 1, size)
     distance = np.clip(np.hypot(line[None, :], line[:, None]), 0, 1)[..., None]
     blend = np.array([90, 50, 40]) * (1 - distance) + np.array([225, 180, 165]) * distance

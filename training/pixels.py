@@ -1,6 +1,6 @@
-"""Decoded images on disk: what ``dermq.imaging.prepare`` makes of a source at one size, as one memory-mapped array.
+"""Caches the decoded images of a source at one size on disk, as one memory-mapped array.
 
-Decoding costs more than a training step has to spare, so it is done once.
+Decoding in every epoch would slow down training, so each image is decoded only once.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from training import manifest as manifests
 
 MAX_PIXELS = 50_000_000
 WHOLE = "whole"
-"""What a worker sees of a file."""
+"""The view of the whole image, as a worker sees it."""
 CENTRE = "centre"
-"""What a lab sends that cuts its pictures square."""
+"""The view of the centre, as from a lab that crops its images to a square."""
 THROUGH = "through"
 _AHEAD = 256
 
 Read = Callable[[bytes, int], NDArray[np.uint8]]
-"""From a file's bytes and a size to ``(size, size, 3)``."""
+"""A function from a file's bytes and a size to pixels ``(size, size, 3)``."""
 
 
 def load(
@@ -38,10 +38,10 @@ def load(
     *,
     view: str = WHOLE,
 ) -> NDArray[np.uint8]:
-    """The pixels of ``manifest.of(source)``, ``(n, size, size, 3) uint8``, made in ``folder`` when first asked for.
+    """Return the pixels of ``manifest.of(source)``, ``(n, size, size, 3) uint8``; write them to ``folder`` if missing.
 
-    ``view`` is a key of VIEWS, or ``through-84`` for images squashed to 84 pixels first, whatever they hold.
-    The file's name carries the recipe and the hash of the source's files, so a stale one is never read.
+    ``view`` is a key of VIEWS, or ``through-84`` for images that are squashed to 84 pixels first.
+    The name of the file contains the recipe and the hash of the source's files, so an outdated file is never read.
     """
     file = path(manifest, source, size, folder, view=view)
     if not file.exists():
@@ -60,13 +60,13 @@ def of_split(
     *,
     view: str = WHOLE,
 ) -> NDArray[np.uint8]:
-    """The pixels of ``manifest.of(source, split)``, read into memory."""
+    """Return the pixels of ``manifest.of(source, split)``, read into memory."""
     wanted = np.array([entry.split == split for entry in manifest.of(source)], bool)
     return np.asarray(load(manifest, source, size, folder, track, view=view)[wanted])
 
 
 def path(manifest: manifests.Manifest, source: str, size: int, folder: Path, *, view: str = WHOLE) -> Path:
-    """Where ``load`` keeps the pixels of ``source``."""
+    """Return the path of the file in which ``load`` stores the pixels of ``source``."""
     files = "".join(f"{entry.member} {entry.sha256}\n" for entry in manifest.of(source))
     content = hashlib.sha256(files.encode()).hexdigest()
     seen = f"{size}" if view == WHOLE else f"{size}-{view}"
@@ -91,7 +91,7 @@ def _make(
 
 
 def _decode(files: Iterator[tuple[str, bytes]], size: int, read: Read) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Decode in threads (Pillow lets go of the lock), a bounded number of files ahead."""
+    """Decode in threads, since Pillow releases the GIL; at most ``_AHEAD`` files are in memory."""
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(files, _AHEAD)):
             squares = threads.map(lambda file: read(file[1], size), batch)
@@ -99,7 +99,7 @@ def _decode(files: Iterator[tuple[str, bytes]], size: int, read: Read) -> Iterat
 
 
 def _reading(view: str) -> Read:
-    """How ``view`` makes a square of a file's bytes."""
+    """Return the function that decodes a file to a square by ``view``."""
     kind, _, side = view.partition("-")
     if kind == THROUGH:
         return lambda data, size: imaging.squash(Image.fromarray(imaging.prepare(data, int(side))), size)
@@ -107,7 +107,7 @@ def _reading(view: str) -> Read:
 
 
 def _centre(data: bytes, size: int) -> NDArray[np.uint8]:
-    """The middle of the frame, three quarters of its width: the square in a frame of 4 to 3, squashed or not."""
+    """Return the middle three quarters of the width, which is a square in a frame of 4 to 3, squashed or not."""
     image = imaging.decode(data, max_pixels=MAX_PIXELS)
     margin = image.width // 8
     return imaging.squash(image.crop((margin, 0, image.width - margin, image.height)), size)

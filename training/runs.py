@@ -1,4 +1,4 @@
-"""A run's folder: what was trained, on what, for how long, and the table of its epochs."""
+"""The folder of a run: the record of the run, its weights and the table of its epochs."""
 
 import csv
 import json
@@ -21,20 +21,20 @@ EPOCH_COLUMNS = (
     *("epoch", "size", "loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "rate"),
     *("seconds", "waiting"),
 )
-"""``waiting``: the share of the time spent waiting for batches."""
+"""The first columns of the table. ``waiting`` is the share of the time that was spent waiting for batches."""
 PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "torch", "jax", "numpy", "pillow", "onnx", "onnxruntime")
 
 
 class Taken(Exception):
-    """Raised when a run would overwrite another's checkpoint."""
+    """Raised when a run would overwrite the checkpoint of another run."""
 
 
 class Diverged(Exception):
-    """Raised when the loss is no longer a number; what was saved before stands."""
+    """Raised when the loss is not finite. Earlier checkpoints are kept."""
 
 
 class Unfinished(Exception):
-    """Raised when a run has nothing to make a bundle of."""
+    """Raised when a run has no finished epoch to export."""
 
 
 def record(
@@ -47,10 +47,10 @@ def record(
     epochs: int,
     further: dict[str, int] | None = None,
 ) -> None:
-    """Write down what stands in ``folder``: configuration, data, machine, packages, time, commit.
+    """Write the record of the run in ``folder``: configuration, data, machine, packages, time, commit.
 
-    ``size`` and ``epochs`` are those that the weights there have reached, which may not be the last yet. ``further``
-    tells how many images of which further sources it saw; what the run goes on from adds its own.
+    ``size`` and ``epochs`` are those of the weights in ``folder``; the run may not be finished. ``further`` holds the
+    number of images of each further source. The sources of the run that this run continues are added.
     """
     before = read_record(folder.parent / config.continues) if config.continues else {}
     content = {
@@ -68,12 +68,12 @@ def record(
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` where ``read_record`` reads it."""
+    """Write ``content`` as the record in ``folder``."""
     (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``record`` wrote. Raises Unfinished when nothing is there yet."""
+    """Read the record in ``folder``. Raises Unfinished when there is none yet."""
     try:
         text = (folder / RECORD).read_text(encoding="utf-8")
     except FileNotFoundError as err:
@@ -83,14 +83,14 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def weights(folder: Path) -> Path:
-    """The weights after the last finished epoch. Raises Unfinished when there are none."""
+    """Return the path of the weights after the last finished epoch. Raises Unfinished when there are none."""
     if not (folder / WEIGHTS).exists():
         raise _unfinished(folder)
     return folder / WEIGHTS
 
 
 def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
-    """Write the table of epochs as CSV and as Markdown; columns that no epoch has are left out."""
+    """Write the table of epochs as CSV and as Markdown, without columns that no epoch has."""
     present = list(dict.fromkeys(column for epoch in epochs for column in epoch))
     columns = [column for column in EPOCH_COLUMNS if column in present]
     place = columns.index("val_loss") + 1 if "val_loss" in columns else len(columns)
@@ -104,7 +104,7 @@ def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """What ``write_epochs`` wrote. Raises Unfinished when nothing is there yet."""
+    """Read the table of epochs in ``folder``. Raises Unfinished when there is none yet."""
     try:
         with (folder / EPOCHS_CSV).open(newline="", encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -113,8 +113,8 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 
 
 def write_events(folder: Path, *epochs: dict[str, float]) -> None:
-    """Add epochs to what `tensorboard --logdir runs` shows."""
-    from tensorboard.summary import Writer  # here, because it is slow to import and only long runs need it
+    """Write epochs as events, which `tensorboard --logdir runs` shows."""
+    from tensorboard.summary import Writer  # imported here, because the import is slow and only runs need it
 
     writer = Writer(str(folder / EVENTS))
     for epoch in epochs:
@@ -125,12 +125,12 @@ def write_events(folder: Path, *epochs: dict[str, float]) -> None:
 
 
 def hardware() -> str:
-    """The machine in words, by what it can do and not by name."""
+    """Describe the machine by its processor, cores and GPU, without its name."""
     return f"{os.cpu_count()} CPU cores, {_processor()}, {platform.machine()}, {accelerator() or 'no GPU used'}"
 
 
 def accelerator() -> str:
-    """The GPU that Keras computes on, by its maker's name; empty without one."""
+    """Return the product name of the GPU that Keras computes on; empty without a GPU."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -150,7 +150,7 @@ def accelerator() -> str:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what took part, and of Python."""
+    """Return the versions of Python and of the packages that affect training."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -161,7 +161,7 @@ def packages() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with ``+`` when what trains differs from it; ``unknown`` outside git."""
+    """Return the commit, with ``+`` when the files of training are changed; ``unknown`` outside a git repository."""
     try:
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--", "training/*.py", "dermq/imaging.py")
@@ -184,7 +184,7 @@ def _processor() -> str:
 
 
 def _unfinished(folder: Path) -> Unfinished:
-    return Unfinished(f"{folder} holds no finished epoch; run `python -m training train {folder.name}`.")
+    return Unfinished(f"{folder} holds no finished epoch. Run `python -m training train {folder.name}`.")
 
 
 def _cell(value: float | None) -> str:

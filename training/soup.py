@@ -1,7 +1,7 @@
-"""The mean of the weights of runs that went on from each other: one network, as fast as each of them.
+"""Averages the weights of runs that continue one another; the result is one network, as fast as each of them.
 
 Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
-inference time", ICML 2022. It needs runs in one basin of the loss, which a run and its continuation are in.
+inference time", ICML 2022. The weights must lie in one basin of the loss, as those of a run and its continuation do.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from training import runs
 
 
 def mean(network: Any, folders: list[Path]) -> None:
-    """Put the mean of the last weights of the runs in ``folders`` into ``network``. Raises Unfinished."""
+    """Set the weights of ``network`` to the mean of the last weights of the runs in ``folders``. Raises Unfinished."""
     weights = []
     for folder in folders:
         network.load_weights(runs.weights(folder))
@@ -23,7 +23,7 @@ def mean(network: Any, folders: list[Path]) -> None:
 
 
 def record(folders: list[Path], folder: Path) -> dict[str, Any]:
-    """Write down in ``folder`` what it is the mean of: the last run's record, the time of all. Raises Unfinished."""
+    """Write the record of the mean to ``folder``: the last run's, with the time of all runs. Raises Unfinished."""
     records = [runs.read_record(one) for one in folders]
     names = " and ".join(f"`{one.name}`" for one in folders)
     last = records[-1]
@@ -37,5 +37,5 @@ def record(folders: list[Path], folder: Path) -> dict[str, Any]:
 
 
 def _mean(same: tuple[NDArray[Any], ...]) -> NDArray[Any]:
-    """Of floats; the normalisation's count of images is an integer, and is the same in all."""
+    """Return the mean of floats. The normalisation's count of images is an integer and is equal in all runs."""
     return np.mean(same, axis=0) if np.issubdtype(same[0].dtype, np.floating) else same[0]

@@ -1,11 +1,11 @@
-"""How unlike the training images an image is: the out-of-distribution score that ships with a bundle.
+"""Fits the out-of-distribution score of a bundle: how unlike the training images an image is.
 
-The score is a Mahalanobis distance (Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples
-and Adversarial Attacks", NeurIPS 2018) of what the network sees half-way, ``graph_outputs.MIDDLE``, to one Gaussian
-over all training images (the background of Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD
-Detection", 2021), its covariance shrunk as in Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
-covariance matrices" (2004). Half-way, because the features before the head forget, as training goes on, whatever does
-not tell the seven diagnoses apart; docs/adr/0002 has the comparison.
+The score is the Mahalanobis distance (Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples
+and Adversarial Attacks", NeurIPS 2018) of the features ``graph_outputs.MIDDLE`` to one Gaussian over all training
+images (the background model of Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
+2021). Its covariance is shrunk as in Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance
+matrices" (2004). The features come from the middle of the network: during training, the features before the head lose
+all that does not distinguish the seven diagnoses. docs/adr/0002 has the comparison.
 """
 
 import numpy as np
@@ -19,9 +19,9 @@ METHOD = (
 
 
 def whitening(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The kernel ``(d, d)`` and bias ``(d,)`` that make the score of features their length, from ``features (n, d)``.
+    """Fit a kernel ``(d, d)`` and bias ``(d,)`` to ``features (n, d)``; the norm of mapped features is their score.
 
-    The mean of the squared scores of ``features`` is 1, but for the shrinkage.
+    Apart from the effect of shrinkage, the mean of the squared scores of ``features`` is 1.
     """
     wide = features.astype(np.float64)
     centre = wide.mean(axis=0)

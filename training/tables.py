@@ -1,4 +1,4 @@
-"""An assessment written down: tables for people, figures for programs, pictures, every prediction."""
+"""Writes an assessment: Markdown tables, figures as JSON, pictures, and every prediction as CSV."""
 
 import csv
 import json
@@ -14,9 +14,9 @@ from training import assess, figures
 from training import manifest as manifests
 
 LIMITS = (
-    "Where a group is all right or all wrong, its interval has no width; read such rows by their number of images. "
-    "HAM10000 does not record skin tone or device; it shows almost only lightly pigmented skin, so nothing here says "
-    "how the model does on other skin tones, on other devices or at other sites than Vienna and Queensland."
+    "If a group has only right or only wrong predictions, its interval has no width: consider its number of images. "
+    "HAM10000 does not record skin tone or device and shows almost only lightly pigmented skin. So these figures say "
+    "nothing about other skin tones, other devices, or other sites than Vienna and Queensland."
 )
 
 COMPARED = (
@@ -30,9 +30,9 @@ OF_GROUPS = (
     ("weighted_precision", "weighted_recall", "weighted_f1"),
     tuple(f"melanoma_sensitivity_at_specificity/{level:g}" for level in assess.SPECIFICITIES),
 )
-"""Figures of the tables of groups, beside the one by class."""
+"""The figures of the tables of groups; one more table shows the figures by class."""
 PUBLISHED = (0.843, 0.73, 0.67, 0.70, 0.63, 0.72, 0.70, 0.54, 0.58, 0.93, 0.80, 0.54)
-"""What the publication reports of COMPARED, on 2,000 test images drawn at random by image."""
+"""The published values of COMPARED, on 2,000 test images from a random split by image."""
 
 
 def write(
@@ -43,7 +43,7 @@ def write(
     title: str,
     folder: Path,
 ) -> None:
-    """Write an assessment into ``folder``: tables for people, figures for programs, pictures, every prediction."""
+    """Write an assessment to ``folder``: Markdown tables, figures as JSON, pictures, and every prediction as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "assessment.md").write_text(tables(assessment, title), encoding="utf-8")
     (folder / "assessment.json").write_text(json.dumps(asdict(assessment), indent=2) + "\n", encoding="utf-8")
@@ -61,7 +61,7 @@ def write(
 
 
 def tables(assessment: assess.Assessment, title: str) -> str:
-    """An assessment in Markdown: value (95 % interval)."""
+    """Return an assessment as Markdown tables of values with their 95 % intervals."""
     found = assessment.figures
     plain = [name for name in found if "/" not in name or name.startswith("melanoma")]
     by_class = ("precision", "recall", "f1", "auroc")
@@ -78,9 +78,9 @@ def tables(assessment: assess.Assessment, title: str) -> str:
                 for code in taxonomy.CODES
             ],
         ),
-        "## By who and what the images show",
+        "## By groups of images",
         LIMITS,
-        "A figure that a group does not define is left out: the recall of a class that it does not have, say.",
+        "A figure that is undefined for a group is left out, for example the recall of a class without images.",
         *(
             table(
                 ["trait", "value", "images", *names],
@@ -112,12 +112,12 @@ def _cells(found: Mapping[str, assess.Figure], names: Sequence[str]) -> list[str
 
 
 def comparison(found: dict[str, assess.Assessment]) -> str:
-    """The published figures, and below them those of each assessment by its title, as a Markdown table."""
+    """Return a Markdown table of the published figures and, below them, those of each assessment by its title."""
     rows = {"published": list(PUBLISHED)}
     rows |= {title: [one.figures[name].value for name in COMPARED] for title, one in found.items()}
     return table(["", *COMPARED], [[title, *(f"{value:.3g}" for value in row)] for title, row in rows.items()])
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])

@@ -1,4 +1,4 @@
-"""Training by PyTorch's own modules: the Keras network's weights go in, and come back to be exported."""
+"""Trains with PyTorch's own modules; weights are copied from the Keras network, and back to it for the export."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from training.learner import Weights
 
 
 class TorchLearner:
-    """A Learner by PyTorch: on the GPU if there is one, with ``mixed`` in bfloat16 where PyTorch holds it safe."""
+    """A Learner that uses PyTorch, on a GPU if there is one; ``mixed`` turns on bfloat16 by PyTorch's autocast."""
 
     def __init__(self, network: Any, plan: Finetune, seed: int, *, mixed: bool = False) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,7 +47,7 @@ class TorchLearner:
         self._network.load(weights)
 
     def optimizer(self) -> Weights:
-        """Steps done, then the two moments of every weight."""
+        """Return the number of steps, then the two moments of every weight."""
         states = [self._optimizer.state[weight] for weight in self._network.parameters()]
         if not all(states):
             return []

@@ -1,9 +1,9 @@
-"""A Keras network as PyTorch's own modules.
+"""Translates a Keras network into PyTorch's own modules.
 
-Keras on PyTorch copies every convolution's input from channels last to channels first and back, and makes batch
-normalisation of six passes. Here the Keras graph is walked once, as ``onnx_graph`` walks it, and every layer becomes a
-module over tensors in PyTorch's channels-last memory format. Logits, gradients and batch statistics are those of the
-Keras network (tests/training/test_torch_network.py).
+Keras on PyTorch copies the input of every convolution from channels last to channels first and back, and computes a
+batch normalisation in six passes. This module translates every layer once, as ``onnx_graph`` does, into a module for
+tensors in PyTorch's channels-last memory format. Logits, gradients and batch norm statistics equal those of the Keras
+network (tests/training/test_torch_network.py).
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class Untranslatable(Exception):
-    """Raised when a model holds a layer that has no module here."""
+    """Raised when a model holds a layer that this module cannot translate."""
 
 
 class Network(nn.Module):
-    """A functional Keras model of one input and one output, ``(n, s, s, 3) uint8`` to float32; ``chance`` drops out."""
+    """A functional Keras model from ``(n, s, s, 3) uint8`` to one float32 output; ``chance`` is dropout's generator."""
 
     def __init__(self, model: Any, chance: torch.Generator) -> None:
         super().__init__()
@@ -40,26 +40,26 @@ class Network(nn.Module):
         self._plan = [(one.name, [names[id(tensor)] for tensor in _listed(one.input)]) for one in operations]
         self._last = {source: name for name, sources in self._plan for source in sources}
         self._output = names[id(model.outputs[0])]
-        # by number, because a module's name must hold no dot
+        # A list and not a dictionary, because the name of a module must not contain a dot.
         self.layers = nn.ModuleList([_module(one, chance) for one in operations])
         places = {name: place for place, (name, _) in enumerate(self._plan)}
         self._weighted = [places[layer.name] for layer in model.layers if layer.weights]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        values = {"pixels": pixels.permute(0, 3, 1, 2).float()}  # in memory still channels last
+        values = {"pixels": pixels.permute(0, 3, 1, 2).float()}  # a view: memory stays channels last
         for layer, (name, sources) in zip(self.layers, self._plan, strict=True):
             values[name] = layer(*(values[source] for source in sources))
             for source in sources:
                 if self._last[source] == name:
-                    values.pop(source, None)  # nothing reads it any more, so its memory may go
+                    values.pop(source, None)  # no later layer reads it, so its memory can be freed
         return values[self._output]
 
     def weights(self) -> Weights:
-        """Copies of all weights, in the order and the shapes of Keras's ``get_weights``."""
+        """Return copies of all weights, in the order and the shapes of Keras's ``get_weights``."""
         return [slot.read() for slot in self._slots()]
 
     def load(self, weights: Weights) -> None:
-        """Take ``weights``, in that order."""
+        """Replace all weights by ``weights``, in the same order."""
         for slot, weight in zip(self._slots(), weights, strict=True):
             slot.write(weight)
 
@@ -69,7 +69,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where a weight lives: its tensor, and the order of its axes in Keras as seen from PyTorch."""
+    """The tensor of a weight, and the permutation of its axes from PyTorch to Keras."""
 
     tensor: torch.Tensor
     axes: tuple[int, ...] = ()
@@ -122,7 +122,7 @@ class _Convolution(nn.Module):
 
 
 class _BatchNormalization(nn.Module):
-    """Batch normalisation whose moving variance is of the biased kind, as Keras has it."""
+    """Batch normalisation with the biased moving variance, as in Keras."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _BatchNormalization(nn.Module):
 
 
 class _Normalization(nn.Module):
-    """Learnt mean and variance of the channels, or given ones."""
+    """Normalisation of the channels by a learned or a given mean and variance."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -228,12 +228,12 @@ def _module(operation: Any, chance: torch.Generator) -> nn.Module:
     if kind == "Dropout":
         return _Dropout(operation, chance)
     if kind not in _MODULES:
-        raise Untranslatable(f"{operation.name}: {kind} has no PyTorch module here.")
+        raise Untranslatable(f"{operation.name}: {kind} has no translation to PyTorch.")
     return _MODULES[kind](operation)
 
 
 def _pads(layer: Any) -> tuple[int, int, int, int]:
-    """Keras's "same" or "valid" as left, right, top, bottom; the odd pixel goes to the end."""
+    """Return Keras's "same" or "valid" padding as left, right, top, bottom; an odd pixel goes to the end."""
     if layer.padding == "valid":
         return (0, 0, 0, 0)
     (top, bottom), (left, right) = (

@@ -1,1 +1,1 @@
-"""The workers: claim, decode, predict, record; unpack archives; and the reaper that mends what others left."""
+"""The programs: ``classify`` predicts images, ``intake`` unpacks archives, ``reaper`` repairs after failures."""

@@ -19,18 +19,18 @@ from worker.process import celery_app, logs, shutdown
 log = logging.getLogger(__name__)
 
 _WATCH_AFTER_SECONDS = 2.0
-"""The watchdog starts so much later, since its imports must not delay the start of the worker."""
+"""The watchdog starts after this delay, because its imports would slow down the start of the worker."""
 
 
 def main() -> int:
-    """Run one program until it is told to stop; returns its exit status."""
+    """Run one program until it is told to stop; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m worker", description="Workers of dermq and its reaper.")
     parser.add_argument("program", choices=[*(queue.value for queue in Queue), "reaper"])
     program = parser.parse_args().program
     settings = Settings()
     logs.configure(settings)
     if program == "reaper":
-        from worker import reaper  # here, as half a second of every other program's start
+        from worker import reaper  # here, because the import would add half a second to the other programs' start
 
         reaper.run(settings)
         return 0
@@ -42,7 +42,7 @@ def _work(settings: Settings, queue: Queue) -> int:
     note = shutdown.ExitNote(settings, os.getpid())
     flag.parent.mkdir(parents=True, exist_ok=True)
     flag.unlink(missing_ok=True)
-    note.take()  # a note of an earlier process with this pid
+    note.take()  # remove the note of an earlier process that had this pid
 
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:

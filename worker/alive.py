@@ -1,4 +1,4 @@
-"""``python -m worker.alive``: ends with 0 when a worker of this host lives and has not stalled. For health checks."""
+"""``python -m worker.alive``, a health check: exit status 0 when a worker of this host is alive and not stalled."""
 
 import socket
 import sys
@@ -11,7 +11,7 @@ from dermq.settings import Settings
 
 
 def main(settings: Settings) -> bool:
-    """Whether a worker of this host lives and gets on, by its row."""
+    """Return whether a worker of this host is alive and not stalled, as the ``worker`` table shows it."""
     sessions = db.Sessions(settings.database)
 
     def work(session: Session) -> bool:

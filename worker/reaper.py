@@ -1,6 +1,6 @@
-"""The reaper: mends what others left. A plain loop that needs neither Celery nor Redis, safe to run twice.
+"""The reaper: repairs what failed or killed programs left unfinished. A plain loop, without Celery and Redis.
 
-Each duty is its own short transactions; one that fails is logged and tried again in the next round.
+Each duty runs in its own short transactions. A duty that fails is logged and tried again in the next round.
 """
 
 import logging
@@ -29,21 +29,21 @@ log = logging.getLogger(__name__)
 
 _EXPIRED_PAGE = 100
 _ABANDONED_MINUTES = 10
-"""An upload of an archive that brought nothing for this long has died."""
+"""The upload of an archive counts as abandoned when no bytes have arrived for this long."""
 _INCOMING_HOURS = 24
-"""Incoming files are this old before they count as left by a program that died."""
+"""An incoming file counts as abandoned when it is this old."""
 _ORPHAN_HOURS = 1
-"""Files without a row are left alone for this long: the row may be about to be committed. Longer than
+"""A file without a row is not removed before this age, because its row may still be committed. Longer than
 ``arrivals.KEPT_SECONDS``."""
 _ORPHAN_PAGE = 500
 _WORKER_HOURS = 1
 _CHECKED_BATCHES = 20
 _CHECK_SECONDS = 0.5
-"""So many batches are checked in one round, or as many as can be in this time."""
+"""A round checks at most ``_CHECKED_BATCHES``, and starts no further check after ``_CHECK_SECONDS``."""
 
 
 def run(settings: Settings) -> None:
-    """Reap until SIGTERM or SIGINT."""
+    """Run the reaper's rounds until SIGTERM or SIGINT."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -56,7 +56,7 @@ def run(settings: Settings) -> None:
 
 
 class Reaper:
-    """One round of duties after the other."""
+    """Runs the duties, round after round; two reapers may run at the same time."""
 
     def __init__(self, settings: Settings, sessions: db.Sessions, blobs: BlobStore, wakeups: Wakeups) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class Reaper:
         self._answered = True
 
     def round(self) -> None:
-        """Do every duty once, unless another reaper is at it."""
+        """Do every duty once, unless another reaper is in its round. Duties commit."""
         duties: tuple[Callable[[], None], ...] = (
             self.expire_leases,
             self.finish_cancels,
@@ -83,41 +83,41 @@ class Reaper:
         try:
             with db.single_flight(self._sessions, "reaper") as alone:
                 for duty in duties if alone else ():
-                    self._guarded(duty, duty.__name__)
+                    self._guard(duty, duty.__name__)
         except (SQLAlchemyError, OSError) as err:
             self._answered = False
-            log.warning("no round this time: %s", err)
+            log.warning("this round is skipped: %s", err)
 
     def expire_leases(self) -> None:
-        """Give back what lost workers held.
+        """Queue the images of expired claims again.
 
-        But not in the first round after the database was away: workers that live could not renew their leases either,
-        and do so now.
+        The first round after the database was unreachable expires nothing: workers that are alive could not renew
+        their leases either, and do so now.
         """
         answered, self._answered = self._answered, False
         expired = db.read(self._sessions, claims.list_expired, _EXPIRED_PAGE)
         self._answered = True
-        self._each(expired if answered else (), self._expire)
+        self._do_each(expired if answered else (), self._expire)
 
     def finish_cancels(self) -> None:
-        """Sweep cancelled batches whose canceller did not get that far."""
-        self._each(self._batches(Batch.cancelled_at.is_not(None), Batch.finished_at.is_(None)), self._sweep)
+        """Sweep cancelled batches whose sweep did not finish."""
+        self._do_each(self._batches(Batch.cancelled_at.is_not(None), Batch.finished_at.is_(None)), self._sweep)
 
     def finish_deletes(self) -> None:
-        """Remove what is left of deleted batches."""
-        self._each(self._batches(Batch.deleted_at.is_not(None)), self._purge)
+        """Remove the remaining rows and files of deleted batches."""
+        self._do_each(self._batches(Batch.deleted_at.is_not(None)), self._purge)
 
     def seal_idle_batches(self) -> None:
-        """Seal open batches that nobody has added to for a while."""
+        """Seal open batches to which nothing was added for ``idle_seal_seconds``."""
         idle = datetime.now(UTC) - timedelta(seconds=self._settings.idle_seal_seconds)
         found = self._batches(Batch.sealed_at.is_(None), Batch.touched_at < idle, Batch.deleted_at.is_(None))
-        self._each(found, partial(self._seal, idle))
+        self._do_each(found, partial(self._seal, idle))
 
     def close_abandoned_archives(self) -> None:
-        """Close archives whose upload died with its web process."""
+        """Close archives whose upload was abandoned, for example because the web process died."""
         limit = datetime.now(UTC) - timedelta(minutes=_ABANDONED_MINUTES)
         abandoned = sa.select(Archive.id).where(Archive.state == ArchiveState.RECEIVING, Archive.touched_at < limit)
-        self._each(db.read(self._sessions, lambda session: list(session.scalars(abandoned))), self._abandon)
+        self._do_each(db.read(self._sessions, lambda session: list(session.scalars(abandoned))), self._abandon)
 
     def wake(self) -> None:
         """Wake the workers of every queue that has waiting work."""
@@ -128,27 +128,27 @@ class Reaper:
             self._wakeups.send(Queue.INTAKE)
 
     def retire(self) -> None:
-        """Delete batches that ended longer ago than they are kept; ``finish_deletes`` removes them next round."""
+        """Mark batches as deleted that finished more than ``retention_days`` ago; the next round removes them."""
         if self._settings.retention_days:
             limit = datetime.now(UTC) - timedelta(days=self._settings.retention_days)
             old = self._batches(Batch.finished_at < limit, Batch.deleted_at.is_(None))
-            self._each(old, partial(self._mark_deleted, limit))
+            self._do_each(old, partial(self._mark_deleted, limit))
 
     def remove_orphan_blobs(self) -> None:
-        """Remove blobs that no batch owns and incoming files that nobody writes."""
+        """Remove blobs without a batch, and abandoned incoming files."""
         self._blobs.delete_stale_incoming(older_than_seconds=_INCOMING_HOURS * 3600)
         folders = self._blobs.batches(older_than_seconds=_ORPHAN_HOURS * 3600)
         for at in range(0, len(folders), _ORPHAN_PAGE):
             page = folders[at : at + _ORPHAN_PAGE]
             for batch_id in set(page) - set(self._batches(Batch.id.in_(page))):
-                log.warning("the blobs of batch %s have no batch and are removed", batch_id)
+                log.warning("removing the blobs of batch %s: the batch has no row", batch_id)
                 self._blobs.delete_batch(batch_id)
 
     def check_conservation(self) -> None:
-        """Check a few batches, others in each round, and remove the files that none of their rows needs."""
+        """Check the next few batches, and remove their files that no row needs."""
         found = db.read(self._sessions, conservation.next_batches, self._checked, _CHECKED_BATCHES)
         until = time.monotonic() + _CHECK_SECONDS
-        for self._checked in found:  # the next round goes on behind one that cannot be checked
+        for self._checked in found:  # when a check fails, the next round goes on after that batch
             self._check(self._checked)
             if time.monotonic() > until:
                 return
@@ -156,7 +156,7 @@ class Reaper:
             self._checked = uuid.UUID(int=0)
 
     def forget_workers(self) -> None:
-        """Remove the rows of workers that were killed long ago."""
+        """Delete the rows of workers without a heartbeat for ``_WORKER_HOURS``."""
         gone = sa.delete(Worker).where(Worker.seen_at < db.now(-_WORKER_HOURS * 3600))
         db.transact(self._sessions, lambda session: session.execute(gone))
 
@@ -167,7 +167,7 @@ class Reaper:
             self._answered = False
             raise
         if expired:
-            log.warning("the lease of claim %s ran out; its images are queued again", token)
+            log.warning("the lease of claim %s expired; its images are queued again", token)
 
     def _sweep(self, batch_id: uuid.UUID) -> None:
         db.transact(self._sessions, batches.sweep, batch_id)
@@ -178,7 +178,7 @@ class Reaper:
     def _seal(self, idle: datetime, batch_id: uuid.UUID) -> None:
         try:
             if db.transact(self._sessions, batches.seal_idle, batch_id, by=REAPER, untouched_since=idle):
-                log.info("batch %s was idle and is sealed", batch_id)
+                log.info("sealed idle batch %s", batch_id)
         except (errors.Conflict, errors.NotFound) as err:
             log.info("idle batch %s is not sealed: %s", batch_id, err)
 
@@ -203,12 +203,12 @@ class Reaper:
         for at in range(0, len(orphans), _ORPHAN_PAGE):
             page = orphans[at : at + _ORPHAN_PAGE]
             removed = db.transact(self._sessions, self._remove_orphans, batch_id, page)
-            log.info("removed %d files of batch %s that no row needed", removed, batch_id)
+            log.info("removed %d files of batch %s that no row needs", removed, batch_id)
 
     def _remove_orphans(self, session: Session, batch_id: uuid.UUID, names: list[str]) -> int:
-        """Remove those files that still no row needs, under the lock under which uploads add rows.
+        """Remove the files that no row needs, while the batch is locked; return how many. Uploads take the same lock.
 
-        An upload keeps its file before it asks for the lock, so files that are young by now stay.
+        An upload keeps its file before it takes the lock, so files younger than ``_ORPHAN_HOURS`` are not removed.
         """
         if not transitions.lock_batches(session, [batch_id]):
             return 0
@@ -221,13 +221,13 @@ class Reaper:
         wanted = sa.select(Batch.id).where(*where).order_by(Batch.id)
         return db.read(self._sessions, lambda session: list(session.scalars(wanted)))
 
-    def _each(self, ids: Iterable[uuid.UUID], work: Callable[[uuid.UUID], None]) -> None:
-        """Do a duty for each; one that fails keeps no other waiting."""
+    def _do_each(self, ids: Iterable[uuid.UUID], work: Callable[[uuid.UUID], None]) -> None:
+        """Call ``work`` for each id; when one fails, the others are still done."""
         for each in ids:
-            self._guarded(partial(work, each), f"{work} of {each}")
+            self._guard(partial(work, each), f"{work} of {each}")
 
-    def _guarded(self, duty: Callable[[], None], name: str) -> None:
+    def _guard(self, duty: Callable[[], None], name: str) -> None:
         try:
             duty()
-        except Exception:  # a process's edge: the next round tries again
+        except Exception:  # the loop must go on after every error; the next round tries again
             log.exception("%s failed", name)

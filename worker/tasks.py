@@ -1,7 +1,7 @@
-"""The two Celery tasks, and the start and end of the pool process that runs them.
+"""The two Celery tasks, and the start and the end of the pool process that runs them.
 
-A message only says "there is work", so a task takes no arguments and returns nothing. What does the work is imported
-by the pool process when it starts: its parent only passes messages on, and starts half a second sooner without it.
+A message is only a wake-up, so a task takes no arguments and returns nothing. Only the pool process imports the modules
+that do the work: without them, the parent process, which only delivers messages, starts half a second faster.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNFIT = 78
-"""EX_CONFIG: the exit status of a worker that must not run until somebody mends its bundle."""
+"""EX_CONFIG: the exit status of a worker that must not run again before an operator repairs its bundle."""
 
 FAILED = 1
-"""The exit status of a worker that a new one should replace."""
+"""The exit status of a worker that failed, so that a new one replaces it."""
 _PAUSE_SECONDS = 2.0
 
 _runtime: Runtime | None = None
@@ -40,7 +40,7 @@ def classify() -> None:
     """Drain claims for a while; safe to run twice, and safe not to run."""
     from worker.classify import pipeline
 
-    _guarded(pipeline.drain)
+    _guard(pipeline.drain)
 
 
 @shared_task(name=Task.INTAKE)
@@ -48,41 +48,41 @@ def intake() -> None:
     """Unpack archives for a while; safe to run twice, and safe not to run."""
     from worker.intake import unpack
 
-    _guarded(unpack.drain)
+    _guard(unpack.drain)
 
 
 @signals.worker_process_init.connect
 def start(sender: str, **_: Any) -> None:
-    """Build the runtime of a new pool process; a classify process verifies its bundle before it appears."""
+    """Build the runtime of a new pool process. A classify process verifies its bundle before its row is inserted."""
     global _runtime
-    from worker.classify import pipeline  # noqa: F401 - so that the first task finds it there
+    from worker.classify import pipeline  # noqa: F401 - imported now, so that the first task does not wait for it
     from worker.classify import runtime as classify_runtime
     from worker.intake import runtime as intake_runtime
-    from worker.intake import unpack  # noqa: F401 - so that the first task finds it there
+    from worker.intake import unpack  # noqa: F401 - imported now, so that the first task does not wait for it
 
     builders = {Queue.CLASSIFY: classify_runtime.build, Queue.INTAKE: intake_runtime.build}
     settings = Settings()
     logs.configure(settings)
     try:
         built: Runtime = builders[Queue(sender.split("@")[0])](settings)
-        _appear(built)
+        _register(built)
     except errors.Unfit as err:
-        _leave(settings, err, UNFIT)
-    except Exception as err:  # a process's edge: Celery would swallow it and run on without a runtime
+        _end_worker(settings, err, UNFIT)
+    except Exception as err:  # Celery would ignore the error and run on without a runtime
         log.exception("this worker could not start")
-        _leave(settings, err, FAILED)
+        _end_worker(settings, err, FAILED)
     _runtime = built
 
 
 @signals.worker_process_shutdown.connect
 def end(**_: Any) -> None:
-    """Remove this process from the workers."""
+    """Delete this worker's row and close its connections."""
     if _runtime is not None:
         _runtime.close()
 
 
-def _appear(built: Runtime) -> None:
-    """Load what the program needs and appear among the workers, as soon as the database is there. Raises Unfit."""
+def _register(built: Runtime) -> None:
+    """Load the program's model and insert the worker's row; retry while the database is unreachable. Raises Unfit."""
     loaded = built.load()
     while True:
         try:
@@ -95,26 +95,26 @@ def _appear(built: Runtime) -> None:
             time.sleep(_PAUSE_SECONDS)
 
 
-def _guarded(drain: Callable[[Any], None]) -> None:
+def _guard(drain: Callable[[Any], None]) -> None:
     """Run a drain with the runtime of its program.
 
-    A process that did not become fit for work, or meets an unexpected error, ends so that a new one can start.
+    The worker ends when it has no runtime or when the drain raises an unexpected error; a new one replaces it.
     """
     if _runtime is None:
-        _leave(Settings(), RuntimeError("this process never became fit for work"), FAILED)
+        _end_worker(Settings(), RuntimeError("this process has no runtime: its start failed"), FAILED)
     try:
         drain(_runtime)
     except errors.Unfit as err:
-        _leave(_runtime.settings, err, UNFIT)
-    except Exception as err:  # a process's edge; a MemoryError that got out would kill the worker without a word
+        _end_worker(_runtime.settings, err, UNFIT)
+    except Exception as err:  # a MemoryError that leaves the task would kill the worker without a log entry
         log.exception("the drain failed")
-        _leave(_runtime.settings, err, FAILED)
+        _end_worker(_runtime.settings, err, FAILED)
 
 
-def _leave(settings: Settings, err: Exception, status: int) -> NoReturn:
-    """End the whole worker: write a note for the parent and stop it, then end this process.
+def _end_worker(settings: Settings, err: Exception, status: int) -> NoReturn:
+    """End the whole worker: write an exit note, stop the parent process, then end this process.
 
-    Celery's signals let only SystemExit out; they swallow any other exception and the worker runs on.
+    Raises SystemExit, because Celery's signals ignore every other exception and the worker would run on.
     """
     log.critical("this worker ends with status %d: %s", status, err)
     shutdown.ExitNote(settings, os.getppid()).write(status, str(err))

@@ -1,8 +1,8 @@
-"""``make bench``: a batch of real images through the API of a whole system, against the engine alone.
+"""``make bench``: measures a whole system with a batch of real images, compared with the engine alone.
 
-Starts ``python -m embedded`` in a folder of its own, sends one archive, polls as a lab would, fetches the CSV report,
-and prints images per second of the whole and of the engine (measured before and after, in this run), and the memory
-of the web and of the worker on the way. Prints figures and asserts none but that every image was counted once.
+It starts ``python -m embedded`` in a folder of its own, uploads one archive, polls the status as a lab does, and
+downloads the CSV report. It prints images per second of the system and of the engine, which is measured before and
+after the batch, and the memory of web and worker. It asserts no figure, only that every image was counted once.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _MB = 1_000_000
 
 @dataclass
 class System:
-    """A running dermq, its address and what its programs weigh."""
+    """A running dermq: its address and the memory of its programs."""
 
     process: psutil.Popen
     base: str
@@ -56,7 +56,7 @@ class System:
             return bytes(answer.read())
 
     def weigh(self) -> dict[str, int]:
-        """Resident bytes of each program now; peaks are remembered."""
+        """Measure the resident bytes of each program and keep the greatest value of each."""
         found: dict[str, int] = {}
         for child in self.process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -69,7 +69,7 @@ class System:
 
 
 def main() -> None:
-    """Run the bench and print its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--images", type=int, default=2_000, help="images of full_200x150.zip; 10015 is all of them")
     parser.add_argument("--database-url", default="", help="another database than SQLite, migrated or empty")
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def engine_rate(archive: Path) -> float:
-    """Images per second of the engine alone, on pixels that are ready."""
+    """Measure images per second of the engine alone, on decoded pixels."""
     settings = Settings()
     bundle = bundles.current(settings.bundles_dir)
     engine = engines.create(settings.engine, step_images=settings.step_images)
@@ -103,7 +103,7 @@ def engine_rate(archive: Path) -> float:
 
 @contextlib.contextmanager
 def running(folder: Path, database_url: str, redis_url: str) -> Iterator[System]:
-    """A whole dermq in ``folder``, stopped at the end."""
+    """Run a whole dermq in ``folder``, and stop it at the end of the block."""
     port = free_port()
     environment = {**os.environ, "DERMQ_VAR_DIR": str(folder / "var"), "DERMQ_PORT": str(port)}
     environment |= {"DERMQ_DATABASE_URL": database_url} if database_url else {}
@@ -125,7 +125,7 @@ def running(folder: Path, database_url: str, redis_url: str) -> Iterator[System]
 
 
 def classify(system: System, archive: Path) -> dict[str, Any]:
-    """Send the archive as a batch and wait for its report; returns what was seen."""
+    """Upload the archive as a batch and wait for its report; return the measured figures."""
     batch = json.loads(system.call("POST", "/api/v1/batches", b'{"name": "bench"}'))["id"]
     address = f"/api/v1/batches/{batch}"
     started = time.perf_counter()

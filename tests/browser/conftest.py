@@ -1,4 +1,4 @@
-"""A real browser before a real system: the one that ``make run`` starts, or a web alone."""
+"""Fixtures for a real browser with a real system: the one that ``make run`` starts, or only the web."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ class System:
     token: str
 
     def sign_in_link(self) -> str:
-        """A link that signs a browser in once."""
+        """Return a link that signs a browser in once."""
 
         def issue(session: Session) -> str:
             lab = labs.find(session, self.lab)
@@ -49,7 +49,7 @@ class System:
 
 @dataclass
 class Watched:
-    """A page whose requests and complaints are watched; what a test provokes on purpose it names in ``expected``."""
+    """A page whose requests and errors are recorded. ``expected`` holds the errors that a test causes on purpose."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Watched:
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The whole, started as ``make run`` starts it."""
+    """The whole system, started as by ``make run``."""
     settings = _settings(tmp_path_factory.mktemp("system"))
     with _running(["embedded"], settings, "ready"):
         token = (settings.var_dir / "local-token").read_text().strip()
@@ -76,7 +76,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="session")
 def web_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A web without workers and without Redis: what is queued stays queued."""
+    """A web without workers and Redis, so queued images stay queued."""
     settings = _settings(tmp_path_factory.mktemp("web"))
     servers.migrate(settings.database)
     with contextlib.closing(db.Sessions(settings.database)) as sessions:
@@ -95,7 +95,7 @@ def _address(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def _running(command: list[str], settings: Settings, state: str) -> Iterator[None]:
-    """A program that is in a state of health, stopped afterwards."""
+    """Start a program, wait until its health check passes, and stop it at the end of the block."""
     environment = {**os.environ, "DERMQ_VAR_DIR": str(settings.var_dir), "DERMQ_PORT": str(settings.port)}
     log = settings.var_dir.with_suffix(".console")
     program = _start(command, environment, log)
@@ -151,7 +151,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def watched(browser: Browser) -> Iterator[Watched]:
-    """A page in a fresh profile. After the test nothing may have left the host and nothing may be wrong with it."""
+    """A page in a fresh profile. After the test, it must have no errors and no requests to another host."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     seen = Watched(context.new_page())
     seen.page.on("request", lambda request: seen.requests.append(request.url))
@@ -166,19 +166,19 @@ def watched(browser: Browser) -> Iterator[Watched]:
 
 @pytest.fixture
 def page(watched: Watched) -> Page:
-    """The watched page."""
+    """The recorded page."""
     return watched.page
 
 
 @pytest.fixture
 def signed_in(page: Page, system: System) -> Page:
-    """A page of the whole system, signed in, at the batches."""
+    """A page of the whole system: the list of batches, signed in."""
     page.goto(system.sign_in_link())
     return page
 
 
 @pytest.fixture
 def signed_in_alone(page: Page, web_alone: System) -> Page:
-    """A page of the web without workers, signed in, at the batches."""
+    """A page of the web without workers: the list of batches, signed in."""
     page.goto(web_alone.sign_in_link())
     return page

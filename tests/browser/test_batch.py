@@ -1,17 +1,17 @@
-"""From dropped files to results on the page."""
+"""A batch in the browser, from dropped files to results on the page."""
 
 import re
 import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 
 from tests import samples
 from tests.browser.conftest import ARTEFACTS, System, Watched
 
 PROMISED_SECONDS = 2.0
-"""One image dropped on an idle system shows its result within this time."""
+"""An idle system shows the result of one dropped image within this time."""
 FULL = {"code": "storage_full", "detail": "The storage is full."}
 
 
@@ -31,16 +31,16 @@ def test_one_image_shows_its_result_within_two_seconds(
     signed_in: Page, originals: dict[str, bytes], tmp_path: Path
 ) -> None:
     seconds = []
-    for name in list(originals)[:4]:  # the first one warms the worker up
+    for name in list(originals)[:4]:  # the first image is a warm-up for the worker
         path = tmp_path / Path(name).name
         path.write_bytes(originals[name])
-        with signed_in.expect_navigation():  # the page before may be the same one, and must not take the file
+        with signed_in.expect_navigation():  # otherwise the previous page could receive the file
             signed_in.get_by_role("link", name="Batches", exact=True).first.click()
         dropped = time.monotonic()
         _choose(signed_in, [path])
         signed_in.locator("#images .probabilities rect.first").wait_for(timeout=30_000)
         seconds.append(time.monotonic() - dropped)
-    assert min(seconds[1:]) < PROMISED_SECONDS  # the best of three: other programs share this machine
+    assert min(seconds[1:]) < PROMISED_SECONDS  # the best of three, since other programs share this machine
 
 
 def test_a_dropped_folder_keeps_its_paths_and_shows_what_was_refused(
@@ -151,7 +151,7 @@ def test_an_upload_goes_on_when_the_server_was_busy(signed_in_alone: Page, watch
     watched.expected.append("503")
     refusals = iter([503, 503])
 
-    def busy_twice(route, request) -> None:
+    def busy_twice(route: Route, request: Request) -> None:
         status = next(refusals, None)
         if status is None:
             route.continue_()
@@ -196,7 +196,9 @@ def test_sealing_waits_for_the_uploads_under_way(signed_in_alone: Page, tmp_path
 def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_path: Path) -> None:
     (tmp_path / "slow.jpg").write_bytes(samples.jpeg())
     held = []
-    signed_in_alone.route(re.compile(r"/images\?name="), lambda route: held.append(route))  # not answered for now
+    signed_in_alone.route(
+        re.compile(r"/images\?name="), lambda route: held.append(route)
+    )  # the requests get no response yet
     _choose(signed_in_alone, [tmp_path / "slow.jpg"])
     expect(signed_in_alone.get_by_role("heading", name="Uploading 0 of 1 file")).to_be_visible()
     asked = []
@@ -206,7 +208,7 @@ def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_pat
         dialog.accept()
 
     signed_in_alone.on("dialog", accept)
-    signed_in_alone.locator(".masthead").click()  # a browser asks only who has touched the page
+    signed_in_alone.locator(".masthead").click()  # a browser asks before leaving only after a click
     signed_in_alone.get_by_role("link", name="Diagnoses").click()
     expect(signed_in_alone.get_by_role("heading", name="The seven diagnoses")).to_be_visible()
     assert asked == ["beforeunload"]
@@ -227,14 +229,14 @@ def _choose(page: Page, files: list[Path]) -> None:
 
 
 def _drop(page: Page, path: Path) -> None:
-    """Drop a file or a folder from the desktop on the page."""
+    """Drop a file or a folder on the page, as from the desktop."""
     devtools = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": 200, "data": data})
 
 
-def _status(page: Page):
+def _status(page: Page) -> Locator:
     return page.locator("#status")
 
 

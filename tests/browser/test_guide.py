@@ -1,4 +1,4 @@
-"""The commands on the page of the API do what it says."""
+"""The commands on the API page work as the page says."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ def test_the_guides_commands_work_as_they_stand(web_alone: System, tmp_path: Pat
 def _script(system: System) -> str:
     steps = {example.title: example.commands for example in guide.list_examples(system.url)}
     steps["Prepare"] = steps["Prepare"].replace("dermq_…", system.token)
-    # Sealed only after the image that follows, and nothing has failed that could be tried again.
+    # The seal command is moved behind the upload of one image. Retry is left out, because no image has failed.
     archive, seal = steps["A ZIP of any size"].rsplit("\n", 1)
     steps["A ZIP of any size"] = archive
     steps["Image by image"] += "\n" + seal

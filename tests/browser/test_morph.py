@@ -1,4 +1,4 @@
-"""The refresh of a page in place: what comes out is what was asked for, and what stays is the same node."""
+"""The refresh of a page in place: the result equals the new page, and unchanged elements keep their nodes."""
 
 import random
 
@@ -33,7 +33,7 @@ def test_a_refresh_makes_any_list_equal_and_keeps_its_rows(page: Page, web_alone
 
 
 def _page(draw: random.Random) -> str:
-    """A list of rows, some with a key, with or without blanks between them."""
+    """Return a list of rows, some with a key, with or without whitespace between them."""
     keys = draw.sample(range(6), draw.randint(0, 6))
     rows = [f'<p data-key="{key}" class="{draw.choice("ab")}">{draw.choice(("x", "<b>y</b>"))}</p>' for key in keys]
     for _ in range(draw.randint(0, 3)):

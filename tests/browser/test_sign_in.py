@@ -1,4 +1,4 @@
-"""Signing in and out, and what every page says."""
+"""Signing in and out, and the notice on every page."""
 
 import pytest
 from playwright.sync_api import Page, expect

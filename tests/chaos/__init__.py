@@ -1,1 +1,1 @@
-"""Faults done to a whole running system, each with a row that says what it cost: ``make chaos``."""
+"""``make chaos``: injects faults into a whole running system; each fault prints a row with its cost."""

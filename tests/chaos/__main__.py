@@ -1,6 +1,6 @@
-"""``make chaos`` and ``make chaos-short``: do every fault to a whole system and print what it cost.
+"""``make chaos`` and ``make chaos-short``: inject every fault into a whole system and print its cost.
 
-A row a fault and database. Ends with 1 when an invariant broke or a row was skipped.
+Each fault prints one row for each database. The exit status is 1 when an invariant is broken or a row is skipped.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tests import servers
-from tests.chaos import broker, databases, lanes, uploads, workers  # noqa: F401 - they add their rows
+from tests.chaos import broker, databases, lanes, uploads, workers  # noqa: F401 - the imports register the rows
 from tests.chaos.faults import EVERY, FAULTS, PART, WHOLE, Broken, Fault, Scale, expected
 from tests.chaos.system import CANARIES, Census, System, images
 from tests.conftest import SHARED
@@ -28,7 +28,7 @@ _WIDTHS = (46, 10, 7, 5, 8, 8, 7)
 
 @dataclass(frozen=True)
 class Row:
-    """What one fault did on one database."""
+    """The outcome of one fault on one database."""
 
     fault: str
     database: str
@@ -46,7 +46,7 @@ class Bench:
 
     @contextlib.contextmanager
     def system(self, database: str, disk_bytes: int | None) -> Iterator[System]:
-        """A fresh system on an empty, migrated database."""
+        """Yield a fresh system with an empty, migrated database."""
         with (
             tempfile.TemporaryDirectory(prefix="dermq-chaos-logs-") as logs,
             _folder(disk_bytes) as folder,
@@ -72,7 +72,7 @@ class Bench:
 
 @contextlib.contextmanager
 def _folder(disk_bytes: int | None) -> Iterator[Path]:
-    """A folder, on a disk of its own in memory where a size is given."""
+    """Yield a temporary folder; with a size, it is on a RAM disk of that size."""
     with tempfile.TemporaryDirectory(prefix="dermq-chaos-") as name:
         if disk_bytes is None:
             yield Path(name)
@@ -115,13 +115,13 @@ def main() -> int:
 
 
 def _do_all(bench: Bench, fault: Fault, chosen: list[str], scale: Scale) -> list[Row]:
-    """The rows of a fault, one after the other or at once."""
+    """Run the rows of a fault, one after the other or at the same time."""
     with ThreadPoolExecutor(len(EVERY) if fault.together else 1) as side_by_side:
         return list(side_by_side.map(lambda database: _do(bench, fault, database, scale), chosen))
 
 
 def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
-    """One row; whatever goes wrong stands in it."""
+    """Run one row; the row contains the error when something fails."""
     broken, told, census, lost, started = "", "", Census(0, 0, 0, {}, []), None, time.monotonic()
     try:
         with bench.system(database, fault.disk_bytes) as system:
@@ -140,7 +140,7 @@ def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
                 raise
     except Broken as err:
         broken = str(err)
-    except Exception as err:  # a program's edge: the other rows shall still be done
+    except Exception as err:  # the other rows must run after every error
         traceback.print_exc()
         broken = f"{type(err).__name__}: {err}"
     row = Row(fault.name, database, told, census, lost, broken)
@@ -152,7 +152,7 @@ def _do(bench: Bench, fault: Fault, database: str, scale: Scale) -> Row:
 
 
 def _breach(census: Census, failed: int) -> str:
-    """What the images and the audit say against the invariants; nothing when they hold."""
+    """Return the broken invariants by the images and the audit, or an empty text when all hold."""
     said = [f"{census.lost} lost"] if census.lost else []
     said += [f"{census.doubled} doubled"] if census.doubled else []
     if (other := census.states.get("failed", 0)) != failed:

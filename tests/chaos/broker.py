@@ -1,4 +1,4 @@
-"""A broker that delivers too often, loses, freezes, and forgets."""
+"""Faults of the broker: duplicated, lost and delayed messages, a frozen server, lost data."""
 
 import statistics
 import threading
@@ -13,10 +13,10 @@ from tests.chaos.system import System, beyond, images, until
 
 _SPEED = 150.0
 _BETWEEN_SECONDS = 0.2
-"""Between uploads while Valkey is frozen, so that they leave time for the rest of the work."""
+"""The pause between uploads while Valkey is frozen, so that the processor is free for the rest of the work."""
 _RESUMED_SECONDS = 30.0
 _MOST_MESSAGES = 3 * MOST_WAITING
-"""Messages that may wait at one time, each of them tripled."""
+"""The greatest number of waiting messages, each of them tripled."""
 
 
 def _delivered(system: System, scale: Scale, times: list[int], what: str) -> Told:
@@ -45,7 +45,7 @@ def messages_lost(system: System, scale: Scale) -> Told:
 @fault("Valkey frozen", short=("sqlite",))
 def valkey_frozen(system: System, scale: Scale) -> Told:
     """A frozen server accepts connections and never answers, which is worse than none."""
-    speed = scale.images / scale.seconds * 0.85  # so that the work outlasts the freeze
+    speed = scale.images / scale.seconds * 0.85  # the work must take longer than the freeze
     system.start("reaper")
     system.start_web()
     system.start_ready(Queue.CLASSIFY, images_per_second=speed)
@@ -97,7 +97,7 @@ def valkey_restarted(system: System, scale: Scale) -> Told:
 
 
 def _done_alone(system: System, submitted: dict[uuid.UUID, int]) -> float:
-    """Seconds until one image of a new lab is done of which no message tells but the reaper's."""
+    """Return the seconds until an image is done for which only the reaper sends a message."""
     started = time.monotonic()
     batch = system.submit(images(1), wake=False)
     submitted[batch.id] = 1
@@ -106,7 +106,7 @@ def _done_alone(system: System, submitted: dict[uuid.UUID, int]) -> float:
 
 
 def _upload(system: System, batch: uuid.UUID, at: int) -> float:
-    """Seconds that one upload takes."""
+    """Return the seconds that one upload takes."""
     started = time.monotonic()
     status, _ = system.put(batch, f"{at}.jpg", list(images(1000).values())[at % 1000])
     expect(status == 202, f"an upload answered {status}")
@@ -114,7 +114,7 @@ def _upload(system: System, batch: uuid.UUID, at: int) -> float:
 
 
 def _poll(system: System, batch: uuid.UUID) -> float:
-    """Seconds that one look at the status takes."""
+    """Return the seconds that one request of the status takes."""
     started = time.monotonic()
     status, _ = system.call("GET", f"/api/v1/batches/{batch}")
     expect(status == 200, f"a poll answered {status}")
@@ -122,7 +122,7 @@ def _poll(system: System, batch: uuid.UUID) -> float:
 
 
 class _watched:  # noqa: N801 - used as a context
-    """The most messages that waited in the queues at one time."""
+    """Records the greatest number of messages that waited in the queues at one time."""
 
     def __init__(self, system: System) -> None:
         self._redis = redis.Redis.from_url(system.settings.redis_url)

@@ -1,4 +1,4 @@
-"""A database that restarts, cuts its connections, or is held up by somebody's snapshot."""
+"""Faults of the database: restarts, cut connections, and a long snapshot of another client."""
 
 import contextlib
 import threading
@@ -72,7 +72,7 @@ def connections_cut(system: System, scale: Scale) -> Told:
 
 @contextlib.contextmanager
 def _cutting(system: System) -> Iterator[list[int]]:
-    """Cut every connection twice a second; gives how many were there each time."""
+    """Cut every connection twice a second; yield the number of connections each time."""
     admin = sa.create_engine(system.sessions.engine.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     ended, cuts = threading.Event(), list[int]()
 
@@ -92,7 +92,7 @@ def _cutting(system: System) -> Iterator[list[int]]:
 
 @fault("A snapshot held open during upload and claim", databases=POSTGRESQL, short=POSTGRESQL)
 def snapshot_held(system: System, scale: Scale) -> Told:
-    """It keeps dead rows from being cleaned away, so that every update of a row that is updated often gets slower."""
+    """The snapshot prevents the removal of dead rows, so updates of frequently updated rows get slower and slower."""
     system.start("reaper")
     system.start_web()
     system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED * 4)
@@ -102,7 +102,7 @@ def snapshot_held(system: System, scale: Scale) -> Told:
         calm = _rates(system, sent, calm_seconds)
         with _snapshot(system):
             _rates(system, sent, held_seconds - calm_seconds)
-            held = _rates(system, sent, calm_seconds)  # its last part, when most has piled up
+            held = _rates(system, sent, calm_seconds)  # the last part, with the most dead rows
     system.seal(sent.batch)
     system.finish(sent.batch)
     uploads, done = held[0] / calm[0], held[1] / calm[1]
@@ -113,7 +113,7 @@ def snapshot_held(system: System, scale: Scale) -> Told:
 
 @dataclass
 class _Sent:
-    """Names of images that a batch accepted."""
+    """The names of the images that a batch accepted."""
 
     batch: uuid.UUID
     names: list[str] = field(default_factory=list)
@@ -121,7 +121,7 @@ class _Sent:
 
 @contextlib.contextmanager
 def _uploading(system: System) -> Iterator[_Sent]:
-    """Four clients that put images one after the other, each of its own name."""
+    """Upload images from four clients, one after the other, each with a name of its own."""
     sent, ended = _Sent(system.create()), threading.Event()
     files = list(images(1000).values())
 
@@ -146,7 +146,7 @@ def _uploading(system: System) -> Iterator[_Sent]:
 
 
 def _rates(system: System, sent: _Sent, seconds: float) -> tuple[float, float]:
-    """Images accepted and images done, a second."""
+    """Return accepted images and done images per second."""
     uploads, done, started = len(sent.names), _done(system), time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - started
@@ -159,7 +159,7 @@ def _done(system: System) -> int:
 
 @contextlib.contextmanager
 def _snapshot(system: System) -> Iterator[None]:
-    """A transaction of somebody's that has read once and stays open, as a report in one transaction would."""
+    """Hold a transaction open that has read once, as a report in one transaction would do."""
     other = sa.create_engine(system.sessions.engine.url, isolation_level="REPEATABLE READ", poolclass=sa.NullPool)
     with other.connect() as connection:
         connection.execute(sa.text("SELECT count(*) FROM batch"))

@@ -1,4 +1,4 @@
-"""What a fault is, how much of it is done, and what it tells afterwards."""
+"""A fault, its scale, and its outcome; and the registry of the rows."""
 
 import uuid
 from collections.abc import Callable
@@ -12,20 +12,20 @@ POSTGRESQL = ("postgresql",)
 
 
 class Broken(Exception):
-    """Raised when something was seen that must not be."""
+    """Raised when an expectation is not met."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: the whole for ``make chaos``, a part for ``make chaos-short``."""
+    """The extent of the faults: large for ``make chaos``, small for ``make chaos-short``."""
 
     images: int
     times: int
-    """Kills, stops: as often as the issue of each fault says, or a few times."""
+    """The number of kills and stops: as many as the issue of each fault says, or a few."""
     seconds: float
-    """How long something is frozen."""
+    """The seconds for which a program is frozen."""
     rows: int
-    """Rows in a crowded queue."""
+    """The number of rows in a crowded queue."""
 
 
 WHOLE = Scale(images=1000, times=20, seconds=30, rows=100_000)
@@ -34,18 +34,17 @@ PART = Scale(images=200, times=3, seconds=5, rows=10_000)
 
 @dataclass
 class Told:
-    """What was done, and to whom."""
+    """The outcome of a fault, as its function returns it."""
 
     done: str
     batches: dict[uuid.UUID, int] = field(default_factory=dict)
-    """Images that each batch must hold in the end, all in a final state."""
+    """The number of images that each batch must hold in the end, all in a final state."""
     seconds_lost: float | None = None
-    """Beyond what the work would have taken at the engine's speed, or in which nothing went on; None where there is no
-    work that could lose time."""
+    """The time beyond that of the engine alone, or the time without progress; None for a fault without work."""
     failed: int = 0
-    """Images that must end as failed; every other must be done or cancelled."""
+    """The images that must fail; all others must be done or cancelled."""
     rows: int = 0
-    """Rows without files that were waiting."""
+    """The number of waiting rows without files."""
 
 
 Run = Callable[[System, Scale], Told]
@@ -53,19 +52,19 @@ Run = Callable[[System, Scale], Told]
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table, on some databases."""
+    """One row of the table, for some databases."""
 
     name: str
     run: Run
     databases: tuple[str, ...] = EVERY
     short: tuple[str, ...] = ()
-    """The databases that ``make chaos-short`` does it on."""
+    """The databases on which ``make chaos-short`` injects it."""
     disk_bytes: int | None = None
-    """Size of the disk that the system stands on; the machine's own when None."""
+    """The size of the system's RAM disk; None means the machine's own disk."""
     rows_only: bool = False
-    """Claims of rows without files, by the test itself: there is no worker that a canary could meet."""
+    """Whether the test itself claims rows without files. Then no worker can classify a canary image."""
     together: bool = False
-    """It mostly waits, for leases and for programs that start, so that all databases may have it at once."""
+    """Whether it mostly waits for leases and starts, so that all databases can run at the same time."""
 
 
 FAULTS: list[Fault] = []
@@ -90,7 +89,7 @@ def fault(
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise Broken unless something holds."""
+    """Raise Broken when the condition is false."""
     if not holds:
         raise Broken(otherwise)
 

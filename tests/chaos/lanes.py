@@ -1,4 +1,4 @@
-"""Crowds: many workers and reapers at once, many labs, and very many rows."""
+"""Load: many workers and reapers at the same time, many labs, and very many rows."""
 
 import random
 import threading
@@ -17,9 +17,9 @@ from tests.chaos.system import System, beyond, images
 
 _THREADS = 10
 _SPEED = 60.0
-"""Images a second of each worker."""
+"""Images per second of each worker."""
 _MOST_SLOWER = 1.5
-"""A claim among a million rows may take so much longer than one among a thousand."""
+"""The greatest factor by which a claim among a million rows may be slower than one among a thousand."""
 
 
 @fault("Two reapers, four workers, cancels and retries from ten threads", short=("postgresql",))
@@ -40,12 +40,12 @@ def crowd(system: System, scale: Scale) -> Told:
     def disturb(seed: int) -> None:
         chance = random.Random(seed)
         while not ended.is_set():
-            batch = chance.choice(submitted[5:])  # the first five are left in peace
+            batch = chance.choice(submitted[5:])  # the first five are never chosen
             act = chance.choice([batches.cancel, batches.retry])
             try:
                 _act(system, act, batch, chance)
             except errors.Conflict:
-                pass  # what a lab is told: cancelled already, say
+                pass  # a normal response to a lab, for example: already cancelled
             except Exception as err:
                 met.append(repr(err))
             time.sleep(chance.uniform(0, 0.2))
@@ -74,7 +74,7 @@ def crowd(system: System, scale: Scale) -> Told:
 
 def _act(system: System, act: Callable[..., object], batch: Batch, chance: random.Random) -> None:
     if act is batches.cancel and chance.random() < 0.9:
-        return  # or nothing would be left to do
+        return  # otherwise no work would be left
     db.transact(system.sessions, act, batch.id, by=OPERATOR)
     system.wakeups.send(Queue.CLASSIFY)
 
@@ -96,12 +96,12 @@ def fickle_lab(system: System, scale: Scale) -> Told:
 
 @fault("A thousand old failures retried while a new lab arrives", short=("sqlite",), rows_only=True)
 def retry_and_arrival(system: System, scale: Scale) -> Told:
-    """The scenario asserts that a thousand were retried."""
+    """Run the scenario, which asserts that a thousand images were retried."""
     return _one_round(scenarios.an_old_failure_is_retried_while_a_lab_arrives(system.sessions, system.bundle), 6_010)
 
 
 def _one_round(turn: scenarios.Turn, rows: int) -> Told:
-    """``rows`` are those that the scenario put in, so that what is there can be compared with them."""
+    """Return the outcome; ``rows`` is the number of rows that the scenario added, for the comparison."""
     told = f"all {turn.images} in claim {turn.claims}, after {turn.waited} of others; a round gives those {turn.round}"
     expect(turn.claims == 1 and turn.waited <= turn.round, told)
     return Told(told, rows=rows)

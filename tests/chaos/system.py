@@ -1,4 +1,4 @@
-"""A whole dermq of real processes with short leases, made to be harmed; and what became of its images."""
+"""A whole dermq of real processes with short leases, into which faults are injected; and the states of its images."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ SHORT: dict[str, Any] = {
     "step_images": 8,
     "drain_seconds": 20,
 }
-"""Settings that make of minutes seconds; the proportions between them stay those of the defaults."""
+"""Settings that shorten minutes to seconds and keep the proportions of the defaults."""
 _KEEPER_SECONDS = 0.05
 CANARIES = 10
 _MOST_AUDITED_ROWS = 200_000
@@ -51,24 +51,24 @@ _FINAL = (ImageState.DONE, ImageState.FAILED, ImageState.CANCELLED)
 
 
 class Gone(Exception):
-    """Raised when something that must come did not come in time."""
+    """Raised when a condition was not met in time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """Where the images are in the end, and what the audit says."""
+    """The final states of the images, and the findings of the audit."""
 
     images: int
     lost: int
-    """Expected, and not in a final state; or accepted, and without a row."""
+    """Images that are expected but not in a final state, or accepted but without a row."""
     doubled: int
-    """Rows, predictions or counts over one for an image."""
+    """Images with more than one row, prediction or count."""
     states: dict[str, int]
     breaches: list[str]
 
 
 class Program:
-    """A process that is started again when it ends, as supervisor and compose do."""
+    """A process that is restarted when it ends, as by supervisor and compose."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         self._command, self._environment, self._log = command, environment, log
@@ -83,7 +83,7 @@ class Program:
         return self.process.pid
 
     def children(self) -> list[psutil.Process]:
-        """The pool processes: what does the work."""
+        """Return the pool processes, which do the work."""
         with contextlib.suppress(psutil.Error):
             return [child for child in self.process.children() if "spawn_main" in " ".join(child.cmdline())]
         return []
@@ -93,7 +93,7 @@ class Program:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def end(self) -> None:
-        """Kill it for good, with its children."""
+        """Kill it with its children, and do not restart it."""
         self._kept = False
         self._keeper.join()
         self.signal(signal.SIGCONT, group=True)
@@ -115,20 +115,20 @@ class Program:
     def _keep(self) -> None:
         while self._kept:
             if self.process.poll() is not None:
-                self.signal(signal.SIGKILL, group=True)  # what a manager that kills the group would leave: nothing
+                self.signal(signal.SIGKILL, group=True)  # as a supervisor that kills the whole group
                 self._start()
             time.sleep(_KEEPER_SECONDS)
 
 
 class System:
-    """Database, Valkey, blobs and the programs that were started on them."""
+    """A database, Valkey, blobs, and the programs that use them."""
 
     def __init__(self, folder: Path, logs: Path, database_url: str, valkey: servers.Valkey) -> None:
         self.folder = folder
         self.logs = logs
-        """Elsewhere, for the disk with ``folder`` may be full."""
+        """The folder of the logs. It is on another disk, because the disk with ``folder`` may be full."""
         self.at_work = logs / "at-work"
-        """A file that is there while an engine has a step; of use with one worker."""
+        """The path of a file that exists while the engine computes a step. It is only useful with one worker."""
         self.valkey = valkey
         self.settings = Settings(
             var_dir=folder / "var", database_url=database_url, redis_url=valkey.url, port=servers.free_port(), **SHORT
@@ -157,7 +157,7 @@ class System:
         messages: list[int] | None = None,
         **changes: Any,
     ) -> Program:
-        """Start ``classify``, ``intake`` or ``reaper``, maybe changed as ``tests.chaos.worker`` says; or ``web``."""
+        """Start ``classify``, ``intake``, ``reaper`` or ``web``; workers with the changes of ``tests.chaos.worker``."""
         said = self.settings.model_dump(mode="json", exclude_defaults=True) | changes
         environment = {f"DERMQ_{name.upper()}": str(value) for name, value in said.items()}
         told = {worker.RATE: images_per_second, worker.POISON: poison, worker.MESSAGES: messages}
@@ -178,9 +178,9 @@ class System:
         return started
 
     def workers(self, queue: Queue) -> int:
-        """Workers of a queue that say that they live."""
+        """Return the workers of a queue with a recent heartbeat."""
         wanted = sa.select(sa.func.count()).select_from(Worker).where(Worker.queue == queue)
-        return self.read(wanted)
+        return int(self.read(wanted))
 
     def lab(self, name: str = "") -> Lab:
         return db.transact(self.sessions, labs.add, name or uuid.uuid4().hex[:8])
@@ -188,7 +188,7 @@ class System:
     def submit(
         self, files: dict[str, bytes], lab: Lab | None = None, *, sealed: bool = True, wake: bool = True
     ) -> Batch:
-        """Put files into a new batch as the web does, and wake the workers."""
+        """Add files to a new batch as the web does, and wake the workers."""
         batch = fakes.create(self.sessions, lab or self.lab(), self.bundle, name="chaos")
         names = list(files)
         for at in range(0, len(names), 200):
@@ -201,7 +201,7 @@ class System:
         return batch
 
     def canary(self) -> Batch:
-        """A few images of another lab, which no fault may harm."""
+        """Submit a few images of another lab, which must not be affected by the fault."""
         return self.submit(dict(list(images().items())[:CANARIES]))
 
     def get(self, batch: Batch | uuid.UUID) -> Batch:
@@ -211,7 +211,7 @@ class System:
         return found
 
     def ended(self, batch: Batch | uuid.UUID) -> int:
-        """Images of a batch in a final state, by its counts."""
+        """Return the number of a batch's images in a final state, by its counts."""
         found = self.get(batch)
         return found.done + found.failed + found.cancelled
 
@@ -219,7 +219,7 @@ class System:
         return db.read(self.sessions, lambda session: set(session.scalars(sa.select(Claim.token))))
 
     def read(self, wanted: sa.Executable) -> Any:
-        """The first column of the first row."""
+        """Run a query and return the first column of the first row."""
         return db.read(self.sessions, lambda session: session.scalar(wanted))
 
     def rows(self, wanted: sa.Executable) -> list[tuple[Any, ...]]:
@@ -231,7 +231,7 @@ class System:
             until(lambda batch=batch: self.get(batch).finished_at is not None, seconds, "a batch is finished")
 
     def finish_fast(self, *wanted: Batch | uuid.UUID) -> None:
-        """Let one more worker, a fast one, help to finish batches once a fault is over."""
+        """Start one more, fast worker after the fault, and wait until batches are finished."""
         self.start("classify", images_per_second=400)
         self.finish(*wanted)
 
@@ -268,12 +268,12 @@ class System:
         return Census(rows, max(0, expected - rows), doubled, by_state, breaches)
 
     def log(self, program: str) -> str:
-        """What all processes of a program have logged."""
+        """Return the logs of all processes of a program."""
         return (self.logs / f"{program}.log").read_text(errors="replace")
 
     @cached_property
     def token(self) -> str:
-        """A token of a lab called ``web``, which ``client`` uses."""
+        """The access token of a lab called ``web``, which ``client`` uses."""
         lab = self.lab("web")
         return db.transact(self.sessions, access_tokens.issue, lab, "chaos")
 
@@ -283,7 +283,7 @@ class System:
         return started
 
     def call(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> tuple[int, Any]:
-        """One request on a connection of its own; status 0 when there was no answer."""
+        """Send one request on a new connection; return status 0 when there is no response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.settings.port, timeout=60)
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         with contextlib.closing(connection):
@@ -295,7 +295,7 @@ class System:
                 return 0, None
 
     def create(self) -> uuid.UUID:
-        """An empty batch of the lab ``web``, through the API."""
+        """Create an empty batch of the lab ``web`` through the API."""
         status, batch = self.call("POST", "/api/v1/batches", b'{"name": "chaos"}')
         if status != 201:
             raise Gone(f"creating a batch answered {status}: {batch}")
@@ -306,7 +306,7 @@ class System:
         return self.call("PUT", f"/api/v1/batches/{batch_id}/images?name={quote(name)}", data, "image/jpeg")
 
     def insist(self, batch_id: uuid.UUID, name: str, data: bytes) -> int:
-        """Add one image through the API, again and again until there is an answer about it."""
+        """Add one image through the API, and repeat the request until there is a response."""
         for _ in range(600):
             status, _answer = self.put(batch_id, name, data)
             if status not in (0, 503):
@@ -322,7 +322,7 @@ class System:
 
 
 class Supply:
-    """Work that lasts as long as a fault: another batch is submitted before the last one is done."""
+    """Work that lasts as long as a fault: a new batch is submitted before the last one is done."""
 
     def __init__(self, system: System, count: int) -> None:
         self._system, self._files = system, images(count)
@@ -330,7 +330,7 @@ class Supply:
         self._batches = [system.submit(self._files, self._lab)]
 
     def refill(self) -> Batch:
-        """See that at least half a batch is still to be done; returns the last batch."""
+        """Submit a new batch when the last one is more than half done; return the last batch."""
         if self._system.ended(self._batches[-1]) * 2 > len(self._files):
             self._batches.append(self._system.submit(self._files, self._lab))
         return self._batches[-1]
@@ -340,12 +340,12 @@ class Supply:
 
     @property
     def expected(self) -> dict[uuid.UUID, int]:
-        """How many images each batch must hold in the end."""
+        """Return how many images each batch must hold in the end."""
         return {batch.id: len(self._files) for batch in self._batches}
 
 
 def _count(session: Any, batch_id: uuid.UUID | None = None) -> tuple[dict[ImageState, int], int]:
-    """Images by state, and predictions, of a batch or of all."""
+    """Return the number of images by state and of predictions, of one batch or of all."""
     wanted = sa.true() if batch_id is None else Image.batch_id == batch_id
     by_state = sa.select(Image.state, sa.func.count()).where(wanted).group_by(Image.state)
     predictions = sa.select(sa.func.count()).select_from(Prediction).join(Image).where(wanted)
@@ -353,12 +353,12 @@ def _count(session: Any, batch_id: uuid.UUID | None = None) -> tuple[dict[ImageS
 
 
 def beyond(started: float, count: int, images_per_second: float) -> float:
-    """Seconds since ``started`` beyond those that the engine needs for so many images."""
+    """Return the seconds since ``started``, less those that the engine alone needs for the images."""
     return max(0.0, time.monotonic() - started - count / images_per_second)
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait for a condition and say how long it took. Raises Gone."""
+    """Wait for a condition and return how many seconds it took. Raises Gone."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > seconds:
@@ -371,7 +371,7 @@ _images: dict[str, bytes] = {}
 
 
 def images(count: int = 1000) -> dict[str, bytes]:
-    """Real dermatoscopic images, by name; the same ones each time."""
+    """Return real dermatoscopic images by name, the same ones each time."""
     if not _images:
         with zipfile.ZipFile(SHARED / "ham10000" / "full_200x150.zip") as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]

@@ -1,4 +1,4 @@
-"""Uploads that meet a dying web, and disks that are full."""
+"""Faults of uploads: a web that is killed, and full disks."""
 
 import contextlib
 import itertools
@@ -21,20 +21,20 @@ from tests.chaos.system import System, images, until
 
 _CLIENTS = 200
 _MOST_SECONDS = 120
-"""For all kills; then the clients give up."""
+"""The time limit of all kills together. The clients give up after it."""
 _DISK_BYTES = 24_000_000
 _BEFORE = 100
-"""Images brought while there is space, so that much is still to be recorded when there is none."""
+"""The number of images that are uploaded before the disk is full, so that many are not recorded yet when it is."""
 _LEFT_BYTES = 1_500_000
 _FULL = r"writing again in .*The database's disk is full"
-"""What a worker logs when it can record nothing for want of room."""
+"""A part of the worker's log entry for a write that fails because the disk is full."""
 
 
 @fault("SIGKILL the web in the middle of concurrent uploads", short=("sqlite",))
 def web_killed(system: System, scale: Scale) -> Told:
-    """Each client sends its file again until it has an answer, as one that resumes does.
+    """Each client repeats its upload until it has a response, as a client does that resumes.
 
-    Then it sends further files until the last kill is over, so that uploads never end before the kills.
+    Then it uploads further files until the last kill is over, so that the uploads never end before the kills.
     """
     web = system.start_web()
     system.start("reaper")
@@ -90,7 +90,7 @@ def _count(system: System) -> int:
 
 @fault("A full disk while uploading and while recording", short=("sqlite",), disk_bytes=_DISK_BYTES)
 def disk_full(system: System, scale: Scale) -> Told:
-    """Everything that is embedded stands on one small disk; beside PostgreSQL, what stands on it is the blobs."""
+    """With SQLite, database and blobs are on one small disk; with PostgreSQL, only the blobs are."""
     system.start("reaper")
     system.start_web()
     system.start_ready(Queue.CLASSIFY, images_per_second=20)
@@ -98,7 +98,7 @@ def disk_full(system: System, scale: Scale) -> Told:
     for accepted in range(_BEFORE):
         expect(system.put(batch, *files[accepted])[0] == 202, "refused while there is space")
     accepted = _BEFORE
-    if system.postgresql is None:  # SQLite would write over what it has of its log, and need no more space for long
+    if system.postgresql is None:  # SQLite would reuse the space of its log and need no more space for a long time
         with contextlib.closing(sqlite3.connect(str(system.sessions.engine.url.database))) as connection:
             checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)"
             until(lambda: connection.execute(checkpoint).fetchone()[0] == 0, 30, "the log is emptied")
@@ -108,9 +108,9 @@ def disk_full(system: System, scale: Scale) -> Told:
         accepted += 1
     full = time.monotonic()
     expect(answer[0] == 507 and "detail" in answer[1], f"a full disk answered {answer}")
-    if system.postgresql is None:  # then workers want to record, and cannot
+    if system.postgresql is None:  # then the workers' writes fail
         until(lambda: re.search(_FULL, system.log("classify")) is not None, 60, "a record finds the database full")
-    time.sleep(5)  # it stays so for a while
+    time.sleep(5)  # the disk stays full for a while
     met = len(re.findall(_FULL, system.log("classify")))
     ballast.unlink()
     freed, ended = time.monotonic(), system.ended(batch)

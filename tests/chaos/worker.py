@@ -1,6 +1,6 @@
-"""``python -m worker`` with what no real image or Redis does on request: an engine of known speed, images that kill.
+"""``python -m worker`` with faults on request: an engine of known speed, images that kill the worker, lost messages.
 
-Told by environment variables, so that the pool process, which imports this module anew, is changed as its parent is.
+Environment variables control the changes, because the pool process imports this module again, as its parent did.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ RATE = "CHAOS_ENGINE_IMAGES_PER_SECOND"
 POISON = "CHAOS_POISON"
 MESSAGES = "CHAOS_MESSAGES"
 AT_WORK = "CHAOS_AT_WORK"
-"""A file that is there while the engine has a step."""
+"""The environment variable with the path of a file that exists while the engine computes a step."""
 _MEMORY_BYTES = 8 << 30
 
 
 class Engine:
-    """Takes a known time for an image and gives what the golden inputs say, or the class of the mean pixel."""
+    """Takes a known time per image. Returns the golden outputs for golden inputs, else a class from the mean pixel."""
 
     name = "chaos"
     files: tuple[str, ...] = (bundles.GOLDEN,)
@@ -60,7 +60,7 @@ class Engine:
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
-    """Let the file that ``AT_WORK`` names be there meanwhile."""
+    """Create the file of ``AT_WORK`` for the length of the block."""
     if told := os.environ.get(AT_WORK):
         Path(told).touch()
         yield
@@ -70,17 +70,17 @@ def at_work() -> Iterator[None]:
 
 
 def die_of_a_bad_address() -> None:
-    """As a decoder does that was handed a file made to break it."""
+    """Crash as a decoder does on a malicious file."""
     ctypes.string_at(0)
 
 
 def be_killed() -> None:
-    """As the kernel does when memory has run out."""
+    """Kill the process as the kernel does when memory is exhausted."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def exhaust_memory() -> None:
-    """Ask for more than there is; Python's own MemoryError."""
+    """Raise Python's MemoryError by a request for too much memory."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
     bytearray(16 * _MEMORY_BYTES)
 
@@ -93,7 +93,7 @@ DEATHS: dict[str, Callable[[], None]] = {
 
 
 def poison(death: str, sha256: str) -> None:
-    """Let the image with this SHA-256 do to its decoder what ``DEATHS`` says."""
+    """Make the image with this SHA-256 fail in its decoder as ``DEATHS`` describes."""
     decode = imaging.decode
 
     def decode_or_die(data: bytes, **options: Any) -> Any:
@@ -105,7 +105,7 @@ def poison(death: str, sha256: str) -> None:
 
 
 def deliver(times: list[int]) -> None:
-    """Send the messages so many times each, in turn: ``[3]`` triples them, ``[0, 1]`` loses every second."""
+    """Send each message as often as the list says, in turn: ``[3]`` triples them, ``[0, 1]`` loses every second."""
     send, sent = Celery.send_task, count()
 
     def send_times(*arguments: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen, stopped, hung, or brought down by an image."""
+"""Faults of workers: killed, frozen, stopped or hung workers, and images that kill a worker."""
 
 import random
 import signal
@@ -14,15 +14,15 @@ from tests.chaos.faults import Scale, Told, expect, expected, fault
 from tests.chaos.system import Program, Supply, System, beyond, images, pause, sha256, until
 
 _SPEED = 100.0
-"""Images a second of the fake engine: slow enough to be caught at work."""
+"""Images per second of the fake engine, slow enough that faults occur during its work."""
 _SLOW = 25.0
-"""So that a child is at work when its turn to be killed comes."""
+"""Images per second of an engine that is so slow that a child is working when it is killed."""
 _STEPS = 20.0
-"""So that a step takes 0.4 s, and a stop finds one in hand."""
+"""Images per second of an engine whose step takes 0.4 s, so that a stop comes during a step."""
 _LONG_LEASE_SECONDS = 60.0
-"""So that nothing comes back by the end of a lease within the time that a stop may take."""
+"""A long lease, so that no lease expires within the time that a stop may take."""
 _SLACK_SECONDS = 1.5
-"""Of a shared machine, on every time that is measured."""
+"""The allowance for a shared machine, added to every time limit."""
 
 
 @fault("SIGKILL the pool process at random moments", short=("sqlite",), together=True)
@@ -54,7 +54,7 @@ def child_killed(system: System, scale: Scale) -> Told:
 
 @fault("SIGKILL the whole worker", short=("postgresql",))
 def worker_killed(system: System, scale: Scale) -> Told:
-    """With the engine and the bundle that ship."""
+    """Run the fault with the real engine and the current bundle."""
     system.start("reaper")
     [worker] = system.start_ready(Queue.CLASSIFY)
     times, count = min(3, scale.times), scale.images
@@ -149,7 +149,7 @@ def _stopped(system: System, scale: Scale, *, group: bool) -> Told:
 
 
 def _stop(system: System, worker: Program, *, group: bool) -> float:
-    """Stop a worker over a step, and say after how many seconds it held nothing any more."""
+    """Stop a worker during a step; return the seconds until it held no claims."""
     before, pid = _done(system), worker.pid
     until(lambda: _done(system) > before, 60, "work goes on")
     until(lambda: not system.at_work.exists(), 60, "a step ends")
@@ -165,7 +165,7 @@ def _stop(system: System, worker: Program, *, group: bool) -> float:
 
 
 def _done(system: System) -> int:
-    """Images done of all batches, for a step may hold some of the canary's."""
+    """Return the done images of all batches, because a step may hold images of the canary batch."""
     return int(system.read(sa.select(sa.func.sum(Batch.done))) or 0)
 
 
@@ -181,7 +181,7 @@ def group_stopped(system: System, scale: Scale) -> Told:
 
 @fault("A pool process that hangs for ever", short=("sqlite",), together=True)
 def child_hangs(system: System, scale: Scale) -> Told:
-    """Frozen in native code, as far as anybody can tell; its worker sees no progress and has itself started again."""
+    """Freeze the child as if it hung in native code; the watchdog must notice it and restart the worker."""
     system.start("reaper")
     [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
     started = time.monotonic()
@@ -199,11 +199,11 @@ def child_hangs(system: System, scale: Scale) -> Told:
 
 
 _KILL_SECONDS = 0.25
-"""Of unpacking between two kills at least, on a processor of any speed."""
+"""The least time of unpacking between two kills, on a processor of any speed."""
 
 
 def _unpacked_a_second(system: System) -> float:
-    """Entries that the unpacker takes out of a small archive in a second."""
+    """Return the entries per second that the unpacker takes out of a small archive."""
     entries, started = _entries(200), time.monotonic()
     batch_id = _send(system, entries)
     until(lambda: system.get(batch_id).received == len(entries), 120, "a small archive is unpacked")
@@ -213,13 +213,13 @@ def _unpacked_a_second(system: System) -> float:
 
 
 def _entries(count: int) -> dict[str, bytes]:
-    """So many files of an archive, of which some may be equal."""
+    """Return files for an archive, some of them with equal bytes."""
     files = list(images(min(count, 1000)).items())
     return {f"{at // len(files)}/{files[at % len(files)][0]}": files[at % len(files)][1] for at in range(count)}
 
 
 def _send(system: System, entries: dict[str, bytes]) -> uuid.UUID:
-    """Send an archive into a new batch."""
+    """Upload an archive to a new batch."""
     batch_id = system.create()
     path = f"/api/v1/batches/{batch_id}/archive"
     status, _ = system.call("PUT", path, samples.archive(entries), "application/zip")

@@ -1,4 +1,4 @@
-"""The web application on each database, clients of two labs, and worker processes."""
+"""Fixtures: the web application on each database, clients of two labs, and worker processes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def wakeups() -> fakes.Wakeups:
 def make_app(
     settings: Settings, database_url: str, sessions: db.Sessions, wakeups: fakes.Wakeups
 ) -> Iterator[Callable[..., APIFlask]]:
-    """Make the application with other limits than usual."""
+    """A function that creates the application with other limits."""
     made = []
 
     def make(**limits: Any) -> APIFlask:
@@ -63,7 +63,7 @@ def stranger(app: APIFlask, sessions: db.Sessions) -> FlaskClient:
 
 
 def with_token(app: APIFlask, token: str) -> FlaskClient:
-    client = app.test_client()
+    client: FlaskClient = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     return client
 
@@ -91,7 +91,7 @@ def stored(deployed: Settings) -> Iterator[db.Sessions]:
 
 @pytest.fixture
 def start(deployed: Settings) -> Iterator[Programs]:
-    """Starts a program of ``python -m worker``; all are killed after the test."""
+    """A function that starts a program of ``python -m worker``; all are killed after the test."""
     programs = Programs(deployed)
     yield programs
     programs.kill()

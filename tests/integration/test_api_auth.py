@@ -1,4 +1,4 @@
-"""Who may ask: tokens, sessions, CSRF. On SQLite alone."""
+"""Authentication of the API: tokens, sessions, CSRF. Only on SQLite."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -159,7 +159,7 @@ def test_a_lab_may_read_while_its_use_cannot_be_written(client: FlaskClient, mon
     assert client.get(api.BATCHES).status_code == 200
 
 
-def test_a_secure_cookie_is_said_so(make_app: Callable[..., APIFlask]) -> None:
+def test_a_secure_cookie_has_the_secure_attribute(make_app: Callable[..., APIFlask]) -> None:
     assert make_app(secure_cookies=True).config["SESSION_COOKIE_SECURE"] is True
 
 

@@ -101,7 +101,7 @@ def test_sealing_takes_no_body_and_ignores_the_content_type(client: FlaskClient,
     types = {"text": "text/plain", "number": "application/x-www-form-urlencoded", "json": "application/json"}
     answer = client.post(api.url(batch, "/seal"), data=b"{not json", content_type=types[kind])
     assert answer.status_code == 200
-    assert answer.get_json()["state"] == "finished"  # nothing was in it
+    assert answer.get_json()["state"] == "finished"  # the batch is empty
 
 
 def test_a_sealed_batch_takes_no_more_images(client: FlaskClient) -> None:

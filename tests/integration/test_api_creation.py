@@ -62,7 +62,7 @@ def test_a_request_that_seals_leaves_nothing_open(client: FlaskClient) -> None:
 
 
 def test_a_form_without_files_creates_an_empty_batch(client: FlaskClient, wakeups: fakes.Wakeups) -> None:
-    answer = api.send(client, [("", b"")])  # what a browser sends for a field that was left empty
+    answer = api.send(client, [("", b"")])  # as a browser sends an empty file field
     assert (answer.status_code, answer.get_json()["counts"]["received"]) == (201, 0)
     assert wakeups.sent == []
 
@@ -166,7 +166,7 @@ def test_the_same_key_and_files_create_one_batch(client: FlaskClient, blobs: Loc
 
 
 def test_a_creation_that_is_run_again_keeps_its_files(client: FlaskClient, app: APIFlask, blobs: LocalStore) -> None:
-    client.get(api.BATCHES)  # so that the token's last use is written
+    client.get(api.BATCHES)  # the request writes the token's last use
     with first_commit_fails(app):
         batch = api.send(client, [("a.jpg", samples.jpeg())]).get_json()
     [image] = client.get(api.url(batch, "/images")).get_json()["images"]

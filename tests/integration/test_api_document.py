@@ -1,4 +1,4 @@
-"""The OpenAPI document says everything, and says it correctly. On SQLite alone."""
+"""The OpenAPI document is complete and correct. Only on SQLite."""
 
 import re
 from typing import Any

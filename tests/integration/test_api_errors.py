@@ -1,4 +1,4 @@
-"""Errors become problems for programs and pages for people. On SQLite alone."""
+"""Errors become problem documents for programs and pages for people. Only on SQLite."""
 
 import pytest
 from apiflask import APIFlask

@@ -1,4 +1,4 @@
-"""Health: live at once, ready when work can be done."""
+"""Health checks: live after the start, ready when work can be done."""
 
 import sqlalchemy as sa
 from apiflask import APIFlask
@@ -17,7 +17,7 @@ def _seen(sessions: db.Sessions, queue: str, seconds_ago: float, *, progressed: 
 
 
 def _wait(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, seconds: float) -> None:
-    """Let an image wait for so long."""
+    """Make an image look as if it had waited for ``seconds``."""
     fakes.fill(sessions, fakes.create(sessions, lab, bundle), 1)
     waiting = sa.update(Batch).values(touched_at=db.now(-seconds))
     db.transact(sessions, lambda session: session.execute(waiting) and None)
@@ -95,7 +95,7 @@ def test_not_ready_without_tables(app: APIFlask, sessions: db.Sessions) -> None:
     assert not problem["checks"]["worker_classify"]["ok"]
 
 
-def test_a_database_that_is_gone_is_told_without_its_address(client: FlaskClient, app: APIFlask) -> None:
+def test_an_unreachable_database_is_reported_without_its_address(client: FlaskClient, app: APIFlask) -> None:
     engine = app.extensions["dermq"].sessions.engine
 
     def fail(*ignored: object) -> None:

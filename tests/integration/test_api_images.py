@@ -230,7 +230,7 @@ def test_a_report_reads_pages_each_in_its_own_transaction(
     answer = client.get(api.url(batch, "/report.jsonl"), buffered=False)
     lines = iter(answer.response)
     next(lines)
-    # What a client has not read yet holds no transaction: a writer is not kept waiting, and its change is seen.
+    # No transaction is open while the client has not read the rest, so a writer need not wait and its change appears.
     db.transact(sessions, _finish, uuid.UUID(batch["id"]), 4, "nv")
     assert json.loads(list(lines)[-1])["state"] == "done"  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""What the API answers to requests that are wrong in themselves. On SQLite alone: no SQL is reached."""
+"""The API's responses to malformed requests. Only on SQLite, because no SQL is executed."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Images and archives through the API, good and bad: a clear answer, and nothing lost."""
+"""Uploads of valid and damaged images and archives: each gets a clear response, and nothing is lost."""
 
 import contextlib
 import io
@@ -80,7 +80,7 @@ REFUSED = {
 def test_what_can_be_told_without_decoding_is_refused_and_kept(client: FlaskClient, blobs: LocalStore) -> None:
     batch = api.create(client)
     for name, (data, status, code) in REFUSED.items():
-        for _ in range(2):  # a client that tries again adds nothing
+        for _ in range(2):  # a repeated upload adds nothing
             problem = api.assert_problem(api.put(client, batch, name, data), status, code)
             assert problem["detail"].endswith(".")
     assert api.refusals(client, batch) == {name.replace("\0", "\ufffd"): code for name, (_, _, code) in REFUSED.items()}
@@ -95,7 +95,7 @@ def _pixels(mode: str, format: str) -> bytes:
 
 
 TAKEN = {
-    "truncated.jpg": samples.truncated_jpeg(),  # fails later, when a worker decodes it
+    "truncated.jpg": samples.truncated_jpeg(),  # it is accepted, and fails when a worker decodes it
     "cmyk.jpg": _pixels("CMYK", "JPEG"),
     "palette.png": _pixels("P", "PNG"),
     "alpha.png": _pixels("RGBA", "PNG"),
@@ -221,10 +221,10 @@ def test_uploads_beyond_half_of_the_threads_are_asked_to_wait(make_app: Callable
     ):
         api.assert_problem(answer, 503, "busy_receiving")
         assert answer.headers["Retry-After"] == "5"
-    assert api.status(client, batch)["counts"]["refused"] == 0  # reading goes on
+    assert api.status(client, batch)["counts"]["refused"] == 0  # the batch can still be read
     places.release()
     assert api.put(client, batch, "a.jpg").status_code == 202
-    assert places.acquire(blocking=False)  # and the place was given back
+    assert places.acquire(blocking=False)  # the upload's place was released
 
 
 def test_an_archive_is_stored_for_the_unpacker(client: FlaskClient, wakeups: fakes.Wakeups) -> None:
@@ -331,7 +331,7 @@ def test_an_upload_to_a_batch_that_is_cancelled_meanwhile_is_a_conflict(
     assert api.status(client, batch)["counts"]["archives_open"] == 0
 
 
-def test_a_full_disk_is_said_and_nothing_is_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = api.create(client)
 
     def full(self: object, chunk: bytes) -> None:
@@ -359,7 +359,7 @@ def test_positions_follow_arrival(client: FlaskClient, sessions: db.Sessions) ->
 
 
 class _Unreadable(io.BytesIO):
-    """A body that must not be read."""
+    """A body that fails the test when it is read."""
 
     def read(self, size: int | None = -1) -> bytes:
         raise AssertionError("The body was read.")
@@ -367,7 +367,7 @@ class _Unreadable(io.BytesIO):
 
 @contextlib.contextmanager
 def first_commit_fails(app: APIFlask) -> Iterator[None]:
-    """Let the next commit fail once as a serialization failure does."""
+    """Make the next commit fail once with a serialization failure."""
     engine = app.extensions[services.EXTENSION].sessions.engine
     failed = list[bool]()
 

@@ -43,7 +43,7 @@ def counts(batch: Batch) -> tuple[int, ...]:
 
 
 def lose(sessions: db.Sessions, lease: Lease) -> None:
-    """Let a lease run out and have it reaped."""
+    """Let a lease expire and expire its claim as the reaper does."""
     past = sa.update(Claim).where(Claim.token == lease.token).values(expires_at=db.now(-1))
     db.transact(sessions, lambda session: session.execute(past))
     assert lease.token in db.read(sessions, claims.list_expired, 10)

@@ -1,4 +1,4 @@
-"""What an operator does with ``flask --app web.app``. On SQLite alone."""
+"""The operator's commands of ``flask --app web.app``. Only on SQLite."""
 
 import json
 import uuid
@@ -22,7 +22,8 @@ def database_url(migrated_sqlite_url: str) -> str:
 
 
 def run(app: APIFlask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(args=arguments)
+    found: Result = app.test_cli_runner().invoke(args=arguments)
+    return found
 
 
 def test_a_lab_is_added_and_gets_a_token_that_works(app: APIFlask) -> None:
@@ -57,14 +58,14 @@ def test_a_revoked_token_is_shown_so(app: APIFlask) -> None:
         (("token", "revoke", "99"), "There is no token 99."),
     ],
 )
-def test_a_mistake_is_said_in_a_sentence(app: APIFlask, arguments: tuple[str, ...], text: str) -> None:
+def test_a_mistake_is_reported_in_a_sentence(app: APIFlask, arguments: tuple[str, ...], text: str) -> None:
     run(app, "lab", "add", "clinic")
     result = run(app, *arguments)
     assert (result.exit_code, "Traceback" in result.output) == (1, False)
     assert text in result.output
 
 
-def test_a_database_without_tables_is_said(app: APIFlask) -> None:
+def test_a_database_without_tables_is_reported(app: APIFlask) -> None:
     with app.extensions["dermq"].sessions.engine.begin() as connection:
         models.Base.metadata.drop_all(connection)
     result = run(app, "lab", "list")
@@ -123,7 +124,7 @@ def test_one_batch_is_audited_alone(
     assert unknown.exit_code == 1 and "There is no batch" in unknown.output
 
 
-def test_an_audit_without_the_store_is_said(app: APIFlask, blobs: LocalStore, batch: Batch) -> None:
+def test_an_audit_without_the_store_is_reported(app: APIFlask, blobs: LocalStore, batch: Batch) -> None:
     blobs.root.rename(blobs.root.with_name("not mounted"))
     result = run(app, "audit")
     assert result.exit_code == 1 and "is not the one used before" in result.output

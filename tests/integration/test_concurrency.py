@@ -1,4 +1,4 @@
-"""Much at once, on both databases: exact counts, no deadlock that reaches a caller, a fair order."""
+"""Concurrent work on both databases: exact counts, a fair order, and no deadlock that reaches a caller."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_urgent_batches_get_three_turns_of_four(sessions: db.Sessions, lab: Lab,
     first = db.transact(sessions, claims.take, who, 1)
     assert first is not None and first.images[0].batch_id == urgent.id, "urgent comes first"
     for _ in range(39):
-        db.transact(sessions, claims.take, who, 4)  # four turns of one image
+        db.transact(sessions, claims.take, who, 4)  # four turns of one image each
     assert fakes.get(sessions, urgent).running == pytest.approx(3 * fakes.get(sessions, ordinary).running, abs=4)
 
 

@@ -1,4 +1,4 @@
-"""The conservation check: finds every breach, and cries no wolf while others are at work. On both databases."""
+"""The conservation check finds every breach, and has no false alarms during other work. On both databases."""
 
 import threading
 import time
@@ -45,7 +45,7 @@ class World:
         self.add(fakes.pictures(2))
         pipeline.drain(runtime)
         self.add({"c.jpg": samples.jpeg(2), "d.jpg": samples.jpeg(3)})
-        self.add({"c.jpg": samples.jpeg(4)})  # the name is taken
+        self.add({"c.jpg": samples.jpeg(4)})  # the name exists already
         self.take(1)
         self.store()
 
@@ -77,16 +77,16 @@ class World:
         return [finding.breach for finding in self.audit().findings]
 
     def count(self, **counts: int) -> None:
-        """Change counts so that they still say what the rows say."""
+        """Set the counts to those of the rows."""
         self.update(Batch, **{name: getattr(Batch, name) + by for name, by in counts.items()})
 
     def token(self) -> uuid.UUID:
         found = db.read(self.sessions, lambda session: session.scalar(sa.select(Claim.token)))
-        assert found is not None
+        assert isinstance(found, uuid.UUID)
         return found
 
     def double_prediction(self) -> None:
-        """Only without its key can the table hold two."""
+        """Insert a second prediction. The table allows that only without its unique key."""
         for statement in (
             "CREATE TABLE copied AS SELECT * FROM prediction",
             "DROP TABLE prediction",
@@ -196,7 +196,7 @@ def test_a_batch_in_the_middle_of_everything_is_conserved(world: World) -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_breach_is_found_by_itself_and_told(world: World, cause: str) -> None:
+def test_each_kind_of_breach_is_found_alone_and_reported(world: World, cause: str) -> None:
     break_it, breach, told = CAUSES[cause]
     break_it(world)
     [finding] = world.audit().findings
@@ -246,7 +246,7 @@ def test_a_batch_cancelled_this_moment_is_no_breach(sessions: db.Sessions, blobs
 
 
 def test_a_claim_of_nothing_is_stale_when_it_ran_out_long_ago(world: World) -> None:
-    """And the one that holds an image is that image's finding."""
+    """A stale claim that holds an image is reported as a finding of that image."""
     of_nothing = uuid.uuid4()
     world.do(sa.insert(Claim).values(token=of_nothing, worker="w", expires_at=db.now(-1)))
     assert db.read(world.sessions, conservation.stale_claims) == []
@@ -264,7 +264,7 @@ def test_a_store_that_is_not_there_is_no_breach_of_every_batch(world: World) -> 
 
 
 def meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
-    """Let something happen after the rows were read and before the files are listed, once."""
+    """Call a function once, after the rows are read and before the files are listed."""
     listed, happened = LocalStore.list, list[bool]()
 
     def list_later(self: LocalStore, batch: uuid.UUID, **age: float) -> list[str]:

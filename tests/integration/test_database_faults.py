@@ -1,4 +1,4 @@
-"""A database that is away, busy, or dies in the middle: retried within bounds, nothing done twice, nobody misled."""
+"""An unreachable, busy or failing database: bounded retries, no work done twice, and correct responses."""
 
 import re
 import sqlite3
@@ -71,7 +71,7 @@ def count(sessions: db.Sessions, table: type[Any]) -> int:
     return db.read(sessions, lambda session: session.scalar(wanted)) or 0
 
 
-# A connection that dies at COMMIT: nobody can tell whether it was done.
+# A connection that breaks at COMMIT: the client cannot know whether the transaction was committed.
 
 
 @both_cuts
@@ -116,7 +116,7 @@ def test_an_archive_is_stored_once(
 def test_outcomes_are_recorded_once(
     over_wire: db.Sessions, wire: Wire, filed: Batch, bundle: bundles.Bundle, cut: Cut
 ) -> None:
-    """The second run finds its claim gone and says so: the worker drops what it holds and goes on."""
+    """The second attempt finds no claim and raises LeaseLost, so the worker forgets the claim and goes on."""
     who = scenarios.claimant(over_wire, bundle)
     lease = db.transact(over_wire, claims.take, who, 8)
     assert lease is not None
@@ -148,7 +148,7 @@ def test_a_step_of_a_claim_is_recorded_once_and_the_rest_goes_on(
 def test_a_claim_that_nobody_heard_of_loses_no_image_and_fails_none(
     over_wire: db.Sessions, wire: Wire, filed: Batch, bundle: bundles.Bundle, cut: Cut
 ) -> None:
-    """Committed and not known: its lease runs out, and its images are tried alone, once each."""
+    """The worker does not know that its claim was committed. The lease expires, and each image is tried alone once."""
     who = scenarios.claimant(over_wire, bundle)
     db.transact(over_wire, batches.seal, filed.id, by=OPERATOR)
     wire.cut_commit(cut)
@@ -199,7 +199,7 @@ def test_a_seal_and_a_cancel_are_answered_well(over_wire: db.Sessions, wire: Wir
     assert (found.cancelled, found.queued) == (3, 0) and found.finished_at is not None
 
 
-# A server that throws everybody out, or is away.
+# A server that cuts all connections, or is unreachable.
 
 
 def test_connections_that_the_server_closes_are_opened_again(
@@ -276,7 +276,7 @@ ADDRESSES = [
 ]
 
 
-def test_while_the_database_is_away_everything_answers_503_and_then_works(
+def test_while_the_database_is_unreachable_everything_answers_503_and_then_works(
     settings: Settings, bundle: bundles.Bundle
 ) -> None:
     binaries = servers.postgresql_binaries()
@@ -326,7 +326,7 @@ def impatient(migrated_sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def other(impatient: db.Sessions) -> Iterator[sqlite3.Connection]:
-    """What another process would hold."""
+    """Hold the lock that another process would hold."""
     path = impatient.engine.url.database
     assert path is not None
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:

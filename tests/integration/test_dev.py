@@ -75,7 +75,7 @@ def _is_new(running: Running, words: str, before: set[int]) -> bool:
 
 
 def _started(running: Running, words: str) -> set[int]:
-    """The programs with these words that watchfiles has started."""
+    """Return the programs under watchfiles whose command lines contain ``words``."""
     found = set()
     for watcher in running.process.children():
         try:

@@ -1,4 +1,4 @@
-"""A full disk, under the files or under the database: a clear answer, nothing accepted is lost, and work goes on."""
+"""A full disk of the files or of the database: clear responses, no accepted image is lost, and work resumes."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ from worker.process import backoff
 from worker.reaper import Reaper
 
 DEVICE = Path("/dev/full")
-"""Every write to it fails as on a full disk."""
+"""A device whose every write fails as on a full disk."""
 LARGE = samples.archive({"noise": os.urandom(300_000)})
 IMAGES = {f"{seed}.jpg": samples.jpeg(seed) for seed in range(3)}
 
@@ -99,7 +99,7 @@ class FullDatabase:
             sa.event.remove(sa.Engine, "begin", self._limit)
 
     def fill(self) -> None:
-        self._pages = 1  # SQLite takes it for the pages that there are
+        self._pages = 1  # SQLite sets the limit to the number of existing pages
         self._trigger("CREATE OR REPLACE TRIGGER no_space BEFORE INSERT OR UPDATE ON {} EXECUTE FUNCTION no_space()")
 
     def free(self) -> None:
@@ -125,7 +125,7 @@ def database(sessions: db.Sessions) -> Iterator[FullDatabase]:
 
 
 def until_full(request: Callable[[int], TestResponse]) -> int:
-    """Repeat a request until the database takes no more, and say how often it was accepted."""
+    """Repeat a request until the database is full; return how often it was accepted."""
     for accepted in range(200):
         answer = request(accepted)
         if answer.status_code >= 400:
@@ -139,7 +139,7 @@ def assert_conserved(sessions: db.Sessions, blobs: LocalStore, batch_id: str | u
 
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
-def test_an_image_without_room_is_said_and_comes_in_later(
+def test_an_image_without_space_is_reported_and_can_be_uploaded_later(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     batch = api.create(client)
@@ -156,7 +156,7 @@ def test_an_image_without_room_is_said_and_comes_in_later(
 
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
-def test_an_archive_without_room_is_said_and_holds_its_batch_no_longer(
+def test_an_archive_without_space_is_reported_and_does_not_block_its_batch(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     batch = api.create(client)
@@ -183,7 +183,7 @@ def test_a_form_without_room_creates_nothing_and_may_be_repeated(
     assert_conserved(sessions, blobs, created.get_json()["id"])
 
 
-def test_images_over_a_full_database_are_said_and_those_accepted_stay(
+def test_images_that_meet_a_full_database_are_reported_and_accepted_ones_stay(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, database: FullDatabase
 ) -> None:
     batch = api.create(client)
@@ -207,10 +207,10 @@ def test_no_batch_is_half_created_over_a_full_database(client: FlaskClient, data
     assert client.post(api.BATCHES, json={"name": "room again"}).status_code == 201
 
 
-def test_an_archive_over_a_full_database_is_said_and_closed_later(
+def test_an_archive_that_meets_a_full_database_is_reported_and_closed_later(
     client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, database: FullDatabase
 ) -> None:
-    """Given a database that fills up while an archive arrives, so that it cannot even be noted that it failed."""
+    """Given a database that is full while an archive arrives, so that the failure cannot be recorded either."""
     batch = api.create(client, metadata={"filler": "x" * 3_000})
 
     class Filling(io.BytesIO):
@@ -219,7 +219,7 @@ def test_an_archive_over_a_full_database_is_said_and_closed_later(
             return super().read(size)
 
     answer = client.put(api.url(batch, "/archive"), environ_overrides=api.streamed(Filling(LARGE), len(LARGE)))
-    if sessions.engine.dialect.name == "postgresql":  # SQLite finds room for these few bytes in a page that it has
+    if sessions.engine.dialect.name == "postgresql":  # SQLite has space for these few bytes in an existing page
         api.assert_problem(answer, 507, "database_full")
         assert api.status(client, batch)["counts"]["archives_open"] == 1
     database.free()
@@ -284,7 +284,7 @@ def test_a_thumbnail_without_room_charges_no_image(
     assert_conserved(sessions, blobs, batch.id)
 
 
-def test_unpacking_goes_on_when_there_is_room_again(
+def test_unpacking_resumes_when_there_is_space_again(
     sessions: db.Sessions,
     blobs: LocalStore,
     settings: Settings,

@@ -1,4 +1,4 @@
-"""The documents as a site: whole, without a dead link, and without anything from another host."""
+"""The documents as a website: complete, without a dead link, and without requests to another host."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ _NOT_LOADED = {"canonical", "prev", "next", "alternate"}
 
 
 class Page(HTMLParser):
-    """What a page loads, where it links to and which anchors it has."""
+    """The resources, links and anchors of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_a_dead_link_ends_the_build(tmp_path: Path, link: str) -> None:
 
 
 def test_statements_in_documents_fit_the_tables(sessions: db.Sessions) -> None:
-    """To be copied into a database by who looks for an error."""
+    """An operator copies these statements into a database client to find an error."""
     blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
     statements = [line for line in "".join(blocks).splitlines() if line]
     assert len(statements) == 4

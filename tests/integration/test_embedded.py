@@ -1,4 +1,4 @@
-"""``python -m embedded``, what ``make run`` starts, as a user sees it: one system, started once for the module."""
+"""``python -m embedded``, which ``make run`` starts, as a user sees it. The module shares one running system."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Running:
         self.environment = _environment(var_dir, port)
 
     def start(self, until: Callable[[], bool] | None = None) -> None:
-        """Start it and wait until it is ready, or until something else has happened."""
+        """Start it and wait until it is ready, or until ``until`` is true."""
         with self.console.open("w") as console:
             self.process = psutil.Popen(
                 self.command,
@@ -51,17 +51,17 @@ class Running:
         wait(until or (lambda: self.answer("/health/ready") == 200), _READY_SECONDS)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Stop it as a terminal does, by a signal to the whole group; returns the exit status."""
+        """Stop it as a terminal does, by a signal to the whole process group; return the exit status."""
         if self.process.is_running():
             os.killpg(self.process.pid, number)
         return int(self.process.wait(_STOP_SECONDS))
 
     def said(self) -> str:
-        """What stands on the console so far."""
+        """Return the output on the console so far."""
         return self.console.read_text()
 
     def answer(self, path: str) -> int:
-        """The status of an HTTP answer; 0 when nobody answers."""
+        """Return the status of an HTTP response; 0 when there is no response."""
         try:
             with urllib.request.urlopen(self.address + path, timeout=5) as answer:
                 return int(answer.status)
@@ -71,7 +71,7 @@ class Running:
             return 0
 
     def call(self, method: str, path: str, body: bytes | None = None) -> dict[str, object]:
-        """An API call as the local lab."""
+        """Call the API as the local lab."""
         token = (self.var_dir / "local-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(self.address + path, body, headers, method=method)
@@ -80,16 +80,16 @@ class Running:
             return found
 
     def child(self, words: str) -> psutil.Process:
-        """The program, started by the process manager itself, whose command line holds ``words``."""
+        """Return the child of the process manager whose command line contains ``words``."""
         return next(child for child in self.process.children() if words in " ".join(child.cmdline()))
 
     def has(self, words: str, other_than: int) -> bool:
-        """Whether a program with ``words`` in its command line runs that is not the process ``other_than``."""
+        """Return whether a program with ``words`` in its command line runs, and is not the process ``other_than``."""
         found = [child.pid for child in self.process.children() if words in " ".join(_command(child))]
         return found != [] and other_than not in found
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that was started with this ``var/``, wherever it hangs now."""
+        """Return every process that was started with this ``var/``, whatever its parent is now."""
         mine = self.environment["DERMQ_VAR_DIR"]
         return [found for found in psutil.process_iter() if _variable(found, "DERMQ_VAR_DIR") == mine]
 
@@ -209,7 +209,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
 
 
 def wait(happened: Callable[[], bool], seconds: float) -> None:
-    """Wait until something has happened; fails when it does not."""
+    """Wait until ``happened`` is true, and fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A lease is renewed while the main loop makes progress, and no longer. On both databases."""
+"""A lease is renewed only while the main loop makes progress. On both databases."""
 
 import time
 import uuid
@@ -30,7 +30,7 @@ def token(sessions: db.Sessions) -> uuid.UUID:
 
 
 def left_seconds(sessions: db.Sessions, token: uuid.UUID) -> float:
-    """How long the lease still lasts; less than 0 once it has run out."""
+    """Return the seconds until the lease expires; a negative number means that it has expired."""
     wanted = sa.select(Claim.expires_at, db.now()).where(Claim.token == token)
     expires_at, now = db.read(sessions, lambda session: session.execute(wanted).one())
     return float((expires_at - now).total_seconds())

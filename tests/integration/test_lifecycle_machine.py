@@ -1,4 +1,4 @@
-"""The lifecycle as a whole: Hypothesis draws what labs, workers and the reaper do, a model says what comes of it."""
+"""The whole lifecycle: Hypothesis draws actions of labs, workers and the reaper; a model predicts their effects."""
 
 import uuid
 from collections import Counter
@@ -45,7 +45,7 @@ STEPS = 40
 
 @dataclass
 class Known:
-    """What the model knows of an image."""
+    """The model of an image."""
 
     batch: uuid.UUID
     state: ImageState = QUEUED
@@ -56,7 +56,7 @@ class Known:
 
 @dataclass
 class Sent:
-    """What the model knows of an archive."""
+    """The model of an archive."""
 
     batch: uuid.UUID
     state: ArchiveState = ArchiveState.RECEIVING
@@ -68,7 +68,7 @@ class Sent:
 
 @dataclass
 class Submitted:
-    """What the model knows of a batch."""
+    """The model of a batch."""
 
     lab: int
     sealed: bool = False
@@ -79,7 +79,7 @@ class Submitted:
 
 @dataclass
 class File:
-    """Stands for an incoming file."""
+    """A fake of an incoming file."""
 
     sha256: str
     bytes: int = 1
@@ -88,7 +88,7 @@ class File:
 
 @dataclass
 class Held:
-    """A claim as the worker that took it remembers it, whatever became of it since."""
+    """A claim as its worker remembers it; the claim itself may have been lost since."""
 
     token: uuid.UUID
     images: list[int] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Held:
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Rules are what happens; ``everything_holds`` compares the database with the model after each."""
+    """The rules are the actions. After each, ``everything_holds`` compares the database with the model."""
 
     def __init__(self, sessions: db.Sessions, bundle: bundles.Bundle, settings: Settings) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     @rule(draw=st.data(), sha256=st.sampled_from([None, *ARCHIVES]))
     def begin_archive(self, draw: st.DataObject, sha256: str | None) -> None:
-        """An archive comes in, and wholly so if it has a hash."""
+        """Receive an archive; it is complete if it has a hash."""
         batch_id, batch = self.a_batch(draw)
         archive_id = batches.new_id()
         with self.expecting(_closed(batch) or ("batch_sealed" if batch.sealed else None)):
@@ -179,7 +179,7 @@ class Lifecycle(RuleBasedStateMachine):
     def store(self, archive_id: uuid.UUID, sha256: str) -> None:
         archive = self.archives[archive_id]
         batch = self.batches[archive.batch]
-        again = archive.sha256 == sha256 and not batch.deleted  # the answer to the first time was lost
+        again = archive.sha256 == sha256 and not batch.deleted  # the client lost the first response
         same = [
             other
             for other in self.archives.values()
@@ -220,7 +220,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     @rule(draw=st.data(), is_swept=st.booleans())
     def cancel(self, draw: st.DataObject, is_swept: bool) -> None:
-        """Both transactions of a cancel, or the first alone: the program died between them."""
+        """Run both transactions of a cancel, or only the first, as when the program is killed between them."""
         batch_id, batch = self.a_batch(draw)
         finished = not batch.cancelled and self.is_settled(batch_id)
         with self.expecting("no_batch" if batch.deleted else "batch_finished" if finished else None):
@@ -245,7 +245,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     @rule(draw=st.data(), is_purged=st.booleans())
     def delete(self, draw: st.DataObject, is_purged: bool) -> None:
-        """Mark a batch as deleted; the program may die before its rows are gone."""
+        """Mark a batch as deleted; the program may be killed before the rows are removed."""
         batch_id, batch = self.a_batch(draw)
         self.do(batches.mark_deleted, batch_id, by=OPERATOR)
         batch.deleted = batch.cancelled = batch.sealed = True
@@ -269,7 +269,7 @@ class Lifecycle(RuleBasedStateMachine):
         taken = Counter(self.batches[image.batch_id].lab for image in lease.images)
         self.look_at_order(*db.read(self.sessions, _order))
         for lab in self.labs:
-            start = max(tags[lab.id], served)  # an idle lab earned no credit
+            start = max(tags[lab.id], served)  # an idle lab earns no credit
             expected = start + taken[lab.id] / lab.weight if taken[lab.id] else tags[lab.id]
             assert self.tags[lab.id] == pytest.approx(expected)
             if taken[lab.id]:  # the last turn was a quantum at most, and ``served`` is not behind its start
@@ -288,7 +288,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: any(held.images for held in self.held))
     @rule(draw=st.data(), part=st.floats(0, 1), fails=st.integers(0, 3))
     def record(self, draw: st.DataObject, part: float, fails: int) -> None:
-        """Some outcomes of a claim, the first few failures; perhaps of one that was lost long ago."""
+        """Record some outcomes of a claim, the first few as failures. The claim may have been lost before."""
         held = draw.draw(st.sampled_from([held for held in self.held if held.images]))
         ids = held.images[: round(part * len(held.images))]
         found: list[Any] = scenarios.predictions(
@@ -306,7 +306,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting())
     @rule(most=st.integers(1, 40), fails=st.integers(0, 3), are_sealed=st.booleans())
     def serve(self, most: int, fails: int, are_sealed: bool) -> None:
-        """A worker that nothing befalls takes a claim and records all of it; the labs may have sent all."""
+        """Take a claim and record all of it, as a worker without any failure; then the batches may be sealed."""
         if lease := self.do(claims.take, self.claimant, most):
             self.hold(lease)
             ids = [image.id for image in lease.images]
@@ -322,7 +322,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting())
     @rule(times=st.integers(1, 5))
     def die(self, times: int) -> None:
-        """One worker after the other dies over what it took, in the end over one image alone."""
+        """Lose one claim after another as workers die, until one image is claimed alone and its worker dies as well."""
         for _ in range(times):
             if (lease := scenarios.take_next(self.sessions, self.claimant, 3)) is not None:
                 self.hold(lease)
@@ -341,14 +341,14 @@ class Lifecycle(RuleBasedStateMachine):
     def give_back(self, draw: st.DataObject, lost: bool) -> None:
         held = draw.draw(st.sampled_from(self.held))
         if held.task is not None:
-            lost = True  # what an unpacker gives back, ``end_archive`` does
+            lost = True  # ``end_archive`` gives an archive back
         self.do(claims.give_back, held.token, lost=lost)
         self.return_all(held.token, lost=lost)
 
     @precondition(lambda self: self.held)
     @rule(draw=st.data())
     def run_out_of_lease(self, draw: st.DataObject) -> None:
-        """Nobody renewed; the reaper has not come by yet, so the worker may still record."""
+        """Let a lease expire. Before the reaper's round, its worker may still record."""
         held = draw.draw(st.sampled_from(self.held))
         past = sa.update(Claim).where(Claim.token == held.token).values(expires_at=db.now(-1))
         self.do(lambda session: session.execute(past))
@@ -359,7 +359,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: any(archive.sha256 for archive in self.archives.values()))
     @rule(deaths=st.integers(0, 3))
     def claim_archive(self, deaths: int) -> None:
-        """Some unpackers die over an archive before one goes on."""
+        """Let several unpackers die while they hold an archive, before the next one continues."""
         for _ in range(deaths):
             if task := self.claim_an_archive():
                 self.do(claims.give_back, task.token, lost=True)
@@ -414,7 +414,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(draw=st.data(), is_idle=st.booleans())
     def reap(self, draw: st.DataObject, is_idle: bool) -> None:
-        """A round of the reaper, perhaps long after anybody added to a batch."""
+        """Run a round of the reaper, possibly long after the last upload to a batch."""
         if is_idle and self.batches:
             batch_id, batch = self.a_batch(draw)
             past = (
@@ -434,7 +434,7 @@ class Lifecycle(RuleBasedStateMachine):
             elif batch.idle and not self.is_receiving(batch_id):
                 batch.sealed = True
 
-    # What must hold, whatever happened.
+    # The invariants, which must hold after every action.
 
     @invariant()
     def everything_holds(self) -> None:
@@ -475,7 +475,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.before[f"batch {batch.id}"] = (batch.version, shown)
 
     def look_at_moves(self, name: str, rows: list[Any], moves: Mapping[Any, Collection[Any]]) -> None:
-        """Nothing goes where the lifecycle does not lead in a few moves; nothing but a retry leaves a final state."""
+        """Check that states changed only by a few allowed moves, and that only a retry leaves a final state."""
         was = self.before.get(name, {})
         for row in rows:
             before = was.get(row.id, row.state)
@@ -487,7 +487,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.served, self.tags = served, tags
 
     def teardown(self) -> None:
-        """Whatever was left, a worker and the reaper bring it to its end."""
+        """Check that a worker and the reaper can finish all that is left."""
         try:
             if hypothesis.currently_in_test_context():
                 self.drain()
@@ -609,7 +609,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 class _Expecting:
-    """A block that must be refused with this code, or must not be refused."""
+    """Expect that the block is refused with this code, or is not refused."""
 
     def __init__(self, code: str | None) -> None:
         self.code = code
@@ -632,7 +632,7 @@ _SHOWN = (
 
 
 def _reachable(moves: Mapping[Any, Collection[Any]], source: Any) -> set[Any]:
-    """Where a row that is not deleted may be after some moves."""
+    """Return the states that a row may have after some moves, if it is not deleted."""
     found: set[Any] = set()
     left = {source}
     while left:
@@ -650,7 +650,7 @@ def _arrivals(names: list[tuple[int, bool]]) -> list[arrivals.Arrival]:
 
 
 def _never_sync(connection: Any, record: Any) -> None:
-    """Spare the time: it guards against a loss of power alone, which no test makes."""
+    """Turn off fsync, which is slow and only protects against a loss of power."""
     connection.execute("PRAGMA synchronous=OFF")
 
 

@@ -1,4 +1,4 @@
-"""Progress is told by what a drain does, and read back from rows."""
+"""A drain's heartbeat writes its progress to rows, and liveness reads it from there."""
 
 import dataclasses
 import time
@@ -25,7 +25,7 @@ from worker.process.heartbeat import Heartbeat, Loaded
 
 
 class Counted(Heartbeat):
-    """Counts progress, and what was held meanwhile; has no row."""
+    """A heartbeat without a row. It counts the calls of ``progress`` and records what was held at each."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -224,7 +224,7 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
     placed = settings.model_copy(update={"database_url": database_url})
     observer = watchdog.Observer(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
     observation = observer.observe()
-    observer._started += 3600  # by a monotonic clock: as after an hour in which the machine slept
+    observer._started += 3600  # the monotonic clock lost an hour, as when the machine slept
     later = observer.observe()
     observer.close()
     assert (observation.progressed_seconds is not None) is (later.progressed_seconds is not None) is expected

@@ -1,4 +1,4 @@
-"""``/metrics`` tells what the rows say, in the format of Prometheus."""
+"""``/metrics`` shows the state of the rows in the format of Prometheus."""
 
 import uuid
 
@@ -14,7 +14,7 @@ from dermq.wakeups import Queue
 from tests import api, fakes
 
 Figures = dict[tuple[str, str], float]
-"""By name and by the value of the label, which is empty where there is none."""
+"""Values by the metric's name and by the value of its label, which is empty when there is no label."""
 
 
 def scrape(app: APIFlask) -> Figures:
@@ -124,7 +124,7 @@ def test_workers_show_by_queue_with_their_progress(app: APIFlask, sessions: db.S
     assert found["dermq_workers_alive", "intake"] == 0 and ("dermq_progress_age_seconds", "intake") not in found
 
 
-def test_redis_that_is_away_shows(app: APIFlask, wakeups: fakes.Wakeups) -> None:
+def test_an_unreachable_redis_is_shown(app: APIFlask, wakeups: fakes.Wakeups) -> None:
     wakeups.reachable = lambda: False  # type: ignore[method-assign]
     assert scrape(app)["dermq_redis_up", ""] == 0
 
@@ -147,7 +147,7 @@ def test_one_transaction_reads_it_all(app: APIFlask) -> None:
     assert len(begun) == 1 and len([sql for sql in statements if str(sql).startswith("SELECT")]) == 7
 
 
-def test_a_database_that_is_away_is_a_problem(app: APIFlask) -> None:
+def test_an_unreachable_database_is_a_problem(app: APIFlask) -> None:
     engine = app.extensions["dermq"].sessions.engine
 
     def fail(*ignored: object) -> None:

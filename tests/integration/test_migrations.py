@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables of ``dermq.models``, on both databases."""
+"""The migrations create exactly the tables of ``dermq.models``, on both databases."""
 
 from collections.abc import Callable
 

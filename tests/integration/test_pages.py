@@ -1,4 +1,4 @@
-"""The pages as a browser gets them: who sees what, what each says, and what a refresh costs."""
+"""The pages as a browser gets them: access, content, and the cost of a refresh."""
 
 import re
 import uuid
@@ -24,8 +24,9 @@ EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "
 
 @pytest.fixture
 def visitor(app: APIFlask) -> FlaskClient:
-    """A browser that nobody has signed in with."""
-    return app.test_client()
+    """A browser that is not signed in."""
+    client: FlaskClient = app.test_client()
+    return client
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_link_signs_in_once(app: APIFlask, sessions: db.Sessions, lab: Lab, to
     first, second = app.test_client(), app.test_client()
     assert first.get(link).location == "/"
     assert first.get("/").status_code == 200
-    assert first.get(link).location == "/"  # opened again by who is signed in already
+    assert first.get(link).location == "/"  # opened again by a browser that is signed in
     refused = second.get(link)
     assert refused.status_code == 401
     assert "used already" in refused.text
@@ -129,7 +130,7 @@ def test_another_labs_batch_is_not_found(visitor: FlaskClient, sessions: db.Sess
     assert "mine" not in visitor.get("/").text
 
 
-def test_the_page_of_an_error_knows_who_is_signed_in(browser: FlaskClient) -> None:
+def test_an_error_page_shows_who_is_signed_in(browser: FlaskClient) -> None:
     assert "Sign out" in browser.get("/no-such-page").text
 
 
@@ -200,7 +201,7 @@ def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessio
 
 
 @pytest.mark.parametrize("query", ["state=lost", "diagnosis=flu", "cursor=%%%", "refused_after=%%%"])
-def test_an_address_that_no_page_of_ours_makes_is_refused_as_a_page(
+def test_an_address_that_no_page_links_to_is_refused_with_a_page(
     browser: FlaskClient, batch: Batch, query: str
 ) -> None:
     answer = browser.get(f"/batches/{batch.id}?{query}")

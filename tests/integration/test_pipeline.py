@@ -1,4 +1,4 @@
-"""The pipeline with a fake engine: every image ends once, whatever the engine and the files do."""
+"""The pipeline with a fake engine: every image ends exactly once, even when the engine or a file fails."""
 
 import os
 import shutil
@@ -128,7 +128,7 @@ def test_a_score_that_is_no_number_is_not_recorded(
     batch: Batch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(model, "verify", lambda *_: None)  # the golden inputs come out right
+    monkeypatch.setattr(model, "verify", lambda *_: None)  # the golden inputs give the right outputs
 
     class Odd(fakes.Engine):
         def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
@@ -212,7 +212,7 @@ def test_a_fault_of_the_storage_charges_no_image(
     monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.1, 0.1))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
     away = blobs.root.rename(blobs.root.with_name("not mounted"))
-    with pytest.raises(errors.Transient, match="not the one used before"):  # must not make it look like the store
+    with pytest.raises(errors.Transient, match="not the one used before"):  # the upload must not create a new store
         fakes.add(sessions, blobs, small, batch, {"late.png": samples.encoded(samples.picture(), "PNG")})
     runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 1.0}), sessions, blobs, bundle, fakes.Engine())
     pipeline.drain(runtime)
@@ -254,7 +254,7 @@ def test_a_missing_file_fails_its_image_alone(
     assert fakes.images(sessions, batch)[2].error_code == "blob_unreadable"
 
 
-def test_a_database_away_while_giving_back_makes_no_suspects(
+def test_an_unreachable_database_while_giving_back_makes_no_suspects(
     sessions: db.Sessions,
     blobs: LocalStore,
     small: Settings,

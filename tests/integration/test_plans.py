@@ -1,4 +1,4 @@
-"""How the databases find what a claim needs: by the partial indexes, at 100,000 waiting images among many old ones."""
+"""The query plans of a claim: the databases use the partial indexes, with 100,000 waiting images and many old ones."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ OLD_BATCHES = 2_000
 
 @pytest.fixture
 def who(sessions: db.Sessions, bundle: bundles.Bundle) -> Claimant:
-    """Who claims, in a database that has been at work for a while and knows its statistics."""
+    """A claimant in a database with many rows and up-to-date statistics."""
     found = scenarios.claimant(sessions, bundle)
     owners = [db.transact(sessions, labs.add, f"lab {at}") for at in range(5)]
     submitted = [fakes.create(sessions, owners[at % 5], bundle) for at in range(20)]
@@ -62,7 +62,7 @@ Plans = list[tuple[str, str]]
 
 
 def plans(sessions: db.Sessions, *acts: Callable[[], object]) -> Plans:
-    """The statements that some acts run and how the database carries them out, whatever their parameters are."""
+    """Return the statements of a block and their query plans, which do not depend on parameters."""
     seen: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
@@ -79,14 +79,14 @@ def plans(sessions: db.Sessions, *acts: Callable[[], object]) -> Plans:
 
 
 def plan_of(found: Plans, part: str) -> str:
-    """The plan of the statements that hold ``part``."""
+    """Return the plan of the statements that contain ``part``."""
     matching = [plan for statement, plan in found if part in statement]
     assert matching, f"nothing holds {part!r}"
     return "\n".join(matching)
 
 
 def scans(found: Plans) -> Plans:
-    """What reads a whole large table."""
+    """Return the steps of a plan that read a whole large table."""
     return [(statement, plan) for statement, plan in found if re.search(r"(SCAN|Seq Scan on) (image|batch)\b", plan)]
 
 
@@ -95,7 +95,7 @@ def _explain_on_sqlite(connection: Connection, statement: str, parameters: Any) 
 
 
 def _explain_on_postgresql(connection: Connection, statement: str, parameters: dict[str, Any]) -> str:
-    """The plan that PostgreSQL keeps for a prepared statement: it must suit any parameters."""
+    """Return PostgreSQL's generic plan of a prepared statement, which does not depend on the parameters."""
     names = list(parameters)
     numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", statement)
     given = ", ".join("NULL" if parameters[name] is None else f"'{parameters[name]}'" for name in names)
@@ -113,7 +113,7 @@ def _prepared(connection: Connection, statement: str) -> Iterator[None]:
 
 
 def _age(sessions: db.Sessions, lab_id: int, bundle_id: int) -> None:
-    """Add batches that finished long ago, and images to them."""
+    """Add batches that finished long ago, with their images."""
     ids = [batches.new_id() for _ in range(OLD_BATCHES)]
     long_ago = datetime.now(UTC) - timedelta(days=30)
     times = dict.fromkeys(("created_at", "touched_at", "sealed_at", "finished_at"), long_ago)

@@ -1,4 +1,4 @@
-"""On whose behalf something is done: what the audit names, and what a principal without a scope is refused."""
+"""Principals: the audit names them, and calls outside their scopes are refused."""
 
 import re
 import uuid
@@ -23,14 +23,14 @@ LIVE_PAGES = ["/", f"/batches/{uuid.UUID(int=9, version=4)}"]
 
 
 def actors(sessions: db.Sessions) -> list[tuple[str, str]]:
-    """Who did what, in order."""
+    """Return the principals and actions of all events, in order."""
     wanted = sa.select(Event.actor, Event.action).order_by(Event.id)
     return [(actor, action) for actor, action in db.read(sessions, lambda session: session.execute(wanted).all())]
 
 
 def sign_in(app: APIFlask, token: str) -> FlaskClient:
     """A browser that is signed in, with its CSRF token in every request."""
-    client = app.test_client()
+    client: FlaskClient = app.test_client()
     found = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/sign-in").text)
     assert found is not None
     client.post("/sign-in", data={"csrf_token": found[1], "token": token})
@@ -41,7 +41,7 @@ def sign_in(app: APIFlask, token: str) -> FlaskClient:
 
 
 def calls(app: APIFlask, prefix: str) -> list[tuple[str, str]]:
-    """Every call under an address, with made-up ids."""
+    """Return every call under a path prefix, with invented ids."""
     return [
         (method, re.sub("<int:[^>]*>", "1", re.sub("<uuid:[^>]*>", str(uuid.uuid4()), rule.rule)))
         for rule in app.url_map.iter_rules()

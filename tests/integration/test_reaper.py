@@ -59,7 +59,7 @@ def test_expired_leases_are_given_back_and_waiting_work_is_woken(
     assert wakeups.sent == [Queue.CLASSIFY]
 
 
-def test_a_lease_that_could_not_be_renewed_while_the_database_was_away_gets_a_round_of_grace(
+def test_a_lease_that_could_not_be_renewed_while_the_database_was_unreachable_gets_one_more_round(
     sessions: db.Sessions, batch: Batch, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(session: Session, *arguments: Any) -> Any:
@@ -231,7 +231,7 @@ def test_a_lease_that_cannot_be_expired_keeps_no_other_waiting(
     assert fakes.get(sessions, batch).queued == 1
 
 
-def test_a_breach_is_said_and_noted_until_it_is_mended_and_changes_no_status(
+def test_a_breach_is_logged_and_marked_until_it_is_repaired_and_changes_no_status(
     sessions: db.Sessions,
     blobs: LocalStore,
     settings: Settings,
@@ -297,7 +297,7 @@ def test_a_batch_that_cannot_be_checked_keeps_no_other_waiting(
 
 @pytest.fixture
 def uploaded(sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch) -> set[str]:
-    """The names of an image's files and of a stored archive's, all of them old."""
+    """The names of the old files of an image and of a stored archive."""
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
     [image] = fakes.images(sessions, batch)
     blobs.put_thumbnail(batch.id, image.sha256, b"thumbnail")
@@ -318,7 +318,7 @@ def store(sessions: db.Sessions, blobs: LocalStore, batch: Batch, data: bytes) -
 
 
 def leave_orphan(blobs: LocalStore, batch: Batch, data: bytes) -> str:
-    """What a web process leaves that is killed between file and row."""
+    """Leave an orphan, as a web process does that is killed between file and row."""
     with blobs.incoming() as file:
         file.write(data)
         file.finish()
@@ -385,7 +385,7 @@ def test_an_orphan_whose_bytes_are_kept_again_stays_until_its_row_comes(
     age(blobs, batch)
     with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival:
         arrivals.keep(sessions, blobs, batch.id, [arrival], settings)
-        db.transact(sessions, reaper._remove_orphans, batch.id, [name])  # it was old when the reaper listed it
+        db.transact(sessions, reaper._remove_orphans, batch.id, [name])  # the file was old when the reaper listed it
         reaper.remove_orphan_blobs()
         db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)
     assert blobs.list(batch.id) == [name] and fakes.get(sessions, batch).received == 1
@@ -397,7 +397,7 @@ def test_no_row_names_a_file_that_was_kept_too_long_ago(
     with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival:
         arrivals.keep(sessions, blobs, batch.id, [arrival], settings)
         assert arrival.file.kept_at is not None
-        arrival.file.kept_at -= arrivals.KEPT_SECONDS + 1  # the program was suspended meanwhile
+        arrival.file.kept_at -= arrivals.KEPT_SECONDS + 1  # as if the program was suspended meanwhile
         with pytest.raises(errors.Transient, match="held up"):
             db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)
     assert fakes.get(sessions, batch).received == 0
@@ -425,7 +425,7 @@ def test_a_file_that_found_no_room_is_refused_and_leaves_nothing(
     fakes.add(sessions, blobs, full, batch, fakes.pictures(1))
     with arrivals.receive_file(blobs, "more.jpg", [samples.jpeg(5)], settings) as arrival:
         arrivals.keep(sessions, blobs, batch.id, [arrival], full)
-        [verdict] = db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)  # there is room by now
+        [verdict] = db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)  # now the disk has space
     assert verdict.error is not None and verdict.error.code == "batch_full"
     assert len(blobs.list(batch.id)) == 1
 

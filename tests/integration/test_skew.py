@@ -1,4 +1,4 @@
-"""No skew between training and workers: a report says of real images what ``training.evaluate`` says."""
+"""No skew between training and workers: on real images, a report has the predictions of ``training.evaluate``."""
 
 import csv
 import io
@@ -16,14 +16,14 @@ from training import evaluate, manifest
 from worker.classify import pipeline, runtime
 
 EVERY = 8
-"""Of the 2,051 test images: 257 of them."""
+"""The step through the 2,051 test images, which gives 257 images."""
 SOURCE = "full_200x150"
 ROUNDING = 1e-6
 
 
 @pytest.fixture
 def database_url(migrated_sqlite_url: str) -> str:
-    """SQLite alone: what is compared is computed, not stored."""
+    """Only SQLite, because the comparison does not depend on the database."""
     return migrated_sqlite_url
 
 

@@ -1,4 +1,4 @@
-"""Moves of images and archives on both databases: only where the table of moves leads, and always counted."""
+"""Moves of images and archives on both databases: only allowed moves happen, and all are counted."""
 
 import itertools
 import uuid
@@ -38,7 +38,7 @@ def counts(sessions: db.Sessions, batch: Batch) -> tuple[int, ...]:
 
 
 def archive(sessions: db.Sessions, batch: Batch, *states: ArchiveState) -> uuid.UUID:
-    """A new archive that goes through these states."""
+    """Create an archive and move it through these states."""
 
     def work(session: Session) -> uuid.UUID:
         added = transitions.add_archive(session, batches.lock(session, batch.id), uuid.uuid4())

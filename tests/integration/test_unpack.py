@@ -1,4 +1,4 @@
-"""Unpacking archives: every entry once and with a verdict, bad ones refused with a reason."""
+"""Unpacking archives: every entry is recorded once, and bad entries are refused with a reason."""
 
 import errno
 import io
@@ -158,7 +158,7 @@ def test_an_entry_that_begins_before_its_file_is_refused_and_the_others_are_kept
     runtime: ClassifyRuntime, batch: Batch
 ) -> None:
     whole = samples.archive({"a.jpg": samples.jpeg(1), "b.jpg": samples.jpeg(2)}, zipfile.ZIP_STORED)
-    cut = whole[:60] + whole[160:]  # so that the offsets in the list of entries are off by a hundred bytes
+    cut = whole[:60] + whole[160:]  # the offsets in the central directory are wrong by a hundred bytes
     with zipfile.ZipFile(io.BytesIO(cut)) as read:
         assert read.infolist()[0].header_offset < 0
     archive = store(runtime, batch, cut)
@@ -169,7 +169,7 @@ def test_an_entry_that_begins_before_its_file_is_refused_and_the_others_are_kept
 
 
 class Unreadable(io.BytesIO):
-    """A file on a bad sector."""
+    """A file whose reads fail, as on a bad sector."""
 
     def read(self, size: int | None = -1) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -218,7 +218,7 @@ def test_a_compression_that_inflates_without_bound_is_refused(
 def test_a_damaged_list_of_entries_fails_the_archive_at_once(
     runtime: ClassifyRuntime, batch: Batch, signature: bytes, offset: int, damage: bytes
 ) -> None:
-    """A version from the future, and a name that says it is UTF-8 and is not."""
+    """Entries with an unknown ZIP version, and with a name that is marked as UTF-8 but is not."""
     data = bytearray(samples.archive({"\xe4.jpg": samples.jpeg()}).replace(b"\xc3\xa4", b"\xe4\xe4"))
     at = data.index(signature) + offset
     data[at : at + 1] = damage
@@ -258,7 +258,7 @@ def test_an_endless_list_of_entries_fails_the_archive(
     assert get(runtime, archive).error_code == "too_many_entries"
 
 
-def test_unpacking_goes_on_where_it_was_stopped(
+def test_unpacking_resumes_where_it_was_stopped(
     runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entries, "PAGE_ENTRIES", 3)

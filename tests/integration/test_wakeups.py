@@ -1,4 +1,4 @@
-"""Wake-ups in a real Valkey: one until it is answered, and never more than a few."""
+"""Wake-ups in a real Valkey: one message until it is acknowledged, and never more than a few."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def test_few_wakeups_wait_however_long_all_workers_are_busy(wakeups: Wakeups, se
 
     for _ in range(50):
         wakeups.send(Queue.CLASSIFY)
-        wakeups.acknowledge(Queue.CLASSIFY)  # as the flag's end does, every few seconds
+        wakeups.acknowledge(Queue.CLASSIFY)  # the same as when the flag expires, after a few seconds
     assert wait() == MOST_WAITING
     redis.Redis.from_url(server.url).lpop(Queue.CLASSIFY.value)
     assert wakeups.send(Queue.CLASSIFY) and wait() == MOST_WAITING

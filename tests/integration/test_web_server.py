@@ -1,4 +1,4 @@
-"""The web as gunicorn serves it, over real sockets: what a test client in the same process cannot show."""
+"""The web under gunicorn, over real sockets, for behaviour that a test client in the same process cannot show."""
 
 import contextlib
 import http.client
@@ -40,7 +40,7 @@ class Server:
         return str(batch["id"])
 
     def begin_upload(self, batch: str, name: str) -> socket.socket:
-        """Announce an upload, send a little of it and no more."""
+        """Announce an upload, send a part of it and then stall."""
         client = socket.create_connection(("127.0.0.1", self.port))
         head = f"PUT /api/v1/batches/{batch}/images?name={name} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n"
         head += "".join(f"{key}: {value}\r\n" for key, value in self.headers.items())

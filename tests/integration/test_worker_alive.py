@@ -1,4 +1,4 @@
-"""What a container's health check asks: does a worker of this host live and get on?"""
+"""The health check of a container: is a worker of this host alive and not stalled?"""
 
 import socket
 

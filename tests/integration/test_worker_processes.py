@@ -1,4 +1,4 @@
-"""Real worker processes on a real Valkey with the bundle that ships: kills, stops, a bundle that lies."""
+"""Real worker processes with a real Valkey and the current bundle: kills, stops, a bundle with wrong golden outputs."""
 
 import hashlib
 import json
@@ -101,10 +101,10 @@ def test_a_stopped_unpacker_puts_its_archive_back_at_once(
     until(lambda: fakes.get(stored, batch).received == entries)
 
 
-def test_a_worker_with_a_lying_bundle_does_not_start(
+def test_a_worker_whose_bundle_has_wrong_golden_outputs_does_not_start(
     tmp_path: Path, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
-    """The golden probabilities are changed, and the card's hash with them, as a careless export would."""
+    """The bundle has wrong golden probabilities and a matching hash in its card, as from a faulty export."""
     lying = tmp_path / "bundles" / "lying"
     shutil.copytree(bundle.path, lying)
     (tmp_path / "bundles" / "current").write_text("lying")
@@ -132,7 +132,7 @@ def test_a_worker_that_starts_before_its_database_waits_for_it(deployed: Setting
     assert deployed.database_url.startswith("sqlite")
     database = Path(deployed.database_url.removeprefix("sqlite:///"))
     away = database.rename(database.with_suffix(".away"))
-    database.mkdir()  # in whose place no file can be opened
+    database.mkdir()  # a folder, so that SQLite cannot open a file there
     worker = start("classify")
     time.sleep(6)
     assert runs(worker)

@@ -1,4 +1,4 @@
-"""A real worker watches itself: it ends when it stalls, and only then."""
+"""The watchdog of a real worker ends it when it stalls, and only then."""
 
 import dataclasses
 import time
@@ -12,7 +12,7 @@ from worker.tasks import FAILED
 
 STALLED_SECONDS = 5
 LEAVING_SECONDS = 8
-"""To notice and to leave, on a machine with more to do."""
+"""The time for the watchdog to end the worker, on a machine with other load."""
 
 
 def test_a_worker_whose_child_hangs_in_native_code_ends(
@@ -45,7 +45,7 @@ def test_a_worker_without_work_stays(stored: db.Sessions, start: Programs) -> No
     assert runs(worker)
 
 
-def test_a_worker_stays_while_redis_is_away(
+def test_a_worker_stays_while_redis_is_unreachable(
     deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
     with servers.Valkey() as server:
@@ -60,7 +60,7 @@ def test_a_worker_stays_while_redis_is_away(
 def test_a_worker_stays_while_work_waits_for_a_bundle_that_is_not_here(
     deployed: Settings, stored: db.Sessions, start: Programs, bundle: bundles.Bundle
 ) -> None:
-    """No reaper runs, so the wake-ups are its own."""
+    """No reaper runs, so all wake-ups come from the watchdog."""
     worker = start("classify", stalled_seconds=STALLED_SECONDS)
     until(lambda: is_alive(stored, Queue.CLASSIFY))
     batch = submit(deployed, stored, dataclasses.replace(bundle, sha256="0" * 64))

@@ -8,14 +8,14 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# TensorFlow and its companions warn about each other while they are imported; their warnings are not ours to mend.
+# The imports of TensorFlow and its dependencies give warnings that this repository cannot fix.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import keras  # noqa: F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let Keras read TensorFlow's variables the way it does; NumPy 2 warns about it."""
+    """Ignore NumPy 2's warning about the way in which Keras reads TensorFlow's variables."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"))

@@ -1,4 +1,4 @@
-"""A tiny made-up dataset and a tiny network, for training runs of seconds."""
+"""A tiny generated dataset and a tiny network, for training runs of seconds."""
 
 import csv
 import io
@@ -19,9 +19,10 @@ SPLITS = ("train", "train", "train", "train", "val", "test")
 
 
 def prepare(folder: Path, *, further: bool = False) -> manifest.Manifest:
-    """Six images of each class, each class of one colour, two of them a lesion; written and matched in ``folder``.
+    """Write six images of each class to ``folder`` and return their manifest.
 
-    With ``further``, one more of each class stands for ISIC 2019's.
+    Each class has one colour, and two images show one lesion. With ``further``, a further dataset has one image of each
+    class.
     """
     chance = np.random.default_rng(0)
     rows = []
@@ -48,7 +49,7 @@ def prepare(folder: Path, *, further: bool = False) -> manifest.Manifest:
 
 
 def prepare_further(folder: Path, name: str = "new-{code}") -> Path:
-    """A folder of one image of each class with its metadata, in ISIC 2019's columns."""
+    """Write a folder with one image of each class, and metadata with the columns of ISIC 2019."""
     folder.mkdir()
     chance = np.random.default_rng(1)
     with (folder / "metadata.csv").open("w", newline="") as file:
@@ -64,7 +65,7 @@ def prepare_further(folder: Path, name: str = "new-{code}") -> Path:
 
 
 def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = "") -> Any:
-    """A few layers of the kinds that the real network has, dropout included; ``start``, ``backbone`` are ignored."""
+    """Return a network with a few layers of the real network's kinds, with dropout; ignore ``start``, ``backbone``."""
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     scaled = keras.layers.Normalization(axis=-1)(keras.layers.Rescaling(1 / 255)(pixels))
     convolved = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(scaled)

@@ -1,4 +1,7 @@
-"""Agreement of diagnoses over changes that mean nothing."""
+"""Agreement of diagnoses before and after changes without medical meaning."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +12,8 @@ from training import agreement, graph_outputs, manifest, onnx_graph
 
 
 @pytest.fixture
-def graph(tmp_path):
-    """A graph that sees nothing but the mean of each channel."""
+def graph(tmp_path: Path) -> Any:
+    """A graph whose outputs depend only on the mean of each channel."""
     import keras
 
     pixels = keras.Input((16, 16, 3), dtype="uint8", name="pixels")
@@ -23,25 +26,25 @@ def graph(tmp_path):
     return path
 
 
-def test_turning_and_mirroring_change_nothing_for_a_network_that_sees_means(tmp_path, graph):
+def test_turning_and_mirroring_change_nothing_for_a_network_that_sees_means(tmp_path: Path, graph: Any) -> None:
     found = agreement.measure(graph, 16, samples.prepare(tmp_path))
     assert list(found) == list(agreement.CHANGES)
     for name, one in found.items():
         assert one.images == 7
-        if "turned" in name or "mirrored" in name:
+        if "rotated" in name or "mirrored" in name:
             assert one.equal == 1.0
             assert one.moved == pytest.approx(0, abs=1e-3)
-    assert found["stored again as JPEG of quality 50"].moved > found["stored again as JPEG of quality 95"].moved > 0
+    assert found["saved again as JPEG of quality 50"].moved > found["saved again as JPEG of quality 95"].moved > 0
 
 
-def test_originals_are_compared_with_what_was_made_of_them(tmp_path, graph):
+def test_originals_are_compared_with_what_was_made_of_them(tmp_path: Path, graph: Any) -> None:
     samples.prepare(tmp_path)
     originals = tmp_path / "originals"
     originals.mkdir()
     for name, content in manifest.read_files([tmp_path / "tiny.zip"]):
         if name == "mel-0.png":
             (originals / name).write_bytes(content)
-        if name == "nv-5.png":  # of test, and of another colour than its reduced copy
+        if name == "nv-5.png":  # an image of test, with another colour than its reduced copy
             Image.new("RGB", (40, 30), (255, 255, 0)).save(originals / name)
     places = {"tiny": [tmp_path / "tiny.zip"], agreement.ORIGINALS: [originals]}
     found = agreement.measure(graph, 16, manifest.prepare(tmp_path / "metadata.csv", places))

@@ -1,10 +1,13 @@
-"""The stream of batches: complete, repeatable, balanced; and augmentation within its bounds."""
+"""The stream of batches is complete, repeatable and balanced; augmentation stays within its bounds."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from dermq import imaging, taxonomy
 from tests.training import samples
@@ -12,14 +15,14 @@ from training import augment, batches, manifest
 
 
 @pytest.fixture
-def stream(tmp_path):
+def stream(tmp_path: Path) -> Any:
     made = samples.prepare(tmp_path)
     return batches.stream(
         made, 16, tmp_path / "pixels", batch=4, images=None, class_balance=0.5, sharp_share=0.3, seed=1
     )
 
 
-def test_every_step_of_an_epoch_is_run_once_and_in_order(stream):
+def test_every_step_of_an_epoch_is_run_once_and_in_order(stream: batches.Stream) -> None:
     with batches.executor(0) as executor:
         for first in (0, 3):
             ran = list(stream.run(2, first, executor))
@@ -28,7 +31,7 @@ def test_every_step_of_an_epoch_is_run_once_and_in_order(stream):
             assert all(np.array_equal(a[0], b[0]) for a, b in zip(ran, made, strict=True))
 
 
-def test_other_processes_make_the_same_batches(stream):
+def test_other_processes_make_the_same_batches(stream: batches.Stream) -> None:
     with batches.executor(1) as executor:
         (images, truth), *_ = stream.run(0, stream.steps - 1, executor)
     expected = stream.make(0, stream.steps - 1)
@@ -36,14 +39,14 @@ def test_other_processes_make_the_same_batches(stream):
     assert np.array_equal(truth, expected[1])
 
 
-def test_only_training_images_are_drawn_and_all_of_them_in_turn(stream):
+def test_only_training_images_are_drawn_and_all_of_them_in_turn(stream: batches.Stream) -> None:
     drawn = np.concatenate([stream.order(epoch) for epoch in range(3)])
     counts = np.bincount(drawn, minlength=28)
     assert len(counts) == len(stream.rows) == 28
     assert counts.min() == counts.max() == 3
 
 
-def test_batches_show_the_class_that_they_name(stream):
+def test_batches_show_the_class_that_they_name(stream: batches.Stream) -> None:
     images, truth = stream.make(0, 0)
     assert images.shape == (4, 16, 16, 3)
     assert images.dtype == np.uint8
@@ -54,7 +57,7 @@ def test_batches_show_the_class_that_they_name(stream):
         assert shown[shares.argmax()] < np.sort(shown)[3]
 
 
-def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches():
+def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches() -> None:
     images, truth = np.stack([np.full((2, 2, 3), 200, np.uint8), np.zeros((2, 2, 3), np.uint8)]), np.eye(7)[:2]
     drawn = [batches.mix(images, truth, 1.0, np.random.default_rng(seed)) for seed in range(200)]
     for mixed, shares in drawn:
@@ -62,16 +65,16 @@ def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches(
         assert mixed.mean(axis=(1, 2, 3)) / 200 == pytest.approx(shares[:, 0], abs=0.004)
         assert shares.sum(axis=1) == pytest.approx(1)
     blended = np.mean([0 < shares[0, 0] < 1 for _, shares in drawn])
-    assert 0.15 < blended < 0.35  # a half, and half of these with themselves
+    assert 0.15 < blended < 0.35  # half of the batches; in half of these, an image is blended with itself
     chance = np.random.default_rng(0)
     same = batches.mix(images, truth, 0.0, chance)
     assert np.array_equal(same[0], images)
     assert chance.random() == np.random.default_rng(0).random()
 
 
-def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_size(tmp_path):
+def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_size(tmp_path: Path) -> None:
     made = samples.prepare(tmp_path, further=True)
-    settings = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
+    settings: dict[str, Any] = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
     mixed = batches.stream(made, 16, tmp_path / "pixels", **settings, further=("isic2019",), through=8)
     plain = batches.stream(made, 16, tmp_path / "pixels", **settings)
     assert len(mixed.truth) == len(plain.truth) + 7
@@ -84,13 +87,13 @@ def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_s
     assert not set(mixed.sources) & set(plain.sources)
 
 
-def test_further_images_that_were_not_prepared_are_named(tmp_path):
-    settings = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
+def test_further_images_that_were_not_prepared_are_named(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
     with pytest.raises(manifest.Mismatch, match="isic2019"):
         batches.stream(samples.prepare(tmp_path), 16, tmp_path / "pixels", **settings, further=("isic2019",))
 
 
-def test_an_image_cut_square_shows_its_middle_unsquashed():
+def test_an_image_cut_square_shows_its_middle_unsquashed() -> None:
     straight = augment.Bounds(angle_degrees=0, zoom=(1, 1), stretch=1, shear_degrees=0, shift=0)
     cut = dataclasses.replace(straight, cut_square=1.0)
     assert augment.matrix(np.random.default_rng(0), straight)[:, :2] == pytest.approx(np.eye(2))
@@ -98,12 +101,12 @@ def test_an_image_cut_square_shows_its_middle_unsquashed():
 
 
 @pytest.mark.parametrize(("balance", "expected"), [(0.0, [90, 10]), (0.5, [75, 25]), (1.0, [50, 50])])
-def test_balance_moves_the_classes_shares_towards_equality(balance, expected):
+def test_balance_moves_the_classes_shares_towards_equality(balance: float, expected: Any) -> None:
     truth = np.array([0] * 90 + [1] * 10)
     assert batches.shares(truth, 100, balance) == expected + [0] * (len(taxonomy.CODES) - 2)
 
 
-def test_the_sources_are_drawn_alike_for_every_class():
+def test_the_sources_are_drawn_alike_for_every_class() -> None:
     chance = np.random.default_rng(0)
     paths = [np.full((70, 2, 2, 3), shade, np.uint8) for shade in (0, 255)]
     drawn = batches.Stream((), np.array([[0, 0]]), np.array([0]), 1, 1, 0.5, 0.3, 1)
@@ -113,7 +116,7 @@ def test_the_sources_are_drawn_alike_for_every_class():
     assert max(none) == 0
 
 
-def test_an_image_is_augmented_alike_for_the_same_seed():
+def test_an_image_is_augmented_alike_for_the_same_seed() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     first, again, other = (augment.augment(pixels, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert first.shape == pixels.shape
@@ -122,7 +125,7 @@ def test_an_image_is_augmented_alike_for_the_same_seed():
     assert not np.array_equal(first, other)
 
 
-def test_the_affine_map_stays_within_its_bounds():
+def test_the_affine_map_stays_within_its_bounds() -> None:
     chance = np.random.default_rng(0)
     drawn = np.array([augment.matrix(chance) for _ in range(2000)])
     zoom = 1 / np.sqrt(np.abs(np.linalg.det(drawn[:, :, :2])))
@@ -132,16 +135,23 @@ def test_the_affine_map_stays_within_its_bounds():
     assert 0.079 < shift <= 0.08
 
 
-def test_the_affine_map_turns_by_any_angle_and_stretches_and_shears_within_its_bounds():
+def test_the_affine_map_turns_by_any_angle_and_stretches_and_shears_within_its_bounds() -> None:
     squash = np.diag([augment.ASPECT, 1.0])
     chance = np.random.default_rng(0)
 
-    def drawn(**bounds):
-        """Maps of the unsquashed image, with all else switched off."""
-        still = {"angle_degrees": 0.0, "zoom": (1.0, 1.0), "stretch": 1.0, "shear_degrees": 0.0, "shift": 0.0}
+    def drawn(**bounds: Any) -> NDArray[np.float64]:
+        """Return maps of the unsquashed image, with all other changes turned off."""
+        still: dict[str, Any] = {
+            "angle_degrees": 0.0,
+            "zoom": (1.0, 1.0),
+            "stretch": 1.0,
+            "shear_degrees": 0.0,
+            "shift": 0.0,
+        }
         allowed = augment.Bounds(**(still | bounds))
         maps = np.array([augment.matrix(chance, allowed)[:, :2] for _ in range(2000)])
-        return squash @ maps @ np.linalg.inv(squash)
+        unsquashed: NDArray[np.float64] = squash @ maps @ np.linalg.inv(squash)
+        return unsquashed
 
     turns = drawn(angle_degrees=augment.BOUNDS.angle_degrees)
     angles = np.degrees(np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
@@ -155,13 +165,15 @@ def test_the_affine_map_turns_by_any_angle_and_stretches_and_shears_within_its_b
     assert 7.9 < leans.max() <= 8
 
 
-def test_blur_sharpening_resolution_and_jpeg_quality_are_drawn_within_their_bounds(monkeypatch):
+def test_blur_sharpening_resolution_and_jpeg_quality_are_drawn_within_their_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     blurs, sharpenings, sides, qualities = [], [], [], []
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     resize, save = Image.Image.resize, Image.Image.save
-    blur, unsharp = augment.ImageFilter.GaussianBlur, augment.ImageFilter.UnsharpMask
-    monkeypatch.setattr(augment.ImageFilter, "GaussianBlur", lambda radius: blurs.append(radius) or blur(radius))
-    monkeypatch.setattr(augment.ImageFilter, "UnsharpMask", lambda *said: sharpenings.append(said[1]) or unsharp(*said))
+    blur, unsharp = ImageFilter.GaussianBlur, ImageFilter.UnsharpMask
+    monkeypatch.setattr(ImageFilter, "GaussianBlur", lambda radius: blurs.append(radius) or blur(radius))
+    monkeypatch.setattr(ImageFilter, "UnsharpMask", lambda *said: sharpenings.append(said[1]) or unsharp(*said))
     monkeypatch.setattr(Image.Image, "resize", lambda self, size, way: sides.append(size[0]) or resize(self, size, way))
     monkeypatch.setattr(
         Image.Image,
@@ -180,9 +192,9 @@ def test_blur_sharpening_resolution_and_jpeg_quality_are_drawn_within_their_boun
     assert 900 < len(qualities) < 1100
 
 
-def test_a_patch_covers_its_share_of_a_quarter_of_the_images():
+def test_a_patch_covers_its_share_of_a_quarter_of_the_images() -> None:
     pixels = np.random.default_rng(1).integers(0, 100, (100, 100, 3), dtype=np.uint8)
-    pixels[0, 0] = 255  # so that no pixel has the mean colour by chance alone
+    pixels[0, 0] = 255  # so that no pixel has the mean colour by chance
     chance = np.random.default_rng(0)
     shares = []
     for _ in range(2000):
@@ -194,13 +206,13 @@ def test_a_patch_covers_its_share_of_a_quarter_of_the_images():
     assert 0.018 < min(painted) < 0.022 and 0.117 < max(painted) < 0.124
 
 
-def test_a_map_that_does_nothing_changes_nothing():
+def test_a_map_that_does_nothing_changes_nothing() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     same = augment.warp(Image.fromarray(pixels), np.array([[1.0, 0, 0], [0, 1, 0]]))
     assert np.array_equal(np.asarray(same), pixels)
 
 
-def test_a_quarter_turn_keeps_the_true_shape_of_a_squashed_disc():
+def test_a_quarter_turn_keeps_the_true_shape_of_a_squashed_disc() -> None:
     size = 120
     y, x = np.mgrid[:size, :size]
     inside = ((x - 59.5) * augment.ASPECT) ** 2 + (y - 59.5) ** 2 < 30**2
@@ -212,7 +224,7 @@ def test_a_quarter_turn_keeps_the_true_shape_of_a_squashed_disc():
     assert np.mean((turned[..., 0] > 127) == inside) > 0.99
 
 
-def test_colours_change_within_their_bounds():
+def test_colours_change_within_their_bounds() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     chance = np.random.default_rng(0)
     means = np.array([augment.colour(grey, chance).mean(axis=(0, 1)) for _ in range(300)])
@@ -220,7 +232,7 @@ def test_colours_change_within_their_bounds():
     assert 115 < means.max() <= 100 * 1.2 * 1.08 + 1
 
 
-def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_nearest():
+def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_nearest() -> None:
     size = 100
     marked = np.zeros((size, size, 3), np.uint8)
     marked[45:55, 45:55] = 255
@@ -234,8 +246,8 @@ def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_near
     bar = np.zeros((size, size, 3), np.uint8)
     bar[:, 45:55] = 255
     for seed in range(60):  # a shear of 0.2 degrees moves the ends of a bar by a third of a pixel
-        changed = augment.published(bar, np.random.default_rng(seed))[..., 0] / 255.0
-        centres = (changed * np.arange(size)).sum(axis=1) / changed.sum(axis=1)
-        assert np.ptp(centres) < 100 * np.tan(np.radians(0.2)) + 0.05
+        bright = augment.published(bar, np.random.default_rng(seed))[..., 0] / 255.0
+        middles = (bright * np.arange(size)).sum(axis=1) / bright.sum(axis=1)
+        assert np.ptp(middles) < 100 * np.tan(np.radians(0.2)) + 0.05
     edge = np.full((8, 8, 3), 7, np.uint8)
     assert (augment.published(edge, np.random.default_rng(0)) == 7).all()

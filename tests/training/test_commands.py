@@ -1,8 +1,10 @@
-"""The commands, from archives to a bundle that says the same as its card."""
+"""The commands, from archives to a bundle whose measured figures equal its card's."""
 
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +17,16 @@ from training import agreement, decision, manifest, runs
 
 
 @pytest.fixture
-def training(tmp_path, monkeypatch):
-    """Runs a command on the tiny dataset, in an empty folder; returns its exit status."""
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that runs a command on the tiny dataset, in an empty folder, and returns its exit status."""
     samples.prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: commands.main([*arguments])
 
 
-def test_from_archives_to_a_bundle(training, tmp_path, capsys):
+def test_from_archives_to_a_bundle(
+    training: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert training("prepare", "--metadata", "metadata.csv", "tiny.zip") == 0
     assert training("train", "smoke") == 0
     assert training("train", "smoke") == 1
@@ -36,7 +40,7 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert card.training_data.sha256 == manifest.read(Path("runs/data")).sha256
     assert card.config["plan"]["batch"] == 8
     assert card.wall_seconds == runs.read_record(Path("runs/smoke"))["wall_seconds"] > 0
-    assert card.decision.tau in decision.TAUS
+    assert card.decision is not None and card.decision.tau in decision.TAUS
     assert training("evaluate") == 0
     assert training("score", "smoke") == 0
     printed = capsys.readouterr().out
@@ -61,7 +65,9 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert np.load(bundle.path / bundles.GOLDEN)["probabilities"].shape == (8, 7)
 
 
-def test_archives_of_one_name_are_one_source(training, capsys, tmp_path):
+def test_archives_of_one_name_are_one_source(
+    training: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     with zipfile.ZipFile("tiny.zip") as whole, zipfile.ZipFile("a.zip", "w") as a, zipfile.ZipFile("b.zip", "w") as b:
         for number, name in enumerate(whole.namelist()):
             (a, b)[number % 2].writestr(name, whole.read(name))
@@ -70,12 +76,14 @@ def test_archives_of_one_name_are_one_source(training, capsys, tmp_path):
     assert training("prepare", "--metadata", "metadata.csv", "ham=a.zip") == 1
 
 
-def test_a_card_that_states_other_figures_is_told(training, capsys):
+def test_a_card_that_states_other_figures_is_reported(
+    training: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     training("prepare", "--metadata", "metadata.csv", "tiny.zip")
     shipped = bundles.current(samples.ROOT / "bundles")
     wrong = shipped.path.as_posix()
     assert training("evaluate", wrong) == 1
-    assert "something else" in capsys.readouterr().out
+    assert "The card states other figures." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -88,14 +96,16 @@ def test_a_card_that_states_other_figures_is_told(training, capsys):
         (("prepare", "--metadata", "metadata.csv", "absent.zip"), "absent.zip"),
     ],
 )
-def test_a_mistake_is_answered_in_a_line(training, capsys, arguments, text):
+def test_a_mistake_is_answered_in_a_line(
+    training: Callable[..., int], capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str
+) -> None:
     assert training(*arguments) == 1
     assert text in capsys.readouterr().err
 
 
-def test_a_run_for_comparison_becomes_no_bundle(tmp_path, capsys):
+def test_a_run_for_comparison_becomes_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "v2b0").mkdir()
     runs.write_record(tmp_path / "v2b0", {"size": 32, "config": {"backbone": "efficientnetv2b0"}})
     assert commands.main(["--runs", str(tmp_path), "--bundles", str(tmp_path), "export", "v2b0", "--version", "9"]) == 1
-    assert "only runs of efficientnetb1 become a bundle" in capsys.readouterr().err
+    assert "only efficientnetb1 can become a bundle" in capsys.readouterr().err
     assert not (tmp_path / "ham10000-b1-9").exists()

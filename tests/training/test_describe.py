@@ -1,4 +1,7 @@
-"""The description: HAM10000 as published, and the network as it is."""
+"""The descriptions of HAM10000, as published, and of the network."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,11 +9,11 @@ from training import describe, manifest, model
 
 
 @pytest.fixture(scope="module")
-def subjects(shared):
+def subjects(shared: Path) -> Any:
     return manifest.read_metadata(shared / "ham10000" / "metadata.csv")
 
 
-def test_the_description_reproduces_the_published_one(subjects):
+def test_the_description_reproduces_the_published_one(subjects: Any) -> None:
     found = describe.dataset(subjects)
     assert (found.images, found.lesions, found.ages) == (10015, 7470, 9958)
     assert (round(found.age_mean, 2), int(found.age_deviation * 100) / 100) == (51.86, 16.96)
@@ -29,14 +32,14 @@ def test_the_description_reproduces_the_published_one(subjects):
     assert list(found.diagnoses.values()) == [327, 514, 1099, 115, 1113, 6705, 142]
 
 
-def test_the_description_is_written_with_its_figures(subjects, tmp_path):
+def test_the_description_is_written_with_its_figures(subjects: Any, tmp_path: Path) -> None:
     text = describe.write_dataset(subjects, tmp_path)
     assert "51.864 ± 16.968 years for 9,958 images" in text
     assert "| unknown | 234 | 2.3% |" in text
     assert {path.name for path in tmp_path.iterdir()} == {"dataset.md", "dataset.png", "body-sites.png", "ages.png"}
 
 
-def test_the_networks_table_adds_up(tmp_path):
+def test_the_networks_table_adds_up(tmp_path: Path) -> None:
     network = model.network(64, "none")
     describe.write_model(network, tmp_path)
     found = describe.stages(network)

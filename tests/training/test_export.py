@@ -1,8 +1,10 @@
-"""Export: the ONNX graph and the Keras file say the same, and a bundle's card tells the truth."""
+"""Export: the ONNX graph and the Keras file give the same outputs, and a bundle's card is correct."""
 
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,12 +35,12 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def shipped():
+def shipped() -> Any:
     return bundles.current(ROOT / "bundles")
 
 
-def real_images(shared, size):
-    """Real images ``(256, s, s, 3)`` spread over the dataset."""
+def real_images(shared: Path, size: int) -> Any:
+    """Return real images ``(256, s, s, 3)`` from all parts of the dataset."""
     with zipfile.ZipFile(shared / "ham10000" / "full_200x150.zip") as archive:
         names = sorted(archive.namelist())
         chosen = names[:: len(names) // REAL_IMAGES][:REAL_IMAGES]
@@ -46,11 +48,11 @@ def real_images(shared, size):
 
 
 @pytest.fixture(scope="module")
-def lesions(shared, shipped):
+def lesions(shared: Path, shipped: Any) -> Any:
     return real_images(shared, shipped.card.input_size)
 
 
-def test_onnx_and_keras_agree_on_real_images(shipped, lesions):
+def test_onnx_and_keras_agree_on_real_images(shipped: Any, lesions: Any) -> None:
     loaded = keras.saving.load_model(shipped.path / bundles.KERAS_MODEL)
     keras_outputs = loaded.predict(lesions, batch_size=32, verbose=0)
     onnx_outputs = onnx_run.run(shipped.path / bundles.ONNX_MODEL, lesions)
@@ -65,7 +67,7 @@ def test_onnx_and_keras_agree_on_real_images(shipped, lesions):
     assert len(set(onnx_outputs[graph_outputs.PROBABILITIES].argmax(axis=1))) >= 3
 
 
-def test_probabilities_sum_to_one_in_any_batch(shipped, lesions):
+def test_probabilities_sum_to_one_in_any_batch(shipped: Any, lesions: Any) -> None:
     path = shipped.path / bundles.ONNX_MODEL
     whole = onnx_run.run(path, lesions[:5])[graph_outputs.PROBABILITIES]
     single = np.concatenate([onnx_run.run(path, lesions[n : n + 1])[graph_outputs.PROBABILITIES] for n in range(5)])
@@ -73,19 +75,19 @@ def test_probabilities_sum_to_one_in_any_batch(shipped, lesions):
     assert np.abs(whole - single).max() < TOLERANCE
 
 
-def test_the_golden_outputs_are_what_the_onnx_graph_computes(shipped):
+def test_the_golden_outputs_are_what_the_onnx_graph_computes(shipped: Any) -> None:
     golden = np.load(shipped.path / bundles.GOLDEN)
     outputs = onnx_run.run(shipped.path / bundles.ONNX_MODEL, golden["pixels"])
     for name, found in outputs.items():
         assert np.abs(found - golden[name]).max() < 1e-5
 
 
-def test_the_golden_inputs_are_generated_and_public_domain_pictures(shipped):
+def test_the_golden_inputs_are_generated_and_public_domain_pictures(shipped: Any) -> None:
     golden = np.load(shipped.path / bundles.GOLDEN)
     assert np.array_equal(golden["pixels"], pictures.golden(shipped.card.input_size))
 
 
-def test_the_card_states_its_files_and_figures(shipped):
+def test_the_card_states_its_files_and_figures(shipped: Any) -> None:
     bundles.verify_files(shipped)
     card = shipped.card
     assert card.classes == taxonomy.CODES
@@ -97,8 +99,8 @@ def test_the_card_states_its_files_and_figures(shipped):
 
 
 @pytest.fixture(scope="module")
-def small():
-    """A network of random weights at 64 px, its batch-norm statistics and biases moved away from their defaults."""
+def small() -> Any:
+    """A network at 64 px with random weights, and with batch norm statistics and biases other than the defaults."""
     keras.utils.set_random_seed(0)
     network = model.network(64, "none")
     chance = np.random.default_rng(0)
@@ -108,7 +110,7 @@ def small():
     return network
 
 
-def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small):
+def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small: Any) -> None:
     images = pictures.golden(64)
     graph = onnx_graph.build(model.logits(small))
     found = onnx_run.run(graph.SerializeToString(), images)[graph_outputs.LOGITS]
@@ -116,7 +118,7 @@ def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small):
     assert {node.op_type for node in graph.graph.node}.isdisjoint({"BatchNormalization"})
 
 
-def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too():
+def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too() -> None:
     keras.utils.set_random_seed(0)
     network = model.network(64, "none", backbone="efficientnetv2b0")
     images = pictures.golden(64)
@@ -126,7 +128,7 @@ def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too():
 
 
 @pytest.mark.parametrize("size", [16, 17])
-def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
+def test_a_strided_convolution_is_padded_as_tensorflow_pads(size: int) -> None:
     network = samples.network(size, "none")
     images = pictures.golden(size)
     found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
@@ -134,15 +136,15 @@ def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
 
 
 @pytest.fixture
-def unfolded(small):
-    """``small``, its last layer put back after the test."""
+def unfolded(small: Any) -> Iterator[Any]:
+    """``small``, whose last layer is restored after the test."""
     head = small.get_layer(graph_outputs.LOGITS)
     before = head.get_weights()
     yield small
     head.set_weights(before)
 
 
-def test_shift_and_temperature_are_folded_into_the_shipped_form_once(unfolded):
+def test_shift_and_temperature_are_folded_into_the_shipped_form_once(unfolded: Any) -> None:
     images = pictures.golden(64)
     logits = unfolded.predict(images, verbose=0)
     shift = np.linspace(-1, 1, 7)
@@ -150,14 +152,14 @@ def test_shift_and_temperature_are_folded_into_the_shipped_form_once(unfolded):
     assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax((logits + shift) / 2.5), abs=1e-5)
 
 
-def test_no_shift_and_no_temperature_change_nothing(unfolded):
+def test_no_shift_and_no_temperature_change_nothing(unfolded: Any) -> None:
     images = pictures.golden(64)
     logits = unfolded.predict(images, verbose=0)
     outputs = model.ship(unfolded).predict(images, verbose=0)
     assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax(logits), abs=1e-6)
 
 
-def test_the_mean_of_the_class_maps_is_what_the_softmax_is_taken_of(unfolded):
+def test_the_mean_of_the_class_maps_is_what_the_softmax_is_taken_of(unfolded: Any) -> None:
     images = pictures.golden(64)
     shipped = model.ship(unfolded, shift=np.linspace(-1, 1, 7), temperature=2.5)
     by_keras = shipped.predict(images, verbose=0)
@@ -169,7 +171,9 @@ def test_the_mean_of_the_class_maps_is_what_the_softmax_is_taken_of(unfolded):
     assert calibrate.softmax(maps.mean(axis=(1, 2))) == pytest.approx(by_onnx[graph_outputs.PROBABILITIES], abs=1e-5)
 
 
-def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_onnx(shared, unfolded):
+def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_onnx(
+    shared: Path, unfolded: Any
+) -> None:
     images = real_images(shared, 64)
     seen = model.parts(unfolded).predict(images, verbose=0)[graph_outputs.MIDDLE]
     chance = np.random.default_rng(0)
@@ -182,7 +186,7 @@ def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_
         assert np.abs(by_onnx[name] - expected).max() < TOLERANCE
 
 
-def test_the_score_weighs_each_direction_by_how_the_training_images_vary_in_it():
+def test_the_score_weighs_each_direction_by_how_the_training_images_vary_in_it() -> None:
     chance = np.random.default_rng(0)
     features = chance.normal(5, [9, 1, 1], (2000, 3))
     kernel, bias = strangeness.whitening(features)
@@ -192,7 +196,9 @@ def test_the_score_weighs_each_direction_by_how_the_training_images_vary_in_it()
     assert across > 5 * along
 
 
-def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, monkeypatch):
+def test_an_export_folds_the_decision_before_it_fits_the_temperature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     odds = np.linspace(-1, 1, 7)
     monkeypatch.setattr(decision, "TAUS", (1.0,))
     monkeypatch.setattr(decision, "log_odds", lambda truth, class_balance: odds * class_balance)
@@ -207,7 +213,7 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     record |= {"hardware": "", "packages": {}, "wall_seconds": 1.0, "git_commit": ""}
     card = export.export(network, record, made, data, folder, name="tiny", version="1").card
     shifted = logits[graph_outputs.LOGITS] + odds / 2
-    assert card.decision.tau == 1
+    assert card.decision is not None and card.decision.tau == 1
     assert list(card.decision.shift.values()) == pytest.approx(odds / 2)
     assert card.temperature == 2.5
     assert fitted[0] == pytest.approx(shifted)
@@ -223,24 +229,24 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     assert card.out_of_distribution.method == strangeness.METHOD
     assert (
         card.start_weights
-        == "what the configuration `first` ended with, which itself started from random initialisation"
+        == "the last weights of the configuration `first`, which itself started from random initialisation"
     )
 
 
-def test_a_layer_without_a_translation_is_refused():
+def test_a_layer_without_a_translation_is_refused() -> None:
     pixels = keras.Input((8, 8, 3), dtype="uint8", name="pixels")
     odd = keras.Model(pixels, {"out": keras.layers.MaxPooling2D()(keras.layers.Rescaling(1.0)(pixels))})
     with pytest.raises(onnx_graph.Untranslatable, match="MaxPooling2D"):
         onnx_graph.build(odd)
 
 
-def test_foreign_pictures_come_in_two_kinds():
+def test_foreign_pictures_come_in_two_kinds() -> None:
     kinds = pictures.foreign(32)
     assert {kind: images.shape[1:] for kind, images in kinds.items()} == dict.fromkeys(kinds, (32, 32, 3))
     assert len(kinds["photographs"]) == 17 * 9
 
 
-def test_imagenet_weights_mean_the_same_without_the_second_rescaling():
+def test_imagenet_weights_mean_the_same_without_the_second_rescaling() -> None:
     factors = [1.4, 1.6, 1.8]
     pixels = keras.Input((4, 4, 3))
     normalised = keras.layers.Normalization(mean=None, axis=-1)

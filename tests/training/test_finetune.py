@@ -1,9 +1,12 @@
-"""Training of the whole network: it learns, stops, goes on exactly, and refuses to go on from nonsense."""
+"""Training of the whole network: it learns, stops, resumes exactly, and rejects invalid start states."""
 
 import csv
 import dataclasses
 import importlib
 import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from tests.training import samples
-from training import checkpoint, config, finetune, head, learner, manifest, runs
+from training import checkpoint, config, finetune, learner, manifest, onnx_run, runs
 from training.config import Config, Finetune, Head, Phase
 
 PLAN = Finetune(
@@ -20,7 +23,7 @@ PLAN = Finetune(
 CONFIG = Config(name="tiny", size=24, start="none", plan=PLAN)
 
 
-def run(folder, chosen=CONFIG, stop=lambda place: False):
+def run(folder: Path, chosen: Any = CONFIG, stop: Any = lambda place: False) -> Any:
     data = folder.parent / "data"
     data.mkdir(exist_ok=True)
     made = samples.prepare(data)
@@ -28,7 +31,14 @@ def run(folder, chosen=CONFIG, stop=lambda place: False):
     return finetune.train(chosen, made, data / "pixels", folder, stop=stop, build=samples.network)
 
 
-def test_an_epoch_is_a_row_of_the_table(tmp_path):
+def read_checkpoint(folder: Path) -> checkpoint.Checkpoint:
+    """Return the checkpoint in ``folder``, which must exist."""
+    found = checkpoint.load(folder)
+    assert found is not None
+    return found
+
+
+def test_an_epoch_is_a_row_of_the_table(tmp_path: Path) -> None:
     assert run(tmp_path / "run")
     with (tmp_path / "run" / runs.EPOCHS_CSV).open() as file:
         rows = list(csv.DictReader(file))
@@ -43,11 +53,11 @@ def test_an_epoch_is_a_row_of_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 3), (1, 10), (2, 5)])
-def test_a_stopped_run_goes_on_exactly(tmp_path, epoch, step):
+def test_a_stopped_run_resumes_exactly(tmp_path: Path, epoch: int, step: int) -> None:
     assert run(tmp_path / "whole")
     assert not run(tmp_path / "broken", stop=lambda place: (place.epoch, place.step) == (epoch, step))
     assert run(tmp_path / "broken")
-    whole, broken = checkpoint.load(tmp_path / "whole"), checkpoint.load(tmp_path / "broken")
+    whole, broken = read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "broken")
     for kind in ("weights", "average", "optimizer", "seeds"):
         for expected, found in zip(getattr(whole, kind), getattr(broken, kind), strict=True):
             assert np.array_equal(expected, found), kind
@@ -57,11 +67,11 @@ def test_a_stopped_run_goes_on_exactly(tmp_path, epoch, step):
     ]
 
 
-def test_a_run_goes_on_from_the_weights_that_another_ended_with(tmp_path):
+def test_a_run_continues_from_the_last_weights_of_another(tmp_path: Path) -> None:
     assert run(tmp_path / "tiny")
     still = dataclasses.replace(PLAN, phases=(Phase(24, 1),), rate=1e-12, final_rate=1e-12, weight_decay=0.0)
     assert run(tmp_path / "again", dataclasses.replace(CONFIG, name="again", continues="tiny", plan=still))
-    first, again = checkpoint.load(tmp_path / "tiny"), checkpoint.load(tmp_path / "again")
+    first, again = read_checkpoint(tmp_path / "tiny"), read_checkpoint(tmp_path / "again")
     assert (again.place.epoch, len(again.epochs)) == (1, 1)
     network = samples.network(24, "none")
     trained = [weight.path for weight in network.trainable_weights]
@@ -69,7 +79,7 @@ def test_a_run_goes_on_from_the_weights_that_another_ended_with(tmp_path):
     assert all(np.allclose(old, new, atol=1e-6) for weight, old, new in pairs if weight.path in trained)
 
 
-def test_a_run_tells_which_further_images_it_and_the_run_before_it_saw(tmp_path):
+def test_a_run_tells_which_further_images_it_and_the_run_before_it_saw(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     made = samples.prepare(tmp_path / "data", further=True)
     first = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, further=("isic2019",), through=8, mixup=0.2))
@@ -80,14 +90,14 @@ def test_a_run_tells_which_further_images_it_and_the_run_before_it_saw(tmp_path)
         assert runs.read_record(folder)["further"] == {"isic2019": 7}
 
 
-def test_a_run_that_would_go_on_from_nothing_says_what_to_run_first(tmp_path):
+def test_a_run_without_its_start_weights_says_what_to_run_first(tmp_path: Path) -> None:
     with pytest.raises(runs.Unfinished, match="training train missing"):
         run(tmp_path / "again", dataclasses.replace(CONFIG, continues="missing"))
 
 
-def test_the_dropout_goes_on_where_it_stopped(tmp_path):
+def test_the_dropout_resumes_where_it_stopped(tmp_path: Path) -> None:
     run(tmp_path / "run", stop=lambda place: place.step == 2)
-    state = checkpoint.load(tmp_path / "run")
+    state = read_checkpoint(tmp_path / "run")
     fresh = learner.of(samples.network(16, "none", dropout=0.3), PLAN, seed=2)
     assert state.seeds
     before = fresh.seeds()
@@ -97,88 +107,96 @@ def test_the_dropout_goes_on_where_it_stopped(tmp_path):
     assert not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def plan_of(chosen: Config) -> Finetune:
+    """Return the plan of ``chosen``, which must train the whole network."""
+    assert isinstance(chosen.plan, Finetune)
+    return chosen.plan
+
+
 @pytest.fixture
-def taught(tmp_path):
-    """A configuration of one size whose teacher is a finished run."""
+def taught(tmp_path: Path) -> Any:
+    """A configuration with one size and a finished run as its teacher."""
     plan = dataclasses.replace(PLAN, phases=(Phase(24, 1),))
     assert run(tmp_path / "master", dataclasses.replace(CONFIG, name="master", plan=plan))
     return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teachers=("master",), teachers_share=0.7))
 
 
-def test_teachers_say_a_part_of_the_target(tmp_path, taught):
+def test_teachers_give_a_part_of_the_target(tmp_path: Path, taught: Config) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
     network = samples.network(24, "none")
     network.load_weights(runs.weights(tmp_path / "master"))
     said = keras.ops.convert_to_numpy(keras.ops.softmax(network.predict(images, verbose=0)))
-    teacher = finetune.read_teacher(tmp_path / "master", taught.plan, samples.network)
+    teacher = finetune.read_teacher(tmp_path / "master", plan_of(taught), samples.network)
     known = np.eye(7)[[0, 4, 6]]
-    found = finetune.targets(images, known, taught.plan, [teacher])
+    found = finetune.targets(images, known, plan_of(taught), [teacher])
     assert found == pytest.approx(0.3 * known + 0.7 * said, abs=1e-5)
-    two = finetune.targets(images, known, taught.plan, [teacher, lambda images: np.full((3, 7), 1 / 7)])
+    two = finetune.targets(images, known, plan_of(taught), [teacher, lambda images: np.full((3, 7), 1 / 7)])
     assert two == pytest.approx(0.3 * known + 0.35 * said + 0.05, abs=1e-5)
     assert finetune.targets(images, known, PLAN, []) == pytest.approx(known)
 
 
-def test_a_taught_run_ends_elsewhere_than_an_untaught_one(tmp_path, taught):
+def test_a_run_with_teachers_ends_with_other_weights_than_one_without(tmp_path: Path, taught: Config) -> None:
     assert run(tmp_path / "pupil", taught)
-    alone = dataclasses.replace(taught, plan=dataclasses.replace(taught.plan, teachers=()))
+    alone = dataclasses.replace(taught, plan=dataclasses.replace(plan_of(taught), teachers=()))
     assert run(tmp_path / "alone", alone)
-    pupil, other = (checkpoint.load(tmp_path / name).weights for name in ("pupil", "alone"))
+    pupil, other = (read_checkpoint(tmp_path / name).weights for name in ("pupil", "alone"))
     assert not all(np.array_equal(a, b) for a, b in zip(pupil, other, strict=True))
 
 
-def test_a_teacher_of_another_size_is_refused(tmp_path, taught):
-    plan = dataclasses.replace(taught.plan, phases=(Phase(16, 1),))
+def test_a_teacher_of_another_size_is_refused(tmp_path: Path, taught: Config) -> None:
+    plan = dataclasses.replace(plan_of(taught), phases=(Phase(16, 1),))
     with pytest.raises(ValueError, match="images of 24 px"):
         run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
 
 
-def test_a_teacher_that_is_not_there_is_named(tmp_path, taught):
-    plan = dataclasses.replace(taught.plan, teachers=("nobody",))
+def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, taught: Config) -> None:
+    plan = dataclasses.replace(plan_of(taught), teachers=("nobody",))
     with pytest.raises(runs.Unfinished, match="nobody"):
         run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     wild = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, rate=float("nan")))
     with pytest.raises(runs.Diverged, match="nan"):
         run(tmp_path / "run", wild)
 
 
-def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = checkpoint.Checkpoint(checkpoint.Place(epoch=1), [], [np.ones(3)], [np.ones(3)], [], [])
     checkpoint.save(tmp_path, state)
 
-    def torn(file, **arrays):
+    def torn(file: Any, **arrays: Any) -> None:
         file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(np, "savez", torn)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, state)
-    assert checkpoint.load(tmp_path).place.epoch == 1
+    assert read_checkpoint(tmp_path).place.epoch == 1
 
 
 @pytest.fixture
-def policy():
+def policy() -> Iterator[Any]:
     yield
     keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.usefixtures("policy")
-def test_mixed_precision_keeps_weights_in_float32(tmp_path):
+def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:
     data = samples.prepare(tmp_path)
     (tmp_path / "run").mkdir()
     short = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, phases=(Phase(16, 1),)))
-    settings = {"precision": "mixed_bfloat16", "build": samples.network}
+    settings: dict[str, Any] = {"precision": "mixed_bfloat16", "build": samples.network}
     assert finetune.train(short, data, tmp_path / "pixels", tmp_path / "run", **settings)
     if keras.backend.backend() != "torch":  # there the learner casts, not Keras
         assert keras.config.dtype_policy().compute_dtype == "bfloat16"
-    kinds = {weight.dtype for weight in checkpoint.load(tmp_path / "run").weights}
+    kinds = {weight.dtype for weight in read_checkpoint(tmp_path / "run").weights}
     assert kinds <= {np.dtype("float32"), np.dtype("int64"), np.dtype("int32")}
 
 
-def test_the_rate_warms_up_and_falls_along_a_cosine():
+def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     plan = Finetune(phases=(Phase(16, 5), Phase(32, 6)), rate=1.0, final_rate=0.1, warmup_epochs=1)
     rates = [finetune.learning_rate(plan, epochs / 4) for epochs in range(45)]
     assert rates[0] < rates[2] < rates[4] == 1.0
@@ -187,11 +205,11 @@ def test_the_rate_warms_up_and_falls_along_a_cosine():
     assert rates[44] == pytest.approx(0.1)
 
 
-def test_the_size_follows_the_phases():
+def test_the_size_follows_the_phases() -> None:
     assert [finetune.phase_size(PLAN, epoch) for epoch in range(5)] == [16, 16, 24, 24, 24]
 
 
-def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path):
+def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path: Path) -> None:
     plan = dataclasses.replace(PLAN, head=Head(epochs=3, batch=8, penalty=0.0, plateau_patience=1))
     assert run(tmp_path / "run", dataclasses.replace(CONFIG, plan=plan))
     with (tmp_path / "run" / "head" / runs.EPOCHS_CSV).open() as file:
@@ -201,31 +219,33 @@ def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path):
     assert list((tmp_path / "run" / "head" / runs.EVENTS).iterdir())
 
 
-def test_a_loss_of_the_head_that_is_no_number_stops_the_run(tmp_path):
+def test_a_loss_of_the_head_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     plan = dataclasses.replace(PLAN, head=Head(epochs=3, batch=8, rate=float("nan")))
     with pytest.raises(runs.Diverged, match="rate nan"):
         run(tmp_path / "run", dataclasses.replace(CONFIG, plan=plan))
     assert not (tmp_path / "run" / runs.WEIGHTS).exists()
 
 
-def test_the_machine_is_told_with_its_gpu(monkeypatch):
+def test_the_machine_is_described_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs.hardware().endswith(runs.accelerator() or "no GPU used")
     monkeypatch.setattr(runs, "accelerator", lambda: "NVIDIA H100")
     assert runs.hardware().endswith(", NVIDIA H100")
 
 
-def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(tmp_path, monkeypatch):
+def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, data = samples.prepare(tmp_path), tmp_path / "pixels"
     computed = []
-    run_graph = head.onnx_run.run
+    run_graph = onnx_run.run
     monkeypatch.setattr(
-        head.onnx_run,
+        onnx_run,
         "run",
         lambda graph, images, **rest: computed.append(len(images)) or run_graph(graph, images, **rest),
     )
     for name, split in (("published", made), ("published_by_image", manifest.split_by_image(made))):
         published = config.load(name)
-        plan = dataclasses.replace(published.plan, phases=(Phase(16, 4),), batch=4, epoch_images=8)
+        plan = dataclasses.replace(plan_of(published), phases=(Phase(16, 4),), batch=4, epoch_images=8)
         short = dataclasses.replace(published, size=16, plan=plan)
         (tmp_path / name).mkdir()
         assert finetune.train(short, split, data, tmp_path / name, build=samples.network)
@@ -234,21 +254,20 @@ def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(tm
     assert computed.count(len(made.entries)) == len(list(data.glob("features-*.npy"))) == 1
 
 
-def test_the_published_rate_falls_to_one_in_a_hundred_million():
-    plan = config.load("published").plan
+def test_the_published_rate_falls_to_one_in_a_hundred_million() -> None:
+    plan = plan_of(config.load("published"))
     rates = [finetune.learning_rate(plan, epochs) for epochs in range(5)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[4] == pytest.approx(1e-8)
     assert all(earlier > later for earlier, later in itertools.pairwise(rates))
 
 
-def test_every_configuration_states_its_command_and_cost():
+def test_every_configuration_states_its_command_and_cost() -> None:
     for name in config.names():
         module = importlib.import_module(f"training.configs.{name}")
-        assert f"python -m training train {name}" in module.__doc__
-        assert "Cost:" in module.__doc__
-        assert "Expected" in module.__doc__
-        assert config.load(name).name == name
-        assert (
-            isinstance(config.load(name).plan, Head) or config.load(name).size == config.load(name).plan.phases[-1].size
-        )
+        told, chosen = module.__doc__ or "", config.load(name)
+        assert f"python -m training train {name}" in told
+        assert "Cost:" in told
+        assert "Expected" in told
+        assert chosen.name == name
+        assert isinstance(chosen.plan, Head) or chosen.size == chosen.plan.phases[-1].size

@@ -1,15 +1,18 @@
-"""The augmentation shown."""
+"""The sheet and the animation of the augmentation."""
 
-from PIL import Image
+from pathlib import Path
+
+from PIL import GifImagePlugin, Image
 
 from tests.training import samples
 from training import datasets, gallery
 
 
-def test_a_sheet_an_animation_and_the_citation_are_written(tmp_path):
+def test_a_sheet_an_animation_and_the_citation_are_written(tmp_path: Path) -> None:
     made = samples.prepare(tmp_path)
     gallery.write(made, "published", tmp_path / "pixels", tmp_path / "out", frames=12)
     with Image.open(tmp_path / "out" / "augmentation-published.gif") as animation:
+        assert isinstance(animation, GifImagePlugin.GifImageFile)
         assert animation.size == (3 * gallery.SIZE, 3 * gallery.SIZE)
         assert animation.n_frames == 12
         assert animation.info["duration"] == 100
@@ -17,7 +20,7 @@ def test_a_sheet_an_animation_and_the_citation_are_written(tmp_path):
     assert datasets.HAM10000.citation in (tmp_path / "out" / "LICENCE.txt").read_text()
 
 
-def test_training_images_of_every_class_are_shown_in_turn(tmp_path):
+def test_training_images_of_every_class_are_shown_in_turn(tmp_path: Path) -> None:
     made = samples.prepare(tmp_path)
     entries, images = gallery._choose(made, 9, tmp_path / "pixels")
     assert [entry.diagnosis for entry in entries] == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc", "akiec", "bcc"]

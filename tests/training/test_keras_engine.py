@@ -1,4 +1,4 @@
-"""The Keras engine of the worker: the same bundle, the same golden inputs, the same diagnoses as ONNX Runtime."""
+"""The worker's Keras engine: for the same bundle and golden inputs, its diagnoses equal those of ONNX Runtime."""
 
 import zipfile
 from pathlib import Path
@@ -46,5 +46,5 @@ def test_both_engines_give_the_same_diagnoses_of_real_images(
 
 def test_auto_takes_onnx_where_no_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu, name in ((False, "onnx"), (True, "keras")):
-        monkeypatch.setattr(engines, "_sees_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(engines, "_find_gpu", lambda gpu=gpu: gpu)
         assert engines.create("auto", step_images=4).name == name

@@ -1,9 +1,10 @@
-"""The manifest: splits by lesion, and refusal of what does not match."""
+"""The manifest: splits by lesion, and errors for images and metadata that do not match."""
 
 import csv
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -37,7 +38,7 @@ ROWS = [row("a", "L1"), row("b", "L1"), row("c", "L2", "mel", "test")]
 FILES = {"deep/a.png": picture(1), "b.png": picture(2), "c.png": picture(3)}
 
 
-def test_images_are_matched_with_their_metadata(tmp_path):
+def test_images_are_matched_with_their_metadata(tmp_path: Path) -> None:
     found = manifest.prepare(*write(tmp_path, ROWS, FILES))
     assert [(e.image_id, e.diagnosis, e.split, e.member) for e in found.entries] == [
         ("a", "nv", "train", "deep/a.png"),
@@ -46,7 +47,7 @@ def test_images_are_matched_with_their_metadata(tmp_path):
     ]
 
 
-def test_a_folder_is_read_as_an_archive_is(tmp_path):
+def test_a_folder_is_read_as_an_archive_is(tmp_path: Path) -> None:
     metadata, archives = write(tmp_path, ROWS, FILES)
     for name, content in FILES.items():
         file = tmp_path / "downloads" / name
@@ -58,14 +59,14 @@ def test_a_folder_is_read_as_an_archive_is(tmp_path):
     assert dict(manifest.read_files([tmp_path / "downloads"])) == FILES
 
 
-def test_a_manifest_reads_back_with_the_same_hash(tmp_path):
+def test_a_manifest_reads_back_with_the_same_hash(tmp_path: Path) -> None:
     made = manifest.prepare(*write(tmp_path, ROWS, FILES))
     manifest.write(made, tmp_path / "data")
     assert manifest.read(tmp_path / "data") == made
     assert manifest.read(tmp_path / "data").sha256 == made.sha256
 
 
-def test_the_hash_knows_the_files_but_not_their_folder(tmp_path):
+def test_the_hash_depends_on_the_files_but_not_on_their_folder(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     one = manifest.prepare(*write(tmp_path / "one", ROWS, FILES))
@@ -88,13 +89,13 @@ def test_the_hash_knows_the_files_but_not_their_folder(tmp_path):
         pytest.param(ROWS, FILES | {"c.png": b"text"}, "unsupported_format", id="a file that is no image"),
     ],
 )
-def test_what_does_not_match_is_refused(tmp_path, rows, files, code):
+def test_what_does_not_match_is_refused(tmp_path: Path, rows: Any, files: Any, code: str) -> None:
     with pytest.raises(manifest.Mismatch) as refused:
         manifest.prepare(*write(tmp_path, rows, files))
     assert refused.value.code == code
 
 
-def test_metadata_without_a_split_is_split_by_lesion_and_alike_in_any_order(shared):
+def test_metadata_without_a_split_is_split_by_lesion_and_alike_in_any_order(shared: Path) -> None:
     rows = manifest.read_metadata(shared / "ham10000" / "metadata.csv")
     drawn = manifest.split_by_lesion(rows)
     again = manifest.split_by_lesion(rows[::-1])
@@ -107,7 +108,7 @@ def test_metadata_without_a_split_is_split_by_lesion_and_alike_in_any_order(shar
     assert 0.17 < share < 0.24
 
 
-def test_the_given_split_of_ham10000_is_disjoint_by_lesion(shared):
+def test_the_given_split_of_ham10000_is_disjoint_by_lesion(shared: Path) -> None:
     rows = manifest.read_metadata(shared / "ham10000" / "metadata.csv")
     lesions = {split: {r.lesion_id for r in rows if r.split == split} for split in manifest.SPLITS}
     assert not lesions["train"] & lesions["test"]
@@ -116,7 +117,7 @@ def test_the_given_split_of_ham10000_is_disjoint_by_lesion(shared):
     assert [sum(r.split == split for r in rows) for split in manifest.SPLITS] == [7155, 809, 2051]
 
 
-def test_the_published_split_is_by_image_and_leaks(shared):
+def test_the_published_split_is_by_image_and_leaks(shared: Path) -> None:
     rows = manifest.read_metadata(shared / "ham10000" / "metadata.csv")
     whole = manifest.Manifest(
         tuple(manifest.Entry(**vars(r), source="full", member=f"{r.image_id}.jpg", sha256="") for r in rows),
@@ -130,7 +131,7 @@ def test_the_published_split_is_by_image_and_leaks(shared):
     assert drawn.sha256 != whole.sha256
 
 
-def test_another_source_can_be_the_reference(tmp_path):
+def test_another_source_can_be_the_reference(tmp_path: Path) -> None:
     metadata, places = write(tmp_path, ROWS, FILES)
     made = manifest.prepare(metadata, places | {"again": places["all"]})
     assert made.reference == "all"

@@ -1,4 +1,4 @@
-"""Operating points reach their sensitivity on val, and are told with intervals."""
+"""Operating points reach their sensitivity on val, and are measured with intervals."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ MEL, NV, BCC = (taxonomy.CODES.index(code) for code in ("mel", "nv", "bcc"))
 
 
 def predictions(melanoma: list[float], other: int = NV) -> np.ndarray:
-    """Probabilities ``(n, 7)`` of melanoma, the rest for one other diagnosis."""
+    """Return probabilities ``(n, 7)``: those of melanoma, and the rest for one other diagnosis."""
     found = np.zeros((len(melanoma), 7), np.float32)
     found[:, MEL] = melanoma
     found[:, other] = 1 - found[:, MEL]
     return found
 
 
-def test_a_threshold_is_the_highest_that_reaches_its_sensitivity():
+def test_a_threshold_is_the_highest_that_reaches_its_sensitivity() -> None:
     truth = np.array([MEL] * 10 + [NV] * 4)
     said = predictions([0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.85, 0.26, 0.15, 0.05])
     points = {point.name: point for point in operating.choose(said, truth)}
@@ -29,7 +29,7 @@ def test_a_threshold_is_the_highest_that_reaches_its_sensitivity():
     assert (measured.sensitivity.value, measured.specificity.value) == (0.8, 0.75)
 
 
-def test_malignant_adds_up_what_is():
+def test_malignant_adds_up_what_is() -> None:
     truth = np.array([MEL, BCC, NV, NV])
     said = predictions([0.3, 0.3, 0.1, 0.1], other=NV)
     said[1, [BCC, NV]] = said[1, [NV, BCC]]
@@ -39,11 +39,11 @@ def test_malignant_adds_up_what_is():
     assert "melanoma at sensitivity 0.90" in points
 
 
-def test_val_without_a_malignant_image_has_no_points():
+def test_val_without_a_malignant_image_has_no_points() -> None:
     assert operating.choose(predictions([0.1, 0.2]), np.array([NV, NV])) == []
 
 
-def test_images_of_one_lesion_are_one_witness():
+def test_images_of_one_lesion_are_one_witness() -> None:
     truth = np.array(([MEL] * 8 + [NV] * 8) * 4)
     said = predictions(([0.9] * 4 + [0.1] * 4 + [0.1] * 8) * 4)
     (point,) = [point for point in operating.choose(said, truth) if point.name == "melanoma at sensitivity 0.90"]

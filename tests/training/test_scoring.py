@@ -1,6 +1,7 @@
-"""Scores against scikit-learn and isic-challenge-scoring, and calibration."""
+"""Scoring compared with scikit-learn and isic-challenge-scoring, and calibration."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from training import calibrate
 
 
 @pytest.fixture(params=range(3))
-def drawn(request):
-    """Random probabilities that lean to the truth, ``(300, 7)``, with class 3 never true nor predicted."""
+def drawn(request: pytest.FixtureRequest) -> Any:
+    """Random probabilities ``(300, 7)`` that favour the truth; class 3 is neither true nor predicted."""
     chance = np.random.default_rng(request.param)
     truth = chance.choice([0, 1, 2, 4, 5, 6], 300)
     logits = chance.normal(size=(300, 7)) + 1.5 * np.eye(7)[truth]
@@ -23,7 +24,7 @@ def drawn(request):
     return calibrate.softmax(logits), truth
 
 
-def test_scores_equal_scikit_learn(drawn):
+def test_scores_equal_scikit_learn(drawn: Any) -> None:
     probabilities, truth = drawn
     predicted = probabilities.argmax(axis=1)
     scored = scoring.score(probabilities, truth)
@@ -43,7 +44,7 @@ def test_scores_equal_scikit_learn(drawn):
             assert found[f"{average}_{name}"] == pytest.approx(expected[average][place])
 
 
-def test_confusion_equals_scikit_learn(drawn):
+def test_confusion_equals_scikit_learn(drawn: Any) -> None:
     probabilities, truth = drawn
     expected = reference.confusion_matrix(truth, probabilities.argmax(axis=1), labels=range(7))
     table = scoring.confusion(scoring.decide(probabilities), truth)
@@ -51,7 +52,7 @@ def test_confusion_equals_scikit_learn(drawn):
     assert table[:, 7].sum() == 0
 
 
-def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(drawn):
+def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(drawn: Any) -> None:
     probabilities, truth = drawn
     probabilities[:40] = np.round(probabilities[:40] * 4) / 4
     names = list(taxonomy.CODES)
@@ -63,7 +64,7 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
     scored = scoring.score(probabilities, truth)
     assert (decided == scoring.UNDECIDED).any()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it labels ties with a word that is no class
+        warnings.simplefilter("ignore")  # the library gives ties a label that is not a class
         expected = isic.balanced_multiclass_accuracy(true, said, weights)
     assert scored.balanced_accuracy == pytest.approx(expected)
     for number, code in enumerate(names):
@@ -76,7 +77,7 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
             assert area == pytest.approx(isic.auc(true[code], said[code], weights))
 
 
-def test_the_roc_curve_equals_scikit_learns(drawn):
+def test_the_roc_curve_equals_scikit_learns(drawn: Any) -> None:
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
     found = scoring.roc(scores, positive)
@@ -86,7 +87,7 @@ def test_the_roc_curve_equals_scikit_learns(drawn):
     assert found.sensitivity_at(0.9) == pytest.approx(true[false <= 0.1].max())
 
 
-def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn):
+def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn: Any) -> None:
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
     weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
@@ -98,7 +99,7 @@ def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn):
         assert sensitivity == pytest.approx(true[false <= 0.1].max())
 
 
-def test_weighted_draws_count_images_as_often_as_drawn(drawn):
+def test_weighted_draws_count_images_as_often_as_drawn(drawn: Any) -> None:
     probabilities, truth = drawn
     weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
     decided = scoring.decide(probabilities)
@@ -112,33 +113,33 @@ def test_weighted_draws_count_images_as_often_as_drawn(drawn):
         assert error == pytest.approx(float(scoring.calibration_error(probabilities[repeated], truth[repeated])))
 
 
-def test_log_loss_equals_scikit_learn(drawn):
+def test_log_loss_equals_scikit_learn(drawn: Any) -> None:
     probabilities, truth = drawn
     assert scoring.log_loss(probabilities, truth) == pytest.approx(
         reference.log_loss(truth, probabilities, labels=range(7))
     )
 
 
-def test_auroc_equals_scikit_learn_with_ties():
+def test_auroc_equals_scikit_learn_with_ties() -> None:
     chance = np.random.default_rng(0)
     positive, negative = chance.integers(3, 9, 200) / 10, chance.integers(0, 7, 300) / 10
     expected = reference.roc_auc_score([1] * 200 + [0] * 300, np.concatenate([positive, negative]))
     assert scoring.auroc(positive, negative) == pytest.approx(expected)
 
 
-def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     sure = np.tile([0.9, 0.1, 0, 0, 0, 0, 0], (10, 1))
     assert scoring.calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
     assert scoring.calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
 
 
-def test_the_temperature_undoes_an_overconfident_scale():
+def test_the_temperature_undoes_an_overconfident_scale() -> None:
     chance = np.random.default_rng(1)
     logits = 2 * chance.normal(size=(4000, 7))
     truth = np.array([chance.choice(7, p=row) for row in calibrate.softmax(logits)])
     assert calibrate.temperature(3 * logits, truth) == pytest.approx(3, rel=0.05)
 
 
-def test_one_score_in_a_hundred_is_above_the_threshold():
+def test_one_score_in_a_hundred_is_above_the_threshold() -> None:
     scores = np.random.default_rng(2).normal(size=1000)
     assert (scores > calibrate.threshold(scores)).sum() == 10

@@ -1,4 +1,6 @@
-"""The mean of runs is the mean of their weights, and says what it is made of."""
+"""The mean of runs is the mean of their weights, and its record names the runs."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from tests.training import samples
 from training import runs, soup
 
 
-def test_the_mean_of_two_networks(tmp_path):
+def test_the_mean_of_two_networks(tmp_path: Path) -> None:
     made = []
     for number in range(2):
         network = samples.network(16, "none")
@@ -23,7 +25,7 @@ def test_the_mean_of_two_networks(tmp_path):
         assert np.allclose(found, (first + second) / 2 if first.dtype == np.float32 else first)
 
 
-def test_the_record_adds_the_time_up_and_names_the_runs(tmp_path):
+def test_the_record_adds_the_time_up_and_names_the_runs(tmp_path: Path) -> None:
     for name, seconds in (("first", 10.0), ("again", 20.5), ("soup", 0.0)):
         (tmp_path / name).mkdir()
         config = {"name": name, "description": "Trained.", "start": "none"}

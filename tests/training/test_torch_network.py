@@ -1,6 +1,7 @@
-"""PyTorch's own modules compute what the Keras network does; needs `KERAS_BACKEND=torch`."""
+"""PyTorch's own modules compute the same as the Keras network; needs `KERAS_BACKEND=torch`."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,13 +22,13 @@ PLAN = Finetune(phases=(Phase(SIZE, 1),), weight_decay=0.0)
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Any:
     return np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
 
 
 @pytest.fixture(params=model.BACKBONES)
-def stock(request):
-    """A network without dropout, its statistics and scales far from those it begins with."""
+def stock(request: pytest.FixtureRequest) -> Any:
+    """A network without dropout, with statistics and scales far from the initial ones."""
     keras.utils.set_random_seed(1)
     network = model.network(SIZE, "none", backbone=request.param)
     chance = np.random.default_rng(1)
@@ -39,7 +40,7 @@ def stock(request):
     return network
 
 
-def test_weights_come_back_as_they_went_in(stock):
+def test_weights_come_back_as_they_went_in(stock: Any) -> None:
     taught = learner.of(stock, PLAN, 1)
     assert isinstance(taught, torch_learner.TorchLearner)
     pairs = list(zip(stock.get_weights(), taught.weights(), strict=True))
@@ -48,7 +49,7 @@ def test_weights_come_back_as_they_went_in(stock):
     assert all(np.array_equal(given + 1, found) for (given, _), found in zip(pairs, taught.weights(), strict=True))
 
 
-def test_logits_are_the_same(stock, images):
+def test_logits_are_the_same(stock: Any, images: Any) -> None:
     native = torch_network.Network(stock, torch.Generator())
     native.load(stock.get_weights())
     native.eval()
@@ -58,10 +59,11 @@ def test_logits_are_the_same(stock, images):
     assert np.abs(expected - found).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
-def test_a_training_step_moves_weights_and_statistics_alike(stock, images):
+def test_a_training_step_moves_weights_and_statistics_alike(stock: Any, images: Any) -> None:
     truth = np.eye(7)[np.arange(8) % 7]
     before = [np.array(weight) for weight in stock.get_weights()]
     native, by_keras = learner.of(stock, PLAN, 1), learner.KerasLearner(stock, PLAN)
+    assert isinstance(native, torch_learner.TorchLearner)
     native._optimizer = torch.optim.SGD(native._network.parameters())
     stock.optimizer = keras.optimizers.SGD()
     losses = [one.step(images, truth, 0.01) for one in (by_keras, native)]
@@ -74,7 +76,7 @@ def test_a_training_step_moves_weights_and_statistics_alike(stock, images):
     assert moved > 300
 
 
-def test_the_optimizer_is_that_of_keras():
+def test_the_optimizer_is_that_of_keras() -> None:
     features = keras.Input((7,))
     network = keras.Model(features, keras.layers.Dense(7)(features))
     plan = dataclasses.replace(PLAN, weight_decay=0.1)
@@ -83,14 +85,15 @@ def test_the_optimizer_is_that_of_keras():
     native._network.forward = native._network.layers[0].forward
     chance = np.random.default_rng(0)
     for _ in range(5):
-        seen, truth = chance.normal(size=(8, 7)).astype(np.float32), np.eye(7)[chance.integers(0, 7, 8)]
+        seen: Any = chance.normal(size=(8, 7)).astype(np.float32)
+        truth = np.eye(7)[chance.integers(0, 7, 8)]
         losses = [one.step(seen, truth, 0.01) for one in (by_keras, native)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for expected, found in zip(by_keras.weights(), native.weights(), strict=True):
-        assert found == pytest.approx(expected, abs=1e-4)  # they differ in where epsilon is added
+        assert found == pytest.approx(expected, abs=1e-4)  # they add epsilon in different places
 
 
-def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
     layer = keras.layers.Dropout(0.25, noise_shape=(None, 1, 1, 1))
     dropout = torch_network._Dropout(layer, torch.Generator().manual_seed(1))
     values = dropout(torch.ones(4000, 2, 3, 3))
@@ -99,7 +102,7 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
     assert float(values.mean()) == pytest.approx(1, abs=0.03)
 
 
-def test_a_layer_that_is_not_known_is_refused():
+def test_a_layer_that_is_not_known_is_refused() -> None:
     pixels = keras.Input((8, 8, 3))
     network = keras.Model(pixels, keras.layers.MaxPooling2D()(pixels))
     with pytest.raises(torch_network.Untranslatable, match="MaxPooling2D"):

@@ -1,4 +1,4 @@
-"""Pauses after faults of the surroundings."""
+"""The back-off after Transient errors."""
 
 import time
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def test_pauses_double_up_to_the_greatest_and_begin_again(monkeypatch: pytest.Mo
     assert pause.seconds == 0.01
 
 
-def test_a_pause_lasts_as_long_as_it_says_and_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_lasts_for_its_seconds_and_counts_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.3, 0.3))
     heartbeat = Heartbeat()
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""``.ci/run`` on a machine where every make command is a stand-in that says what the real one may say."""
+"""``.ci/run`` with a fake ``make`` that prints what the real one may print."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def _run(folder: Path, said: str, *arguments: str, shared: bool = False) -> "sub
 @pytest.mark.parametrize("arguments", [(), ("--public",)])
 def test_nothing_skipped_is_green(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     found = _run(tmp_path, "10 passed", *arguments, shared=True)
-    assert found.returncode == 0 and "All green" in found.stdout
+    assert found.returncode == 0 and "All checks and tests passed" in found.stdout
     assert [line for line in found.stdout.splitlines() if line.startswith("made")] == [
         f"made {name}" for name in ("check", "test", "test-training", "chaos-short")
     ]
@@ -41,7 +41,7 @@ def test_nothing_skipped_is_green(tmp_path: Path, arguments: tuple[str, ...]) ->
 def test_what_needs_the_shared_folder_may_be_skipped_in_public_and_is_listed(tmp_path: Path) -> None:
     found = _run(tmp_path, "SKIPPED [1] tests/a.py:1: needs ../shared", "--public")
     assert found.returncode == 0
-    told = found.stdout.split("Skipped, for ../shared is not here:")[1]
+    told = found.stdout.split("Skipped, because ../shared is missing:")[1]
     assert "tests/a.py:1" in told and "make chaos-short" in told
 
 

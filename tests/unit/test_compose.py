@@ -1,4 +1,4 @@
-"""What can be checked of the container files without a container engine: they were not run."""
+"""Checks of the container files that need no container engine. No container is started."""
 
 import json
 import re
@@ -122,6 +122,6 @@ def _is_module(name: str) -> bool:
 
 
 def _stages() -> dict[str, str]:
-    """The text of each stage of the Dockerfile, by name."""
+    """Return the text of each stage of the Dockerfile, by name."""
     parts = re.split(r"^FROM \S+ AS (\S+)\n", DOCKERFILE, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -1,4 +1,4 @@
-"""What errors of both databases mean."""
+"""The translation of errors of both databases."""
 
 import errno
 import sqlite3

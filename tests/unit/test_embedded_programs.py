@@ -1,4 +1,4 @@
-"""What ``make run`` would start, without starting it."""
+"""The programs of ``make run`` and their configuration, without a start."""
 
 import configparser
 from pathlib import Path
@@ -57,8 +57,8 @@ def test_programs_of_make_dev_stop_in_the_time_of_those_of_make_run(found: dict[
 
 
 def test_a_generated_picture_is_an_image_and_the_same_each_time() -> None:
-    assert imaging.decode(demo.picture(1), max_pixels=1_000_000).size == (200, 150)
-    assert demo.picture(1) == demo.picture(1) != demo.picture(2)
+    assert imaging.decode(demo.draw(1), max_pixels=1_000_000).size == (200, 150)
+    assert demo.draw(1) == demo.draw(1) != demo.draw(2)
 
 
 def test_configuration_is_what_supervisor_reads(found: dict[str, programs.Program]) -> None:

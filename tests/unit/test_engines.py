@@ -35,7 +35,7 @@ def test_an_engine_whose_package_is_missing_makes_a_worker_unfit(monkeypatch: py
 
 @pytest.mark.parametrize(("sees_gpu", "expected"), [(False, "onnxruntime"), (True, "keras")])
 def test_auto_takes_keras_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch, sees_gpu: bool, expected: str) -> None:
-    monkeypatch.setattr(engines, "_sees_gpu", lambda: sees_gpu)
+    monkeypatch.setattr(engines, "_find_gpu", lambda: sees_gpu)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(errors.Unfit, match=f"needs the package {expected},"):
         engines.create("auto", step_images=4)

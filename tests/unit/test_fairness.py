@@ -1,4 +1,4 @@
-"""Turns between labs, without a database."""
+"""The fair order of labs, without a database."""
 
 import uuid
 from collections import Counter
@@ -8,7 +8,7 @@ from dermq.queue.fairness import Contender
 
 
 class Waiting:
-    """Images that wait, by batch."""
+    """The number of waiting images, by batch."""
 
     def __init__(self) -> None:
         self.left: dict[uuid.UUID, int] = {}
@@ -27,7 +27,7 @@ class Waiting:
 
 
 def claims(labs: list[Contender], waiting: Waiting, count: int, most: int = 64) -> Counter[int]:
-    """Claim ``count`` times and add up what each lab got."""
+    """Claim ``count`` times and return the number of images that each lab got."""
     got: Counter[int] = Counter()
     served = 0.0
     for _ in range(count):

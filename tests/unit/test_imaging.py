@@ -1,4 +1,4 @@
-"""From bytes to pixels."""
+"""Decoding from bytes to pixels."""
 
 import io
 import struct
@@ -47,9 +47,9 @@ def test_a_truncated_jpeg_has_a_header_but_cannot_be_decoded() -> None:
 
 def test_exif_orientation_is_applied() -> None:
     image = Image.new("RGB", (40, 20), "black")
-    image.paste("white", (0, 0, 20, 20))  # left half white
+    image.paste("white", (0, 0, 20, 20))  # the left half is white
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # a rotation by 90 degrees clockwise makes it upright
     upright, stored = imaging.decode_with_size(samples.encoded(image, quality=95, exif=exif), max_pixels=LIMIT)
     assert (upright.size, stored) == ((20, 40), (40, 20))
     assert np.asarray(upright)[5, 10].min() > 200 and np.asarray(upright)[35, 10].max() < 50
@@ -66,7 +66,7 @@ def test_every_orientation_is_made_upright_as_pillow_does(orientation: int) -> N
 
 
 def test_an_odd_exif_block_spoils_no_image() -> None:
-    """A width that is a fraction: ``ImageOps.exif_transpose`` cannot write it anew and raises ``struct.error``."""
+    """The width is a fraction, which ``ImageOps.exif_transpose`` cannot write, so it raises ``struct.error``."""
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x011A] = 72.0

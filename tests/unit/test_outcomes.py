@@ -1,4 +1,4 @@
-"""What a prediction says, from seven probabilities."""
+"""The fields of a prediction, computed from seven probabilities."""
 
 import math
 

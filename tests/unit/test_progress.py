@@ -1,4 +1,4 @@
-"""How fast a batch gets on, at times that a test chooses."""
+"""The rate of a batch, at times that the test sets."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ def batch(queued: int = 0) -> Batch:
 
 
 def ended(found: Batch, seconds: float, *, done: int = 0, failed: int = 0) -> Batch:
-    """So many more images end, so many seconds after noon."""
+    """End ``images`` more images at a number of seconds after noon."""
     found.done += done
     found.failed += failed
     progress.measure(found, NOON + timedelta(seconds=seconds))
@@ -30,7 +30,7 @@ def rates(found: Batch) -> tuple[float | None, float | None]:
     return found.rate_recent, found.rate_smoothed
 
 
-def test_the_first_measurement_knows_no_rate() -> None:
+def test_the_first_measurement_has_no_rate() -> None:
     found = batch()
     assert found.measured_at == NOON and rates(found) == (None, None)
 

@@ -1,4 +1,4 @@
-"""Scores that can be worked out by hand. ``tests/training/test_scoring.py`` compares them with other libraries."""
+"""Scores that can be computed by hand. ``tests/training/test_scoring.py`` compares scoring with other libraries."""
 
 import ast
 import sys
@@ -67,7 +67,7 @@ def test_the_sensitivity_at_a_specificity_is_that_of_the_best_threshold_that_kee
 
 
 FOUR = np.eye(7)[[4, 4, 5, 5]] * 0.6 + np.eye(7)[[5, 5, 4, 4]] * [[0.1], [0.3], [0.2], [0.35]] + 0.01
-"""Two images called mel, then two called nv."""
+"""The probabilities of two images predicted as mel, then of two as nv."""
 EQUAL = np.ones((3, 4))
 
 

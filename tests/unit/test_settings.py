@@ -1,4 +1,4 @@
-"""Settings that do not go together are refused."""
+"""Settings that contradict each other are refused."""
 
 import pydantic
 import pytest

@@ -1,4 +1,4 @@
-"""How a drain learns that it is to stop, and how a child tells why its worker ends."""
+"""The stop request of a drain, and the exit note of a child process."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_the_death_of_its_parent_asks_a_drain_to_stop(placed: Settings, monkeypa
         assert stop.requested
 
 
-def test_the_first_reason_to_end_counts_and_is_told_once(placed: Settings) -> None:
+def test_the_first_reason_to_end_is_kept_and_returned_once(placed: Settings) -> None:
     ExitNote(placed, 7).write(78, "the bundle differs")
     ExitNote(placed, 7).write(1, "stalled")
     assert ExitNote(placed, 8).take() is None

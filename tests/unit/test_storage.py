@@ -1,4 +1,4 @@
-"""What every blob store promises, and what the local one does when an upload and the reaper meet over a file."""
+"""The contract of every blob store, and the local store when an upload and the reaper use one file at the same time."""
 
 import os
 import time

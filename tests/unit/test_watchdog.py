@@ -1,4 +1,4 @@
-"""When a worker counts as stalled, by a clock of the test's own."""
+"""The watchdog's rule for a stalled worker, by times that the test sets."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ def observations(
     progressed_at: float | None = 0.0,
     loading: bool = False,
 ) -> list[Observation]:
-    """An observation every four seconds."""
+    """Return an observation for every four seconds."""
     return [
         Observation(at, waiting, reachable, None if progressed_at is None else at - progressed_at, loading)
         for at in range(4, until + 1, 4)

@@ -1,4 +1,4 @@
-"""The key of sessions is made once, whole, and for its owner alone."""
+"""The session key is created once and completely, and only its owner can read it."""
 
 import threading
 from pathlib import Path

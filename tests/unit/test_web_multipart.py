@@ -1,4 +1,4 @@
-"""multipart/form-data is read a part at a time, however it is cut into chunks."""
+"""multipart/form-data is read a part at a time, whatever the borders of the chunks are."""
 
 import itertools
 import tracemalloc
@@ -28,7 +28,7 @@ def read(chunks: Iterator[bytes]) -> list[tuple[str, bytes]]:
 
 
 def test_every_single_cut_gives_the_same_files() -> None:
-    """Werkzeug's parser adds a carriage return where the closing delimiter is cut short of its end."""
+    """Werkzeug's parser adds a carriage return when a chunk ends within the closing delimiter."""
     assert [cut for cut in range(len(WHOLE)) if read(iter([WHOLE[:cut], WHOLE[cut:]]))[2:] != FILES] == []
 
 
@@ -45,7 +45,7 @@ def test_a_file_that_is_not_read_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("cut", range(3, 200, 7))
-def test_a_body_that_ends_early_is_said_so(cut: int) -> None:
+def test_a_body_that_ends_early_is_a_clear_error(cut: int) -> None:
     with pytest.raises(BadRequest):
         read(iter([WHOLE[:-cut]]))
 
@@ -55,18 +55,18 @@ def test_a_body_that_ends_early_is_said_so(cut: int) -> None:
     [b"", b"nonsense", b"--dermq-test-boundary\r\n\r\n\r\n--dermq-test-boundary--\r\n",
      b"--dermq-test-boundary\r\nContent-Disposition: form-data; name=\"\xff\"\r\n\r\nx\r\n--dermq-test-boundary--\r\n"],
 )  # fmt: skip
-def test_what_is_no_form_is_said_so(body: bytes) -> None:
+def test_a_body_that_is_not_a_form_is_reported(body: bytes) -> None:
     with pytest.raises(BadRequest):
         read(iter([body]))
 
 
-def test_blanks_after_a_delimiter_are_said_to_be_malformed() -> None:
+def test_blanks_after_a_delimiter_are_reported_as_malformed() -> None:
     with pytest.raises(BadRequest):
         read(iter([WHOLE.replace(api.BOUNDARY.encode(), api.BOUNDARY.encode() + b" ")]))
 
 
 def test_a_name_may_be_in_its_extended_form() -> None:
-    """RFC 7578 forbids it, and some clients send it all the same."""
+    """RFC 7578 forbids this field, but some clients send it."""
     plain = api.multipart([("x.jpg", b"x")], {})
     extended = plain.replace(b'filename="x.jpg"', b"filename*=UTF-8''%C3%A4.jpg")
     assert extended != plain

@@ -1,4 +1,4 @@
-"""Nobody but ``dermq.transitions`` writes a state or a count: held over the syntax tree of every program."""
+"""Only ``dermq.transitions`` writes a state or a count; the syntax trees of all programs are checked."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ COLUMNS = {
 }
 WRITER = ROOT / "dermq" / "transitions.py"
 ALLOWED = {
-    # An archive counts what its own entries came to, in columns that are called like counts of its batch.
+    # An archive counts the outcomes of its own entries, in columns with the names of its batch's counts.
     ("worker/intake/unpack.py", "writes archive.received"),
     ("worker/intake/unpack.py", "writes archive.refused"),
 }
@@ -27,7 +27,7 @@ _SQL = re.compile(r"\b(update|insert\s+into|delete\s+from)\s+\"?(image|archive|b
 
 
 def breaches(source: str) -> set[str]:
-    """What a module does that only ``dermq.transitions`` may do; what cannot be judged counts as done."""
+    """Return what a module does that only ``dermq.transitions`` may do, or that this check cannot decide."""
     return {found for node in ast.walk(ast.parse(source)) for found in _breaches(node)}
 
 
@@ -68,7 +68,7 @@ def _calls(call: ast.Call) -> Iterator[str]:
 
 
 def _writes(call: ast.Call) -> bool:
-    """Whether keywords or rows of a call may hold a column of ours."""
+    """Return whether the keywords or rows of a call may hold a state or a count."""
     keywords = any(keyword.arg is None or keyword.arg in COLUMNS for keyword in call.keywords)
     return keywords or any(
         not isinstance(row, ast.Dict) or any(key is None or _is_column(key) for key in row.keys) for row in call.args

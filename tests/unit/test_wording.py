@@ -1,4 +1,4 @@
-"""Figures in words."""
+"""Numbers as text for people."""
 
 import pytest
 

@@ -1,1 +1,1 @@
-"""Training configurations: Python code, one module each, whose docstring states command, cost and expected result."""
+"""Training configurations, one module each. The module's docstring states command, cost and expected result."""

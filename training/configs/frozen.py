@@ -1,4 +1,4 @@
-"""The head alone, on a frozen EfficientNetB1 from ../shared/weights, at 240 px.
+"""Only the head, on a frozen EfficientNetB1 from ../shared/weights, at 240 px.
 
     python -m training train frozen
 

@@ -1,11 +1,11 @@
-"""What ``full`` made, brought to 240 px in 6,400 images, to choose between the two sizes on val.
+"""Continues `full` at 240 px for 6,400 images, to choose between the two sizes on val.
 
-    python -m training train full           (first, or no weights to go on from)
-    python -m training train full_240       (then, after any stop)
-    python -m training train full_240 --resume
+    python -m training train full           (needed first, for the start weights)
+    python -m training train full_240
+    python -m training train full_240 --resume              (after a stop)
 
-Cost: about a quarter of an hour on two idle cores with KERAS_BACKEND=torch. Expected on val: accuracy
-0.794 and balanced accuracy 0.699, where `full` has 0.800 and 0.685 at 160 px; see training/README.md.
+Cost: about 15 minutes on two idle cores with KERAS_BACKEND=torch. Expected on val: accuracy 0.794 and balanced accuracy
+0.699, compared with 0.800 and 0.685 of `full` at 160 px; see training/README.md.
 """
 
 from training import augment
@@ -18,5 +18,5 @@ CONFIG = Config(
     continues="full",
     plan=Finetune(phases=(Phase(240, 2),), rate=2e-4, warmup_epochs=0.25, epoch_images=3200),
     augmentation=augment.DESCRIPTION,
-    description="The whole network was trained, and brought to a greater input size; for comparison.",
+    description="The whole network was trained, then trained further at a greater input size; for comparison.",
 )

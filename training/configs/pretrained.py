@@ -1,12 +1,12 @@
-"""EfficientNetB1 on more images first: ISIC 2019's beside HAM10000's, all brought to 84 px, seen at 96 px.
+"""Pretraining of EfficientNetB1 on HAM10000 and ISIC 2019, all images reduced to 84 px and scaled to 96 px.
 
-    python -m training prepare --further          (once: HAM10000's sources and ISIC 2019's)
-    python -m training train pretrained           (then, after any stop)
-    python -m training train pretrained --resume
+    python -m training prepare --further          (once, for the sources of HAM10000 and ISIC 2019)
+    python -m training train pretrained
+    python -m training train pretrained --resume                (after a stop)
 
-A start for other runs, not to ship. Cost: 13 minutes an epoch with KERAS_BACKEND=torch on two cores of an AMD EPYC
-without AVX-512 that have little else to do. Expected on val at 96 px, after two of the three epochs: accuracy 0.787,
-balanced accuracy 0.632, log loss 0.650, and 0.707 as the mean over all sources.
+Other runs start from its weights; it is not exported. Cost: 13 minutes per epoch with KERAS_BACKEND=torch, on two cores
+of an AMD EPYC without AVX-512 with little other load. Expected on val at 96 px, after two of the three epochs: accuracy
+0.787, balanced accuracy 0.632, and log loss 0.650, which is 0.707 as the mean over all sources.
 """
 
 from training import augment

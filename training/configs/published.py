@@ -3,9 +3,9 @@
     python -m training train published
 
 EfficientNetB1, global average pooling, softmax of 7; shifts, shear and flips; Adam from 1e-3, categorical
-cross-entropy, the rate to a tenth when val loss has not improved for 3 epochs; backbone frozen for 15 epochs, then the
-whole network for 4, the rate falling to 1e-8. Shortened here: 160 px in place of 240, the frozen epochs see cached
-features, so without augmentation, and the last four see 3,200 images each in place of all.
+cross-entropy; the rate is divided by ten when val loss has not improved for 3 epochs. The backbone is frozen for 15
+epochs; then the whole network trains for 4, while the rate falls to 1e-8. This configuration is shorter: 160 px instead
+of 240; the frozen epochs use cached features, so they have no augmentation; the last four see 3,200 images each.
 
 Cost: about 15 minutes on two idle cores. Expected: an accuracy of 0.745 on the lesion-disjoint test split. The
 publication reports 0.843 on a random split by image, from the published ImageNet weights.

@@ -1,12 +1,12 @@
-"""`full`, taught on by two runs: EfficientNetB1 at 160 px whose targets are mostly what its teachers say.
+"""Continues `full` with knowledge distillation: EfficientNetB1 at 160 px, taught by two runs.
 
-    python -m training train full           (first, `longer` and `v2b0` as well)
+    python -m training train full           (needed first, as are `longer` and `v2b0`)
     python -m training soup full longer
-    python -m training train taught         (then, after any stop)
-    python -m training train taught --resume
+    python -m training train taught
+    python -m training train taught --resume                (after a stop)
 
-Cost: four epochs; one took 45 minutes on two cores that had other work to do. Expected: not known; after one epoch its
-accuracy on val is 0.791 and its balanced accuracy 0.693.
+Cost: four epochs; one took 45 minutes on two cores with other load. Expected: not known; after one epoch, accuracy on
+val is 0.791 and balanced accuracy is 0.693.
 """
 
 from training import augment

@@ -1,9 +1,9 @@
-"""EfficientNetV2-B0 from its ImageNet weights in ../shared/weights, for comparison and as a teacher: it does not ship.
+"""EfficientNetV2-B0 from its ImageNet weights in ../shared/weights, for comparison and as a teacher, not for export.
 
-    python -m training train v2b0           (then, after any stop)
-    python -m training train v2b0 --resume
+    python -m training train v2b0
+    python -m training train v2b0 --resume                  (after a stop)
 
-Cost: about five minutes an epoch on two idle cores with KERAS_BACKEND=torch. Expected: an accuracy of 0.775 and a
+Cost: about five minutes per epoch on two idle cores with KERAS_BACKEND=torch. Expected: an accuracy of 0.775 and a
 balanced accuracy of 0.667 on val.
 """
 

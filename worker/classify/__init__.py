@@ -1,1 +1,1 @@
-"""The program that classifies: claim, decode, predict, record."""
+"""The ``classify`` program: claim images, decode them, predict diagnoses and record them."""

@@ -1,4 +1,4 @@
-"""The claims that a worker holds: taken, decoded ahead, recorded step by step, given back."""
+"""The claims that a worker holds, from the lease to the recorded outcomes. The next claim is decoded ahead."""
 
 import logging
 import time
@@ -31,13 +31,13 @@ class HeldClaim:
     decoding: list[Decoding] = field(default_factory=list)
 
     def steps(self, images: int) -> Iterator[Sequence[Decoding]]:
-        """Yield the images in steps of at most so many."""
+        """Yield the images in order, in steps of at most ``images``."""
         for at in range(0, len(self.decoding), images):
             yield self.decoding[at : at + images]
 
 
 class HeldClaims:
-    """The claims of one worker for one bundle, oldest first: at most one at the engine and one being decoded ahead."""
+    """The claims of one worker for one bundle, oldest first: at most one being predicted and one being decoded."""
 
     def __init__(
         self,
@@ -57,13 +57,14 @@ class HeldClaims:
         self._held: list[HeldClaim] = []
 
     def first(self) -> HeldClaim | None:
-        """Return the claim that is next at the engine, or None when nothing is held."""
+        """Return the claim that the engine predicts next, or None when no claim is held."""
         return self._held[0] if self._held else None
 
     def take(self, *, suspects_first: bool = True) -> None:
-        """Claim what is next and begin to decode it. Commits.
+        """Take the next claim, if there is one, and begin to decode its images. Commits.
 
-        A suspect needs a worker that holds nothing else; suspects and ordinary claims take turns.
+        A suspect is claimed only when nothing else is held. ``suspects_first`` lets the caller alternate between
+        suspects and ordinary claims.
         """
         most = self._runtime.settings.claim_images
         turns: list[Callable[[Session, Claimant], Lease | None]] = [partial(claims.take, most=most)]
@@ -75,19 +76,19 @@ class HeldClaims:
             return
         self._hold(lease)
         if len(lease.images) == most:
-            self._runtime.wakeups.send(Queue.CLASSIFY)  # another worker may be idle
+            self._runtime.wakeups.send(Queue.CLASSIFY)  # a full claim: more may wait, and another worker may be idle
 
     def record(self, claim: HeldClaim, found: list[Outcome]) -> None:
-        """Record the outcomes of a step. Commits; raises LeaseLost, or Transient when the database stays away."""
+        """Record the outcomes of a step. Commits; raises LeaseLost, or Transient after too many failed attempts."""
         self._write(partial(db.transact, self._runtime.sessions, claims.record, claim.lease.token, found))
 
     def forget(self, claim: HeldClaim) -> None:
-        """Hold a claim no longer: it is recorded, given back or lost."""
+        """Stop holding a claim that is recorded, given back or lost."""
         self._renewal.remove(claim.lease.token)
         self._held.remove(claim)
 
     def give_back(self, claim: HeldClaim, *, lost: bool = False) -> None:
-        """Queue again what a claim still holds, as suspects when it is ``lost``, and wake a worker. Commits."""
+        """Queue the claim's unrecorded images again, as suspects when it is ``lost``, and wake a worker. Commits."""
         for _, future in claim.decoding:
             future.cancel()
         self._write(partial(db.transact, self._runtime.sessions, claims.give_back, claim.lease.token, lost=lost))
@@ -95,15 +96,15 @@ class HeldClaims:
         self._runtime.wakeups.send(Queue.CLASSIFY)
 
     def give_back_all(self) -> None:
-        """Give back every claim. One that cannot be given back does not keep the others."""
+        """Give back every claim. When one cannot be given back, the others still are. Commits."""
         for claim in tuple(self._held):
             try:
                 self.give_back(claim)
             except errors.Transient as err:
-                log.error("claim %s is not given back and its lease will run out: %s", claim.lease.token, err)
+                log.error("claim %s could not be given back, its lease will expire: %s", claim.lease.token, err)
 
     def note_progress(self) -> None:
-        """Note progress for the renewal of leases and for the heartbeat."""
+        """Note progress for the lease renewal and for the heartbeat."""
         self._renewal.progress()
         self._runtime.heartbeat.progress()
 
@@ -111,12 +112,12 @@ class HeldClaims:
         self._renewal.add(lease.token)
         self._runtime.heartbeat.progress()
         claim = HeldClaim(lease)
-        self._held.append(claim)  # before anything else can fail, so that it is given back
+        self._held.append(claim)  # before decoding starts, so that the claim is given back when that fails
         for image in lease.images:
             claim.decoding.append((image, self._decoder.start(image, self._input_size)))
 
     def _write(self, write: Callable[[], object]) -> None:
-        """Write to the database; wait for one that is away as long as the lease lasts, so that no work is redone."""
+        """Call ``write``, and retry for the length of a lease while the database is unreachable, so no work is lost."""
         backoff = Backoff(self._runtime.heartbeat, self._stop)
         until = time.monotonic() + self._runtime.settings.lease_seconds
         while True:
@@ -127,5 +128,5 @@ class HeldClaims:
                 if time.monotonic() > until or self._stop.requested:
                     raise
                 log.warning("writing again in %.0f s: %s", backoff.seconds, err)
-                self.note_progress()  # the wait is intended: the lease is renewed as soon as the database is back
+                self.note_progress()  # the wait is intended: the lease must be renewed when the database is back
                 backoff.wait()

@@ -1,4 +1,4 @@
-"""The model a worker process holds: loaded from a bundle and verified against its golden inputs."""
+"""The model that a classify process holds: loaded from a bundle and verified with its golden inputs."""
 
 import logging
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A verified bundle in an engine."""
+    """A verified bundle and the engine that has loaded it."""
 
     bundle: Bundle
     engine: Engine
 
 
 def load(bundle: Bundle, engine: Engine) -> Model:
-    """Load and verify a bundle. Raises Unfit when anything differs from what its card and golden inputs say."""
+    """Load a bundle and verify it. Raises Unfit when a file or an output differs from the card or golden outputs."""
     bundles.verify_files(bundle, engine.files)
     engine.load(bundle)
     verify(bundle, engine)
@@ -33,9 +33,9 @@ def load(bundle: Bundle, engine: Engine) -> Model:
 
 
 def verify(bundle: Bundle, engine: Engine) -> None:
-    """Run the golden inputs. Raises Unfit unless every diagnosis is the same and both outputs are close.
+    """Predict the golden inputs. Raises Unfit unless every diagnosis is the same and both outputs are close.
 
-    Silently wrong weights are the classic failure of saved EfficientNets.
+    A saved EfficientNet can load with wrong weights and without any error, so every load is verified.
     """
     with np.load(bundle.path / bundles.GOLDEN) as golden:
         pixels, expected, strange = golden["pixels"], golden["probabilities"], golden["ood_score"]
@@ -55,7 +55,7 @@ def verify(bundle: Bundle, engine: Engine) -> None:
 
 
 class Models:
-    """The one model a process holds at a time, changed when another bundle has waiting work."""
+    """Holds one model at a time and loads another when images of another bundle wait."""
 
     def __init__(self, bundles_dir: Path, engine: str, *, step_images: int) -> None:
         self._bundles_dir = bundles_dir
@@ -65,14 +65,15 @@ class Models:
         self.held: Model | None = None
 
     def load_current(self) -> Model:
-        """Load the bundle that ships. Raises Unfit."""
+        """Load the current bundle. Raises Unfit."""
         self.held = self._load(bundles.current(self._bundles_dir))
         return self.held
 
     def find(self, waiting: Sequence[str]) -> Model | None:
-        """The model for the first of the bundles that wait, by SHA-256, that is on disk.
+        """Return the model of the first bundle of ``waiting`` (SHA-256 sums) that is installed; None if none is.
 
-        A bundle other than the current one that cannot be verified is left to its batches, and said once.
+        Raises Unfit when the current bundle cannot be verified. Another bundle that cannot be verified is logged once
+        and skipped; its batches wait.
         """
         current = bundles.current(self._bundles_dir)
         installed = {bundle.sha256: bundle for bundle in (*bundles.installed(self._bundles_dir), current)}
@@ -88,7 +89,7 @@ class Models:
                 if bundle is current:
                     raise
                 self._refused.add(bundle.sha256)
-                log.error("bundle %s is left alone: %s", bundle.path, err)
+                log.error("bundle %s is skipped from now on: %s", bundle.path, err)
         return None
 
     def _load(self, bundle: Bundle) -> Model:

@@ -1,7 +1,7 @@
-"""The main loop of a classify worker: claim, decode, predict, record, over and over for a while.
+"""The main loop of a classify worker: claim, decode, predict, record, until nothing waits or the time is up.
 
-While the engine predicts one claim, the next is claimed and decoded in threads. No transaction is open meanwhile.
-Here, and in ``web.errors``, the class of an error decides what is done about it.
+While the engine predicts one claim, the next claim is decoded in threads. No transaction is open during either.
+This module and ``web.errors`` are the two places where the class of an error decides what is done about it.
 """
 
 import logging
@@ -26,11 +26,14 @@ from worker.process.shutdown import StopRequest
 log = logging.getLogger(__name__)
 
 ENGINE_LOSSES = 3
-"""After so many in a row the process ends, so that a new one finds the device afresh."""
+"""The process ends after this many engine losses in a row, so that a new process opens the device again."""
 
 
 def drain(runtime: ClassifyRuntime) -> None:
-    """Work for a while on whatever waits; safe to run twice, and safe not to run."""
+    """Classify until nothing waits or ``drain_seconds`` are over; safe to run twice, and safe not to run.
+
+    Raises Unfit when the current bundle cannot be verified, and EngineLost after ``ENGINE_LOSSES`` in a row.
+    """
     runtime.wakeups.acknowledge(Queue.CLASSIFY)
     deadline = time.monotonic() + runtime.settings.drain_seconds
     engine_losses = 0
@@ -55,7 +58,7 @@ def drain(runtime: ClassifyRuntime) -> None:
 
 
 def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
-    """Work with one model until nothing waits for it; return whether anything was done."""
+    """Classify what waits for one model; return False when no claim was found."""
     waiting = db.read(runtime.sessions, claims.list_waiting_bundles)
     model = _find_model(runtime, waiting)
     if model is None:
@@ -73,7 +76,7 @@ def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
 
 
 def _find_model(runtime: ClassifyRuntime, waiting: Sequence[str]) -> Model | None:
-    """Return the model for what waits. Loading one may take minutes, in which the worker's row shows none."""
+    """Return the model for the first waiting bundle, or None. Loading may take minutes; the row shows no model then."""
     runtime.heartbeat.show_loaded(None)
     found = runtime.models.find(waiting) if waiting else None
     held = runtime.models.held
@@ -82,7 +85,7 @@ def _find_model(runtime: ClassifyRuntime, waiting: Sequence[str]) -> Model | Non
 
 
 class ClaimLoop:
-    """Takes claims through one model: one at the engine while the next is decoded."""
+    """Runs claims through one model: the engine predicts one claim while the next is decoded."""
 
     def __init__(
         self, held: HeldClaims, predictor: Predictor, step_images: int, stop: StopRequest, deadline: float
@@ -94,9 +97,9 @@ class ClaimLoop:
         self._deadline = deadline
 
     def run(self) -> bool:
-        """Work until nothing waits, time is up or the worker stops; return whether anything was done.
+        """Work until nothing waits, the time is up or the worker stops; return False when no claim was found.
 
-        What is held then is given back.
+        All claims that are still held at the end are given back. Commits.
         """
         worked = after_suspect = False
         try:
@@ -118,18 +121,18 @@ class ClaimLoop:
         return not self._stop.requested and time.monotonic() < self._deadline
 
     def _finish(self, claim: HeldClaim) -> None:
-        """Take a claim through the engine, a step at a time, each recorded as soon as it is predicted."""
+        """Predict a claim step by step, and record each step as soon as it is predicted. Commits."""
         try:
             for step in claim.steps(self._step_images):
                 if self._stop.requested:
                     return
                 self._held.record(claim, self._predictor.predict(step))
                 self._held.note_progress()
-            if not self._stop.requested:  # else a step may have been cut short
+            if not self._stop.requested:  # on a stop request the last step may lack images: give_back_all queues them
                 self._held.forget(claim)
         except LeaseLost as err:
             log.warning("%s", err)
             self._held.forget(claim)
         except (MemoryError, Poisoned) as err:
-            log.error("%d images are to be tried alone: %r", len(claim.lease.images), err)
+            log.error("%d images are queued again as suspects, to be tried alone: %r", len(claim.lease.images), err)
             self._held.give_back(claim, lost=True)

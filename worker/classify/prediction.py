@@ -1,4 +1,4 @@
-"""From the decoded images of one engine step to their outcomes, and who is to blame when that fails."""
+"""Predicts one step of decoded images, and decides whether the engine or an image is the cause of a failure."""
 
 import logging
 import time
@@ -20,18 +20,18 @@ from worker.process.shutdown import StopRequest
 log = logging.getLogger(__name__)
 
 STOP_CHECK_SECONDS = 0.1
-"""How often a worker that waits for a decoder checks whether it is to stop."""
+"""A worker that waits for a decoder checks this often whether it must stop."""
 
 Decoding = tuple[ClaimedImage, Future[Picture]]
-"""An image and its pixels, which may still be decoded."""
+"""An image and the future of its pixels."""
 
 
 class EngineLost(errors.Transient):
-    """Raised when the engine no longer gives what it gave when it was verified, for example after a GPU was lost."""
+    """Raised when the engine fails on its golden inputs as well, for example after a GPU was lost."""
 
 
 class Poisoned(Exception):
-    """Raised when images, and not the engine, are to blame for a failure of the engine."""
+    """Raised when an image, not the engine, is the cause of a failure, so the claim's images must be tried alone."""
 
 
 class Predictor:
@@ -46,10 +46,10 @@ class Predictor:
         self._note_progress = note_progress
 
     def predict(self, step: Sequence[Decoding]) -> list[Outcome]:
-        """Return an outcome for each image of ``step``; for fewer when the worker is to stop.
+        """Return an outcome for each image of ``step``, or for fewer images when the worker must stop.
 
-        Raises Poisoned or MemoryError when the images must be tried alone, EngineLost or another Transient when they
-        are not to blame, Unfit when the engine gives other results than before.
+        Raises Poisoned or MemoryError when the images must be tried alone, EngineLost or another Transient when the
+        images are not the cause, and Unfit when the engine's results differ from the golden outputs.
         """
         images, pictures, found = self._collect(step)
         if not images:
@@ -77,13 +77,13 @@ class Predictor:
                 failed.append(Failed(image.id, err.code, err.detail))
             except (errors.DermqError, MemoryError):
                 raise
-            except Exception as err:  # of whatever kind: tried alone, the image that raises it is found and fails
+            except Exception as err:  # unexpected: each image is tried alone, and then the one that raises it fails
                 raise Poisoned(f"decoding failed unexpectedly: {err!r}") from err
-            self._note_progress()  # decoding is progress as well
+            self._note_progress()  # a decoded image is progress, too
         return images, pictures, failed
 
     def _decoded(self, step: Sequence[Decoding]) -> Iterator[Decoding]:
-        """Yield the images of a step as they are decoded; end at the first that is not when the worker is to stop."""
+        """Yield each image of a step when it is decoded; end at the first undecoded one when the worker must stop."""
         for image, future in step:
             while not future.done():
                 if self._stop.requested:
@@ -92,25 +92,25 @@ class Predictor:
             yield image, future
 
     def _engine_outputs(self, pixels: Pixels) -> Outputs:
-        """Run the engine; when it fails, the golden inputs tell whether the engine or the images are to blame."""
+        """Run the engine. When it fails, predict the golden inputs to decide whether engine or images are the cause."""
         try:
             outputs = self._model.engine.predict(pixels)
         except MemoryError:
             raise
-        except Exception as err:  # engines share no narrower base
-            log.exception("the engine failed over %d images", len(pixels))
+        except Exception as err:  # the errors of engines have no common base class but Exception
+            log.exception("the engine failed on a step of %d images", len(pixels))
             self._verify_again()
             raise Poisoned(str(err)) from err
         if not (np.isfinite(outputs.probabilities).all() and np.isfinite(outputs.ood_scores).all()):
             self._verify_again()
-            raise Poisoned("the engine gives no numbers for these images")
+            raise Poisoned("the engine returned NaN or infinite values for these images")
         return outputs
 
     def _verify_again(self) -> None:
-        """Raise Unfit when the engine gives other results than before, EngineLost when it gives none at all."""
+        """Raise Unfit when the engine's results differ from the golden outputs, and EngineLost when it fails."""
         try:
             model.verify(self._model.bundle, self._model.engine)
         except errors.Unfit:
             raise
-        except Exception as err:  # engines share no narrower base
-            raise EngineLost("engine_lost", f"The engine fails over its golden inputs as well: {err}") from err
+        except Exception as err:  # the errors of engines have no common base class but Exception
+            raise EngineLost("engine_lost", f"The engine fails on its golden inputs as well: {err}") from err

@@ -1,4 +1,4 @@
-"""What a process of the classify program holds: the shared services and its model."""
+"""The runtime of a classify process: the shared services and the loaded model."""
 
 from dataclasses import dataclass, field
 
@@ -12,18 +12,18 @@ from worker.process.runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyRuntime(Runtime):
-    """The shared services, the model that is loaded, and the row ids of bundles."""
+    """The shared services, the loaded model, and the row ids of bundles."""
 
     models: Models
     bundle_ids: dict[str, int] = field(default_factory=dict)
-    """Row ids of bundles by SHA-256, as far as they were asked for."""
+    """A cache of the bundles' row ids, keyed by the bundle's SHA-256."""
 
     def load(self) -> Loaded:
-        """Load and verify the bundle that ships. Raises Unfit."""
+        """Load and verify the current bundle. Raises Unfit."""
         return loaded(self.models.load_current())
 
     def bundle_id(self, model: Model) -> int:
-        """Return the row id of the bundle of ``model``; commits the row when it is the first to ask."""
+        """Return the row id of the bundle of ``model``. Inserts the row and commits when the bundle has none."""
         sha256 = model.bundle.sha256
         if sha256 not in self.bundle_ids:
             self.bundle_ids[sha256] = db.transact(
@@ -33,11 +33,11 @@ class ClassifyRuntime(Runtime):
 
 
 def build(settings: Settings) -> ClassifyRuntime:
-    """Connect to everything; loads no model and claims nothing."""
+    """Build the runtime of a classify process; load no model and claim nothing."""
     models = Models(settings.bundles_dir, settings.engine, step_images=settings.step_images)
     return ClassifyRuntime.connect(settings, Queue.CLASSIFY, models=models)
 
 
 def loaded(model: Model) -> Loaded:
-    """Return the names under which the worker's row shows a model."""
+    """Return the bundle's and the engine's name, as the worker's row shows them."""
     return Loaded(model.bundle.name, model.engine.name)

@@ -1,1 +1,1 @@
-"""The program that unpacks archives into their batches."""
+"""The ``intake`` program: unpack archives into their batches."""

@@ -1,4 +1,4 @@
-"""The entries of a ZIP, a page at a time: unpacked to incoming files and checked, or refused, or skipped."""
+"""Unpacks the entries of a ZIP archive to incoming files, a page at a time; some entries are refused or skipped."""
 
 import contextlib
 import struct
@@ -18,11 +18,11 @@ from dermq.storage import BlobStore
 
 PAGE_ENTRIES = 64
 PAGE_SECONDS = 1.0
-"""A page ends after so many entries or so long, whichever comes first."""
+"""A page ends after ``PAGE_ENTRIES`` or ``PAGE_SECONDS``, whichever comes first."""
 MAX_DIRECTORY_BYTES = 32_000_000
-"""The list of entries is read into memory; a longer one is an attack."""
+"""The limit of the central directory, which is read into memory. No honest archive has a larger one."""
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""The others inflate whole chunks at a time: a few hundred bytes would take gigabytes of memory."""
+"""Other methods have no limit on the output of one read: a few hundred bytes could take gigabytes of memory."""
 _CHUNK_BYTES = 256 * 1024
 _ENCRYPTED = 0x1
 """Bit of an entry's flags (APPNOTE 4.4.4)."""
@@ -32,7 +32,7 @@ _SKIPPED_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 @dataclass
 class EntryPage:
-    """Verdicts on the next few entries."""
+    """The outcome of a few entries in a row, and the position after them."""
 
     next_entry: int
     unpacked_bytes: int
@@ -46,13 +46,14 @@ class EntryPage:
 def open_archive(
     blobs: BlobStore, batch_id: uuid.UUID, sha256: str, settings: Settings, progress: Callable[[], None]
 ) -> Iterator["Entries"]:
-    """Open a stored archive; ``progress`` is called at every step. Raises Permanent when it is no readable ZIP.
+    """Open a stored archive; the entries call ``progress`` at every step.
 
-    When it cannot be read, the store tells whether it or the one archive is to blame.
+    Raises Permanent when the archive is not a readable ZIP, and Transient when the blob store itself fails a probe.
     """
     with contextlib.ExitStack() as open_files:
         try:
-            archive = open_files.enter_context(_directory(open_files.enter_context(blobs.open(batch_id, sha256))))
+            file = open_files.enter_context(blobs.open(batch_id, sha256))
+            archive = open_files.enter_context(_read_directory(file))
         except FileNotFoundError as err:
             blobs.probe()
             raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
@@ -80,7 +81,7 @@ class Entries:
         return len(self._infos)
 
     def page(self, before: EntryPage, files: contextlib.ExitStack) -> EntryPage:
-        """The page after ``before``; ``files`` removes the incoming files that were not put."""
+        """Return the page after ``before``. ``files`` removes the incoming files that are not kept when it closes."""
         page = EntryPage(before.next_entry, before.unpacked_bytes)
         until = time.monotonic() + PAGE_SECONDS
         while page.next_entry < len(self) and page.entries < PAGE_ENTRIES and time.monotonic() < until:
@@ -91,26 +92,26 @@ class Entries:
                 page.skipped.append(info.filename)
                 continue
             try:
-                page.arrived.append(files.enter_context(self._arrival(info, page)))
+                page.arrived.append(files.enter_context(self._receive(info, page)))
             except errors.Rejected as err:
                 page.refused.append((info.filename, err))
             self._progress()
         return page
 
-    def _arrival(self, info: zipfile.ZipInfo, page: EntryPage) -> contextlib.AbstractContextManager[Arrival]:
+    def _receive(self, info: zipfile.ZipInfo, page: EntryPage) -> contextlib.AbstractContextManager[Arrival]:
         if info.flag_bits & _ENCRYPTED:
-            raise errors.Rejected("encrypted", "The entry is encrypted; only plain entries are accepted.")
+            raise errors.Rejected("encrypted", "The entry is encrypted; only entries without a password are accepted.")
         if info.compress_type not in _COMPRESSIONS:
             raise errors.Rejected(
                 "unsupported_compression",
-                "The entry is compressed in a way that is not accepted; stored and deflated are.",
+                "The entry's compression method is not accepted; only stored and deflated entries are.",
             )
         if info.file_size > self._settings.max_image_bytes:
             raise arrivals.too_large(self._settings)
-        return arrivals.receive_file(self._blobs, info.filename, self._chunks(info, page), self._settings)
+        return arrivals.receive_file(self._blobs, info.filename, self._unpack(info, page), self._settings)
 
-    def _chunks(self, info: zipfile.ZipInfo, page: EntryPage) -> Iterator[bytes]:
-        """Unpack one entry in pieces. Raises Rejected when it is damaged or the archive unpacks to too much."""
+    def _unpack(self, info: zipfile.ZipInfo, page: EntryPage) -> Iterator[bytes]:
+        """Yield one entry in chunks. Raises Rejected when it is damaged or the archive unpacks to too many bytes."""
         most = self._settings.max_archive_unpacked_bytes
         try:
             with self._archive.open(info) as entry:
@@ -118,11 +119,12 @@ class Entries:
                     page.unpacked_bytes += len(chunk)
                     if page.unpacked_bytes > most:
                         raise errors.TooLarge(
-                            "archive_bomb", f"The archive unpacks to more than {most:,} bytes, the most accepted."
+                            "archive_bomb",
+                            f"The archive unpacks to more than the accepted {most:,} bytes.",
                         )
                     self._progress()
                     yield chunk
-        except OSError as err:  # the store is to blame, or an entry that is said to begin before the file does
+        except OSError as err:  # a fault of the store, or an entry with a negative offset
             self._blobs.probe()
             raise errors.Rejected("damaged_entry", f"The entry cannot be read: {err}") from err
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error, OverflowError) as err:
@@ -130,13 +132,13 @@ class Entries:
 
 
 def is_skipped(info: zipfile.ZipInfo) -> bool:
-    """Whether an entry is a folder or something that an operating system left."""
+    """Return whether an entry is a folder or a file that an operating system added, such as ``.DS_Store``."""
     path = PurePosixPath(info.filename.replace("\\", "/"))
     return info.is_dir() or _SKIPPED_FOLDER in path.parts or path.name in _SKIPPED_FILES or path.name.startswith("._")
 
 
-def _directory(file: BinaryIO) -> zipfile.ZipFile:
-    """Read the archive's list of entries. Raises Permanent when it is damaged or too long to be read into memory."""
+def _read_directory(file: BinaryIO) -> zipfile.ZipFile:
+    """Read the archive's central directory. Raises Permanent when it is damaged or too large for memory."""
     try:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         size = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
@@ -148,4 +150,4 @@ def _directory(file: BinaryIO) -> zipfile.ZipFile:
         file.seek(0)
         return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as err:
-        raise errors.Permanent("bad_archive", f"The archive is no readable ZIP: {err}") from err
+        raise errors.Permanent("bad_archive", f"The archive is not a readable ZIP file: {err}") from err

@@ -1,4 +1,4 @@
-"""What a process of the intake program holds: the shared services and nothing more."""
+"""The runtime of an intake process: the shared services and nothing else."""
 
 from dermq.settings import Settings
 from dermq.wakeups import Queue
@@ -6,5 +6,5 @@ from worker.process.runtime import Runtime
 
 
 def build(settings: Settings) -> Runtime:
-    """Connect to everything; claims nothing."""
+    """Build the runtime of an intake process; claim nothing."""
     return Runtime.connect(settings, Queue.INTAKE)

@@ -1,8 +1,8 @@
-"""Unpacks archives into their batches, an entry at a time, and resumes where it was stopped.
+"""Unpacks archives into their batches, a page of entries at a time, and resumes after an interruption.
 
-A page of entries is written to incoming files and checked, then recorded in one transaction together with where to go
-on, so that every entry is taken exactly once whatever is killed. After a slice of time the archive is put back, so
-that a large one does not keep the others waiting.
+A page's entries are unpacked to incoming files and checked. Then one transaction records them together with the
+position of the next entry, so every entry enters the batch exactly once, even when the process is killed. After
+``SLICE_SECONDS`` the archive is put back, so that the other archives do not wait for a large one.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from worker.process.shutdown import StopRequest
 log = logging.getLogger(__name__)
 
 SLICE_SECONDS = 15.0
-"""After so long an archive is put back behind the others."""
+"""An archive is put back behind the others after this time."""
 _PAUSE_SECONDS = 2.0
 _SKIPPED_NAMES_KEPT = 100
 
 
 def drain(runtime: Runtime) -> None:
-    """Unpack what waits, for a while; safe to run twice, and safe not to run."""
+    """Unpack until no archive waits or ``drain_seconds`` are over; safe to run twice, and safe not to run."""
     runtime.wakeups.acknowledge(Queue.INTAKE)
     deadline = time.monotonic() + runtime.settings.drain_seconds
     put_back: list[uuid.UUID] = []
@@ -60,7 +60,7 @@ def drain(runtime: Runtime) -> None:
 
 
 def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
-    """Unpack one archive for a slice of time, then end it or put it back."""
+    """Unpack one archive for at most ``SLICE_SECONDS``, then end it or put it back. Commits; raises Transient."""
     began = time.time()
     with LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal:
         renewal.add(lease.token)
@@ -85,7 +85,7 @@ def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
 
 
 def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: StopRequest) -> bool:
-    """Record page after page; says whether the archive is whole."""
+    """Record page after page. Commits each. Return whether all entries are recorded."""
     until = time.monotonic() + SLICE_SECONDS
 
     def note_progress() -> None:
@@ -107,10 +107,10 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
 
 
 def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entries.EntryPage) -> None:
-    """Put a page into the batch and note where to go on. Raises LeaseLost when the archive is no longer ours."""
+    """Add a page to the batch and store the position of the next entry. Raises LeaseLost when the lease is lost."""
     archive = archive_claims.lock(session, lease)
     if archive.next_entry >= page.next_entry:
-        return  # an earlier run of this transaction was committed after all
+        return  # an earlier attempt was committed although its connection failed
     verdicts = arrivals.receive(
         session,
         lease.batch_id,

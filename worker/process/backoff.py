@@ -1,4 +1,4 @@
-"""The pause after a fault of the surroundings, such as a database that is away."""
+"""The back-off after a Transient error, such as an unreachable database."""
 
 import time
 
@@ -6,12 +6,12 @@ from worker.process.heartbeat import Heartbeat
 from worker.process.shutdown import StopRequest
 
 PAUSE_SECONDS = (1.0, 30.0)
-"""Least and greatest pause; it doubles from one fault to the next."""
+"""The shortest and the longest pause. The pause doubles after each error in a row."""
 _STEP_SECONDS = 0.1
 
 
 class Backoff:
-    """A pause that grows with every fault in a row."""
+    """Pauses that double after each error in a row."""
 
     def __init__(self, heartbeat: Heartbeat, stop: StopRequest) -> None:
         self._heartbeat = heartbeat
@@ -19,13 +19,13 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """Begin again with the least pause: the last attempt succeeded."""
+        """Start again with the shortest pause, after a success."""
         self.seconds = PAUSE_SECONDS[0]
 
     def wait(self) -> None:
-        """Sleep ``seconds``, at most until the worker is to stop, and double them.
+        """Sleep for ``seconds`` or until the worker must stop, then double ``seconds``.
 
-        The pause is intended, so it counts as progress: a watchdog must not take it for a hang.
+        The pause counts as progress, so that the watchdog does not take it for a hang.
         """
         until = time.monotonic() + self.seconds
         while time.monotonic() < until and not self._stop.requested:

@@ -1,4 +1,4 @@
-"""Celery as dermq uses it. Every setting avoids a failure that was seen; docs/adr/0007 tells which."""
+"""The Celery application. Every setting prevents a failure that was observed; docs/adr/0007 lists them."""
 
 from celery import Celery
 
@@ -7,27 +7,28 @@ from dermq.settings import Settings
 from dermq.wakeups import Queue
 
 START_SECONDS = 300.0
-"""Time a pool process has to load its model; with Celery's 4 s it would be killed for ever after its first crash."""
+"""The time in which a pool process must load its model. After a crash, Celery's 4 s would kill each new process."""
 _BACKSTOP_SECONDS = 600
-"""A task that runs this much longer than a drain may is stuck in native code and is killed."""
+"""A task that exceeds the time limit of a drain by this much hangs in native code and is killed."""
 
 
 def create(settings: Settings) -> Celery:
-    """The application of one worker."""
+    """Return the Celery application of one worker."""
     app = Celery("dermq", broker=wakeups.broker_url(settings.redis_url), include=["worker.tasks"])
     app.conf.update(
         # fork breaks CUDA, TensorFlow and every thread that a library started.
         worker_pool_start_method="spawn",
         worker_proc_alive_timeout=START_SECONDS,
         worker_concurrency=1,
-        # A wake-up may be lost, never redelivered: SQL knows the work. A busy worker hides no message of an idle one.
+        # A wake-up may be lost but is never delivered twice, since the work is in SQL. A busy worker reserves no
+        # message that an idle worker could take.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
-        # No soft limit: it raises between any two lines.
+        # There is no soft time limit, because its exception can be raised between any two lines.
         task_time_limit=settings.drain_seconds + _BACKSTOP_SECONDS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

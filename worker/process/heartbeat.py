@@ -1,4 +1,4 @@
-"""A worker's row in SQL: that it lives, what it has loaded, when it last made progress. ``dermq.liveness`` reads it."""
+"""Writes a worker's row in SQL: last seen, loaded model, last progress. ``dermq.liveness`` reads the row."""
 
 import logging
 import socket
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """The names of what a worker has loaded."""
+    """The names of the bundle and the engine that a worker has loaded."""
 
     bundle: str
     engine: str
 
 
 def name(queue: Queue, pid: int) -> str:
-    """Return the name of the worker that is the pool process ``pid`` of this host."""
+    """Return the name of the worker whose pool process has the id ``pid`` on this host."""
     return f"{socket.gethostname()}:{queue}:{pid}"
 
 
 class Heartbeat:
-    """Writes from a thread, every few seconds, that this process lives."""
+    """Updates the worker's row from a thread every few seconds."""
 
     def __init__(self, sessions: db.Sessions, name: str, queue: str, every_seconds: float) -> None:
         self.name = name
@@ -44,17 +44,17 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self, loaded: Loaded | None = None) -> None:
-        """Insert the worker's row, with what is ``loaded``, and keep it fresh. Commits; raises Transient."""
+        """Insert the worker's row with ``loaded``, and start the thread that updates it. Commits; raises Transient."""
         self.show_loaded(loaded)
         db.transact(self._sessions, self._insert)
         self._thread.start()
 
     def progress(self) -> None:
-        """Note that the drain made progress, or found nothing that it can claim; the next heartbeat writes it."""
+        """Note that the drain made progress or found nothing to claim. The next heartbeat writes the time."""
         self._progressed = time.monotonic()
 
     def show_loaded(self, loaded: Loaded | None) -> None:
-        """Show what is loaded from the next heartbeat on; None while that changes. Counts as progress."""
+        """Set what the next heartbeats show as loaded; None while a model is being loaded. Counts as progress."""
         self._loaded = loaded
         self.progress()
 
@@ -78,7 +78,7 @@ class Heartbeat:
         }
 
     def _update(self, session: Session) -> None:
-        """Update the worker's row; insert it again when it was deleted as one of a dead process."""
+        """Update the worker's row, or insert it again when the reaper has deleted it as a dead worker's row."""
         own = sa.update(Worker).where(Worker.name == self.name).values(self._values()).returning(Worker.name)
         if session.execute(own).scalar_one_or_none() is None:
             self._insert(session)

@@ -1,4 +1,4 @@
-"""Renews leases from a thread, as long as the main loop makes progress and no longer.
+"""Renews leases from a thread, but only while the main loop makes progress.
 
 A hung engine makes no progress, so its lease expires and its images go to another worker.
 """
@@ -18,7 +18,7 @@ from dermq.queue import leases
 log = logging.getLogger(__name__)
 
 RENEWALS = 4
-"""Renewals within the length of one lease."""
+"""The number of renewals within the length of one lease."""
 
 
 class LeaseRenewal:
@@ -41,12 +41,12 @@ class LeaseRenewal:
         self._thread.join()
 
     def add(self, token: uuid.UUID) -> None:
-        """Renew this lease from now on. Counts as progress."""
+        """Start to renew this lease. Counts as progress."""
         self._tokens.add(token)
         self.progress()
 
     def remove(self, token: uuid.UUID) -> None:
-        """Renew this lease no longer."""
+        """Stop renewing this lease."""
         self._tokens.discard(token)
 
     def progress(self) -> None:

@@ -1,4 +1,4 @@
-"""How workers and the reaper log: one line an event, to standard error."""
+"""Configures the log of workers and of the reaper: one line per event, on standard error."""
 
 import logging
 

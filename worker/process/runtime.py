@@ -1,4 +1,4 @@
-"""What every worker process holds for as long as it lives, whichever program it runs."""
+"""The runtime of a worker process: what it holds from start to end, in every program."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from worker.process.heartbeat import Heartbeat, Loaded
 
 @dataclass(frozen=True)
 class Runtime:
-    """The services that the tasks of one process share. A program that needs more has a subclass of its own."""
+    """The services that the tasks of one process share. A program that needs more services defines a subclass."""
 
     settings: Settings
     queue: Queue
@@ -26,7 +26,7 @@ class Runtime:
 
     @classmethod
     def connect(cls, settings: Settings, queue: Queue, **own: Any) -> Self:
-        """Build the shared services, add the program's ``own``, and claim nothing."""
+        """Build the shared services, and add the fields that only this program has as ``own``. Claim nothing."""
         name = heartbeat.name(queue, os.getpid())
         sessions = db.Sessions(settings.database)
         return cls(
@@ -41,13 +41,13 @@ class Runtime:
         )
 
     def load(self) -> Loaded | None:
-        """Load what the program works with, before the process appears among the workers; None when that is nothing.
+        """Load the program's model before the worker's row is inserted; None when the program has no model.
 
-        Raises Unfit when what is loaded must not be used.
+        Raises Unfit when the model must not be used.
         """
         return None
 
     def close(self) -> None:
-        """Remove the process from the workers and close its connections."""
+        """Delete the worker's row and close the connections. Commits."""
         self.heartbeat.stop()
         self.sessions.close()

@@ -1,8 +1,8 @@
-"""How a drain learns that its worker is stopping.
+"""Tells a drain that its worker must stop, and tells the parent process why a child ended the worker.
 
-Celery's warm shutdown waits for the running task and tells it nothing. So the parent touches a flag file named by its
-pid, and each drain sets its own SIGTERM handler when it starts (one set at the start of the process is overwritten by
-Celery) and looks, between steps, at the flag and at whether its parent still lives.
+Celery's warm shutdown waits for the running task but does not notify it. So the parent process creates a flag file,
+named by its pid. Each drain checks between its steps whether the flag exists and whether its parent is still alive.
+Each drain also sets its own SIGTERM handler, because Celery overwrites a handler that is set when the process starts.
 """
 
 import os
@@ -16,24 +16,24 @@ from dermq.settings import Settings
 
 
 def flag(settings: Settings, pid: int) -> Path:
-    """Return the path of the file that is there while the worker whose parent process is ``pid`` is stopping."""
+    """Return the path of the flag file. It exists while the worker with the parent process ``pid`` is stopping."""
     return settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.stopping"
 
 
 class ExitNote:
-    """A file in which a child tells its parent process ``pid`` the exit status of the worker, and the reason."""
+    """A file by which a child process gives its parent ``pid`` the worker's exit status and the reason."""
 
     def __init__(self, settings: Settings, pid: int) -> None:
         self.path = settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.ends"
 
     def write(self, status: int, reason: str) -> None:
-        """Write the note, unless there is one already: the first reason counts."""
+        """Write the note, unless there is one already: the first reason is kept."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             self.path.write_text(f"{status} {reason}")
 
     def take(self) -> tuple[int, str] | None:
-        """Return the status and the reason and remove the note; None when there is none."""
+        """Return the status and the reason, and remove the note; return None when there is no note."""
         if not self.path.exists():
             return None
         status, _, reason = self.path.read_text().partition(" ")
@@ -42,7 +42,7 @@ class ExitNote:
 
 
 class StopRequest:
-    """Tells a drain, for as long as it runs, whether its worker is to stop."""
+    """Tells a drain, while it runs, whether its worker must stop."""
 
     def __init__(self, settings: Settings) -> None:
         self._parent = os.getppid()
@@ -58,7 +58,7 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether SIGTERM came, the parent is gone, or the parent touched its flag."""
+        """Whether SIGTERM was received, the parent has ended, or the parent's flag file exists."""
         return self._signalled or os.getppid() != self._parent or self._flag.exists()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""Ends a worker that stalls, from its parent process, where a dead consumer and a hung child can be noticed.
+"""The watchdog: a thread of the worker's parent process that ends the worker when it stalls.
 
-When work waits and the child makes no progress, the watchdog first sends a wake-up itself, so that a lost wake-up costs
-no worker. If that does not help, it ends the worker, and a new one is started. While Redis does not answer it does
-neither: a new worker would receive no wake-up.
+The parent process can detect both a hung child and a dead Celery consumer. When work waits and the child makes no
+progress, the watchdog first sends a wake-up, since the last one may have been lost. If that does not help, it ends the
+worker, and a new one is started. While Redis does not answer, it does neither: a new worker would get no wake-up.
 """
 
 import contextlib
@@ -29,36 +29,36 @@ from worker.process.celery_app import START_SECONDS
 log = logging.getLogger(__name__)
 
 OBSERVATIONS = 10
-"""Observations within the time after which a worker counts as stalled."""
+"""The number of observations within ``stalled_seconds``."""
 _GRACE_SECONDS = 4.0
-"""The time in which a child that still reacts gives back what it holds."""
+"""The time that a responsive child has to give back its claims."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the watchdog knows at one moment."""
+    """What the watchdog observes at one moment."""
 
     at: float
-    """By a monotonic clock, in seconds."""
+    """The time by a monotonic clock, in seconds."""
     waiting: bool
-    """There is work of this queue that nobody has claimed."""
+    """Whether this queue has unclaimed work."""
     reachable: bool
-    """Redis answers."""
+    """Whether Redis answers."""
     progressed_seconds: float | None
-    """Since the child last made progress; None while no child has appeared."""
+    """Seconds since the child last made progress; None while the child has no row."""
     loading: bool = False
-    """The child changes its model."""
+    """Whether the child is loading a model."""
 
     @property
     def child(self) -> str:
-        """What the log says of the child."""
+        """The state of the child, as a clause for the log."""
         if self.progressed_seconds is None:
             return "no child has appeared"
         return f"the child last made progress {self.progressed_seconds:.0f} s ago"
 
 
 class Action(Enum):
-    """What to do about the worker."""
+    """What the watchdog does with the worker."""
 
     NONE = auto()
     WAKE = auto()
@@ -66,15 +66,18 @@ class Action(Enum):
 
 
 class Watchdog:
-    """Decides by observations in their order: for how long has nothing excused that the child makes no progress?"""
+    """Decides from observations in time order for how long the child has made no progress without an excuse.
+
+    Excuses are: no work waits, Redis does not answer, or the watchdog itself missed observations.
+    """
 
     def __init__(self, stalled_seconds: float, at: float) -> None:
         self._stalled_seconds = stalled_seconds
         self._observed = self._since = at
 
     def judge(self, observation: Observation) -> Action:
-        """Return what to do about the worker now."""
-        # After a gap the watchdog itself was frozen, or had no database: it cannot know what happened meanwhile.
+        """Return what to do with the worker now."""
+        # In a gap the watchdog was frozen or had no database, so it does not know what the child did meanwhile.
         gap = observation.at - self._observed > self._stalled_seconds / 2
         self._observed = observation.at
         if gap or not observation.waiting or not observation.reachable:
@@ -89,10 +92,10 @@ class Watchdog:
 
 
 def run(settings: Settings, queue: Queue, started: float, status: int) -> None:
-    """Watch the worker that this process is, and end it with ``status`` when it stalls.
+    """Watch this process's worker, and end it with the exit status ``status`` when it stalls.
 
-    ``started`` is when the process started, by a monotonic clock. Returns when the worker is told to stop: whoever
-    stops it has a time limit of its own.
+    ``started`` is the start of the process by a monotonic clock. Returns when the worker is told to stop, because the
+    supervisor that stops it has its own time limit.
     """
     observer = Observer(settings, queue, started)
     watchdog = Watchdog(settings.stalled_seconds, time.monotonic())
@@ -105,7 +108,7 @@ def run(settings: Settings, queue: Queue, started: float, status: int) -> None:
             return
         try:
             observation = observer.observe()
-        except Exception as err:  # a thread's edge: without the database nothing is known
+        except Exception as err:  # the thread must outlive every error; without the database there is no observation
             log.warning("the watchdog of this worker cannot observe it: %s", err)
             continue
         if observation.reachable is not reachable:
@@ -127,14 +130,14 @@ class Observer:
         self._queue = queue
         self._started = started
         self._since: datetime | None = None
-        """When this worker started, by the database's clock, which may be set and goes on while a machine sleeps."""
+        """The start of this worker by the database's clock. Read once; it differs from the local monotonic clock."""
 
     def close(self) -> None:
         """Close the connections to the database."""
         self._sessions.close()
 
     def observe(self) -> Observation:
-        """Return whether work waits, and what our child does about it."""
+        """Return one observation: whether work waits, Redis answers, and the child makes progress."""
         waiting, pulses = db.read(self._sessions, self._read)
         return Observation(
             at=time.monotonic(),
@@ -148,19 +151,19 @@ class Observer:
         names = [heartbeat.name(self._queue, child.pid) for child in active_children()]
         if self._since is None:
             self._since = session.scalars(sa.select(db.now(self._started - time.monotonic()))).one()
-        # An older row is of a process that had the pid before.
+        # An older row belongs to an earlier process with the same pid.
         pulses = liveness.list_pulses(session, Worker.name.in_(names), Worker.started_at > self._since)
         return liveness.measure_waited_seconds(session, self._queue) is not None, pulses
 
 
 def _end(settings: Settings, status: int, reason: str) -> NoReturn:
-    """End this worker from a thread, whatever its main thread and its child do."""
+    """End this worker from a thread, even when its main thread and its child hang."""
     log.critical("this worker ends with status %d: %s", status, reason)
     note = shutdown.ExitNote(settings, os.getpid())
     note.write(status, reason)
-    os.kill(os.getpid(), signal.SIGTERM)  # the main thread ends the worker as usual, if it and the child still can
+    os.kill(os.getpid(), signal.SIGTERM)  # a warm shutdown, if the main thread and the child still respond
     time.sleep(_GRACE_SECONDS)
-    for child in active_children():  # on Linux they would die with this process anyway, on macOS they would not
+    for child in active_children():  # on Linux, children die with this process; on macOS, they do not
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
     shutdown.flag(settings, os.getpid()).unlink(missing_ok=True)

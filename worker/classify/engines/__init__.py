@@ -1,4 +1,4 @@
-"""Engines: what turns pixels into probabilities. ONNX Runtime on CPU, Keras where there is a GPU.
+"""Engines compute probabilities from pixels: ONNX Runtime on the CPU, Keras where there is a GPU.
 
 A new engine is one file in this folder and one entry in ``ENGINES``.
 """
@@ -17,12 +17,12 @@ from dermq.bundles import Bundle
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of ``n`` images."""
+    """The model's outputs for ``n`` images."""
 
     probabilities: NDArray[np.float32]
     """``(n, 7)``, each row summing to 1, classes in the order of the taxonomy."""
     ood_scores: NDArray[np.float32]
-    """``(n,)``; the greater, the less an image looks like the training data."""
+    """``(n,)``; a greater score means that the image is less like the training data."""
 
 
 class Engine(Protocol):
@@ -32,7 +32,7 @@ class Engine(Protocol):
     files: tuple[str, ...]
     """The files of a bundle that this engine needs."""
     tolerance: float
-    """Largest difference of a probability from the golden ones that rounding explains."""
+    """The largest difference from the golden outputs that rounding explains."""
 
     def load(self, bundle: Bundle) -> None:
         """Load the model. Raises Unfit when it cannot be loaded."""
@@ -42,17 +42,17 @@ class Engine(Protocol):
 
 
 ENGINES = {"onnx": "onnxruntime", "keras": "keras"}
-"""Every engine and the package it needs. Engine ``x`` is made by ``create(step_images)`` of the module ``x`` here."""
+"""The package that each engine needs. ``create(step_images)`` in the module ``x`` of this folder builds the engine."""
 AUTO = "auto"
 
 
 def create(choice: str, *, step_images: int) -> Engine:
-    """Return the engine called ``choice``; ``auto`` takes Keras where TensorFlow sees a GPU, else ONNX Runtime.
+    """Return the engine called ``choice``; ``auto`` means Keras where TensorFlow finds a GPU, else ONNX Runtime.
 
-    Raises Unfit when there is no such engine or the package it needs is not installed.
+    Raises Unfit when there is no such engine, or when the package that it needs is not installed.
     """
     if choice == AUTO:
-        choice = "keras" if _sees_gpu() else "onnx"
+        choice = "keras" if _find_gpu() else "onnx"
     if choice not in ENGINES:
         known = ", ".join((AUTO, *sorted(ENGINES)))
         raise errors.Unfit("no_engine", f"There is no engine {choice}; DERMQ_ENGINE must be one of {known}.")
@@ -64,7 +64,7 @@ def create(choice: str, *, step_images: int) -> Engine:
     return engine
 
 
-def _sees_gpu() -> bool:
+def _find_gpu() -> bool:
     if importlib.util.find_spec("tensorflow") is None:
         return False
     import tensorflow as tf

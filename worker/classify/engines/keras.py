@@ -1,4 +1,4 @@
-"""Keras 3, TensorFlow by default; the same code runs on JAX or torch."""
+"""The Keras 3 engine. Its backend is TensorFlow by default; JAX and PyTorch work as well."""
 
 import os
 
@@ -14,7 +14,7 @@ import keras
 
 
 def create(step_images: int) -> "KerasEngine":
-    """Return an engine that has loaded nothing and computes ``step_images`` at a time."""
+    """Return an engine without a model; it will compute ``step_images`` images at a time."""
     return KerasEngine(step_images)
 
 
@@ -29,20 +29,20 @@ class KerasEngine:
         self._step = step_images
 
     def load(self, bundle: bundles.Bundle) -> None:
-        """Load the model. Raises Unfit when Keras does not take it."""
+        """Load the model. Raises Unfit when Keras cannot load it."""
         try:
             self._model = keras.saving.load_model(bundle.path / bundles.KERAS_MODEL, compile=False)
-        except Exception as err:  # Keras raises many kinds for a damaged file
+        except Exception as err:  # Keras raises errors of many classes for a damaged file
             raise errors.Unfit("bad_bundle", f"Keras cannot load {bundle.path}: {err}") from err
 
     def predict(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Predict ``(n, size, size, 3) uint8`` RGB, in steps of the fixed shape."""
-        parts = [self._step_of(pixels[at : at + self._step]) for at in range(0, len(pixels), self._step)]
+        parts = [self._predict_step(pixels[at : at + self._step]) for at in range(0, len(pixels), self._step)]
         return Outputs(
             np.concatenate([part.probabilities for part in parts]), np.concatenate([part.ood_scores for part in parts])
         )
 
-    def _step_of(self, pixels: NDArray[np.uint8]) -> Outputs:
+    def _predict_step(self, pixels: NDArray[np.uint8]) -> Outputs:
         padded = np.zeros((self._step, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
         outputs = self._model.predict_on_batch(padded)
