@@ -1,7 +1,8 @@
 # Three images from one file: web, worker-cpu and worker-gpu. The intake worker and the reaper run in worker-cpu's.
 # Python 3.11 is what the tests run on. Only hashed locks are installed, and no development packages.
 
-FROM python:3.11-slim-bookworm AS base
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN groupadd --gid 10001 dermq \
     && useradd --uid 10001 --gid dermq --home-dir /var/lib/dermq --shell /usr/sbin/nologin dermq \

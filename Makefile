@@ -9,7 +9,7 @@ PIP = -m pip --disable-pip-version-check install -q --no-deps --require-hashes -
 # Locks name packages and hashes, never an index: that is each machine's own choice.
 LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate pyproject.toml
 
-.PHONY: help run test test-training check chaos chaos-short lock docs bench clean
+.PHONY: help run test test-training check chaos chaos-short containers lock docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -36,6 +36,9 @@ chaos: .venv/.dev ## do everything to a whole system that can be done to it; a r
 
 chaos-short: .venv/.dev ## a part of make chaos, for CI
 	$(VENV) -m tests.chaos --short
+
+containers: .venv/.dev ## build the images and run the compose file: upgrade, kill, restore; needs root, podman and Debian
+	$(VENV) -m tests.containers
 
 bench: .venv/.dev ## images per second, end to end and of the engine alone (BENCH="--images 10015": all)
 	$(VENV) -m tests.bench $(BENCH)

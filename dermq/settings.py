@@ -4,7 +4,8 @@
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +25,10 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of the database; empty means SQLite under `var_dir`."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """Redis for wake-ups: `redis://host:port/db` or `unix:///path/to/socket`. Losing it loses seconds, no work."""
+    database_password_file: Path | None = None
+    """File that holds the password of `database_url`, which then names none: a secret that stands in no environment."""
+    redis_password_file: Path | None = None
+    """File that holds the password of `redis_url`, likewise."""
     blobs_dir: Path | None = None
     """Folder of the image files; unset means `blobs` under `var_dir`."""
     bundles_dir: Path = ROOT / "bundles"
@@ -83,6 +88,15 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     """Least severe level that is logged."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_passwords(cls, given: dict[str, Any]) -> dict[str, Any]:
+        urls = {}
+        for name in ("database", "redis"):
+            if file := given.get(f"{name}_password_file"):
+                urls[f"{name}_url"] = _with_password(str(given.get(f"{name}_url", "")), Path(file))
+        return given | urls
+
     @model_validator(mode="after")
     def _idle_workers_are_woken_in_time(self) -> Self:
         least = self.reaper_seconds + self.worker_seen_seconds
@@ -101,3 +115,16 @@ class Settings(BaseSettings):
     @property
     def blobs(self) -> Path:
         return self.blobs_dir or self.var_dir / "blobs"
+
+
+def _with_password(url: str, file: Path) -> str:
+    """Put the password that ``file`` holds into ``url``."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.password is not None:
+        raise ValueError("A password file needs a URL with a host and without a password.")
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as err:
+        raise ValueError(f"The password file {file} cannot be read: {err.strerror}.") from err
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()

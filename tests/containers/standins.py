@@ -1,0 +1,89 @@
+"""Images that stand in for those of a registry, made of Debian's packages: no registry is asked.
+
+They take what the compose file gives to the official images: the same variables, arguments, users and folders. What an
+official image does beyond that is not tested by them.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+_USERS = {"postgres": (70, 70), "redis": (999, 1000)}
+"""User and group ids of the official Alpine images; data in a volume belongs to them."""
+
+_POSTGRES = """\
+#!/bin/sh
+set -eu
+data=/var/lib/postgresql/data
+bin=$(echo /usr/lib/postgresql/*/bin)
+if [ "$(id -u)" = 0 ]; then
+  chown 70:70 $data && chmod 700 $data && install -d -o 70 -g 70 /var/run/postgresql
+  exec setpriv --reuid=70 --regid=70 --clear-groups "$0" "$@"
+fi
+[ -z "${POSTGRES_PASSWORD_FILE:-}" ] || POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+if [ ! -s $data/PG_VERSION ]; then
+  printf %s "$POSTGRES_PASSWORD" >/tmp/password
+  $bin/initdb -D $data --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-local=trust --auth-host=trust
+  rm /tmp/password
+  echo "host all all all scram-sha-256" >>$data/pg_hba.conf
+  $bin/pg_ctl -D $data -w -o "-c listen_addresses=''" start
+  $bin/createdb --username="$POSTGRES_USER" "$POSTGRES_DB"
+  $bin/pg_ctl -D $data -m fast -w stop
+fi
+exec $bin/postgres -D $data -c listen_addresses='*'
+"""
+
+_REDIS = """\
+#!/bin/sh
+[ "$(id -u)" != 0 ] || exec setpriv --reuid=999 --regid=1000 --clear-groups "$@"
+exec "$@"
+"""
+
+
+def make_python(tarball: Path) -> None:
+    """What the Dockerfile builds on: Debian's Python, called ``python`` as well."""
+    _debian(tarball, ["python3", "python3-venv", "ca-certificates"], ['ln -s python3 "$1/usr/bin/python"'])
+
+
+def make_servers(tarball: Path) -> None:
+    """PostgreSQL, Redis and Caddy in one root file system."""
+    hooks = []
+    for name, (user, group) in _USERS.items():
+        hooks += [f'chroot "$1" groupmod -g {group} {name}', f'chroot "$1" usermod -u {user} {name}']
+    folder = tarball.parent / "entrypoints"
+    folder.mkdir(exist_ok=True)
+    for name, text in (("postgres", _POSTGRES), ("redis", _REDIS)):
+        (folder / name).write_text(text)
+        hooks += [f'install -m 755 "{folder / name}" "$1/usr/local/bin/{name}-entrypoint"']
+    hooks += [
+        'rm -rf "$1/var/lib/postgresql" "$1/data"',
+        'install -d -o 70 -g 70 -m 1777 "$1/var/lib/postgresql/data"',
+        'install -d -o 999 -g 1000 "$1/data"',
+        'ln -s "$(cd "$1" && echo usr/lib/postgresql/*/bin)/pg_isready" "$1/usr/local/bin/pg_isready" || true',
+        'chroot "$1" setcap cap_net_bind_service=+ep /usr/bin/caddy',  # as in the official image
+    ]
+    _debian(tarball, ["postgresql", "redis-server", "caddy", "ca-certificates", "libcap2-bin"], hooks)
+
+
+IMPORTED = {
+    "python": ["CMD python3"],
+    "postgres": ['ENTRYPOINT ["postgres-entrypoint"]', "VOLUME /var/lib/postgresql/data"],
+    "redis": ['ENTRYPOINT ["redis-entrypoint"]', 'CMD ["redis-server"]', "WORKDIR /data", "VOLUME /data"],
+    "caddy": ['CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]', "ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data"],
+}
+"""What the configuration of each image says."""
+
+
+def _debian(tarball: Path, packages: list[str], hooks: list[str]) -> None:
+    if tarball.is_file():
+        return
+    made = tarball.with_name(f"making-{tarball.name}")
+    command = [shutil.which("mmdebstrap") or "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
+    subprocess.run([*command, *(f"--customize-hook={hook}" for hook in hooks), _suite(), str(made)], check=True)
+    made.rename(tarball)
+
+
+def _suite() -> str:
+    """Debian's name of this machine's release, where its package sources are known to work."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return next(line.split("=")[1].strip('"') for line in lines if line.startswith("VERSION_CODENAME="))
