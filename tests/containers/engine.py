@@ -193,7 +193,9 @@ def _mounts_of_pip(folder: Path) -> list[str]:
     texts = (f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in of.items()) for name, of in sections.items())
     merged.write_text("".join(texts))
     words = " ".join(value for of in sections.values() for value in of.values()).split()
-    named = (Path(word.removeprefix("file://")) for word in words if word.startswith(("/", "file:///")))
+    named = {Path(word) for word in words if word.startswith("/")}
+    # Pages of an index in a folder point to files beside it.
+    named |= {Path(word.removeprefix("file://")).parent for word in words if word.startswith("file:///")}
     mounts = [f"{merged}:/etc/pip.conf:ro"]
     mounts += [f"{path}:{path}:ro" for path in sorted(_outermost(path for path in named if path.exists()))]
     return [f"--volume={mount}" for mount in mounts]

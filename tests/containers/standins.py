@@ -23,7 +23,7 @@ fi
 [ -z "${POSTGRES_PASSWORD_FILE:-}" ] || POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
 if [ ! -s $data/PG_VERSION ]; then
   printf %s "$POSTGRES_PASSWORD" >/tmp/password
-  $bin/initdb -D $data --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-local=trust --auth-host=trust
+  $bin/initdb -D $data --username="$POSTGRES_USER" --pwfile=/tmp/password --encoding=UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=trust
   rm /tmp/password
   echo "host all all all scram-sha-256" >>$data/pg_hba.conf
   $bin/pg_ctl -D $data -w -o "-c listen_addresses=''" start
@@ -49,7 +49,7 @@ def make_servers(tarball: Path) -> None:
     """PostgreSQL, Redis and Caddy in one root file system."""
     hooks = []
     for name, (user, group) in _USERS.items():
-        hooks += [f'chroot "$1" groupmod -g {group} {name}', f'chroot "$1" usermod -u {user} {name}']
+        hooks += [f'chroot "$1" groupmod -o -g {group} {name}', f'chroot "$1" usermod -o -u {user} {name}']
     folder = tarball.parent / "entrypoints"
     folder.mkdir(exist_ok=True)
     for name, text in (("postgres", _POSTGRES), ("redis", _REDIS)):
@@ -59,7 +59,6 @@ def make_servers(tarball: Path) -> None:
         'rm -rf "$1/var/lib/postgresql" "$1/data"',
         'install -d -o 70 -g 70 -m 1777 "$1/var/lib/postgresql/data"',
         'install -d -o 999 -g 1000 "$1/data"',
-        'ln -s "$(cd "$1" && echo usr/lib/postgresql/*/bin)/pg_isready" "$1/usr/local/bin/pg_isready" || true',
         'chroot "$1" setcap cap_net_bind_service=+ep /usr/bin/caddy',  # as in the official image
     ]
     _debian(tarball, ["postgresql", "redis-server", "caddy", "ca-certificates", "libcap2-bin"], hooks)
