@@ -36,7 +36,7 @@ FIRST = "7e2de93"
 """The commit of version 0.1.0, the first that shipped a queue."""
 PROGRAMS = ("web", "worker-cpu", "intake", "reaper")
 SERVERS = ("postgres", "redis")
-MANY = 20
+MANY = 6
 """Copies of the images in the batches that are in flight while something happens."""
 
 _started = time.monotonic()
@@ -133,7 +133,11 @@ def _check_out(commit: str, folder: Path) -> None:
 def _build(here: Engine, old: Project, new: Project) -> None:
     with ThreadPoolExecutor() as both:
         python, servers = here.folder / "python.tar", here.folder / "servers.tar"
-        list(both.map(lambda make: make(), (lambda: standins.make_python(python), lambda: standins.make_servers(servers))))
+        list(
+            both.map(
+                lambda make: make(), (lambda: standins.make_python(python), lambda: standins.make_servers(servers))
+            )
+        )
     names = {"python": "python:3.11-slim-bookworm", "caddy": "caddy:2-alpine"}
     names |= {"postgres": "postgres:17-alpine", "redis": "redis:8-alpine"}
     known = here.podman("images", "--format", "{{.Repository}}:{{.Tag}}").split()
@@ -282,7 +286,11 @@ def _kill_each(project: Project, client: Client, images: dict[str, bytes]) -> No
         died = project.inspect(service)["State"]["Pid"]
         os.kill(died, signal.SIGKILL)
         began = time.monotonic()
-        wait(lambda s=service, d=died: project.inspect(s)["State"]["Pid"] not in (0, d), 60, f"{service} is started again")
+        wait(
+            lambda s=service, d=died: project.inspect(s)["State"]["Pid"] not in (0, d),
+            60,
+            f"{service} is started again",
+        )
         back = time.monotonic() - began
         if service != "reaper":
             project.wait_healthy(service)

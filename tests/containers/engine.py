@@ -59,7 +59,18 @@ class Engine:
     def build(self, source: Path, target: str, tag: str) -> None:
         """Build one target of the Dockerfile with this machine's own configuration of pip."""
         self.podman(
-            *["build", "--quiet", "--target", target, "--tag", tag, "--network=host", *_LIMITS, *_mounts_of_pip(self.folder), str(source)],
+            *[
+                "build",
+                "--quiet",
+                "--target",
+                target,
+                "--tag",
+                tag,
+                "--network=host",
+                *_LIMITS,
+                *_mounts_of_pip(self.folder),
+                str(source),
+            ],
             timeout=600,
         )
 
@@ -99,8 +110,7 @@ class Engine:
             command,
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
             cwd=cwd,
             env=os.environ | (environment or {}),

@@ -23,7 +23,8 @@ fi
 [ -z "${POSTGRES_PASSWORD_FILE:-}" ] || POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
 if [ ! -s $data/PG_VERSION ]; then
   printf %s "$POSTGRES_PASSWORD" >/tmp/password
-  $bin/initdb -D $data --username="$POSTGRES_USER" --pwfile=/tmp/password --encoding=UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=trust
+  $bin/initdb -D $data --username="$POSTGRES_USER" --pwfile=/tmp/password \\
+    --encoding=UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=trust
   rm /tmp/password
   echo "host all all all scram-sha-256" >>$data/pg_hba.conf
   $bin/pg_ctl -D $data -w -o "-c listen_addresses=''" start
@@ -68,7 +69,10 @@ IMPORTED = {
     "python": ["CMD python3"],
     "postgres": ['ENTRYPOINT ["postgres-entrypoint"]', "VOLUME /var/lib/postgresql/data"],
     "redis": ['ENTRYPOINT ["redis-entrypoint"]', 'CMD ["redis-server"]', "WORKDIR /data", "VOLUME /data"],
-    "caddy": ['CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]', "ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data"],
+    "caddy": [
+        'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]',
+        "ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data",
+    ],
 }
 """What the configuration of each image says."""
 
@@ -77,7 +81,12 @@ def _debian(tarball: Path, packages: list[str], hooks: list[str]) -> None:
     if tarball.is_file():
         return
     made = tarball.with_name(f"making-{tarball.name}")
-    command = [shutil.which("mmdebstrap") or "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
+    command = [
+        shutil.which("mmdebstrap") or "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+    ]
     subprocess.run([*command, *(f"--customize-hook={hook}" for hook in hooks), _suite(), str(made)], check=True)
     made.rename(tarball)
 
