@@ -1,8 +1,8 @@
 """``make containers``: build the images, bring the compose file up, and do to it what happens to an installation.
 
-Read from top to bottom. It needs root and Debian's podman, runc, podman-compose and mmdebstrap, and no secret; where one
-is missing it says so and does nothing. Images of a registry are stood in for (``standins.py``); the GPU image is not
-built. What it makes lies in ``.cache/containers`` and is kept for the next time.
+Read from top to bottom. It needs root and Debian's podman, runc, podman-compose and mmdebstrap, and no secret; where
+one is missing it says so and does nothing. Images of a registry are stood in for (``standins.py``); the GPU image is
+not built. What it makes lies in ``.cache/containers`` and is kept for the next time.
 """
 
 import contextlib
@@ -278,7 +278,7 @@ def _reaches_out(project: Project, service: str) -> bool:
 
 
 def _kill_each(project: Project, client: Client, images: dict[str, bytes]) -> None:
-    """SIGKILL to the first process of each container while a batch is worked on; each is started again and nothing lost."""
+    """SIGKILL to the first process of each container while a batch is worked on: it is started again, nothing is lost."""
     count = len(images) * MANY
     for service in (*PROGRAMS, *SERVERS):
         batch = client.submit(f"{service} is killed", _archive(images, MANY))
