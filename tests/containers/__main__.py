@@ -278,7 +278,7 @@ def _reaches_out(project: Project, service: str) -> bool:
 
 
 def _kill_each(project: Project, client: Client, images: dict[str, bytes]) -> None:
-    """SIGKILL to the first process of each container while a batch is worked on: it is started again, nothing is lost."""
+    """SIGKILL to the first process of each container while a batch runs: it is started again, nothing is lost."""
     count = len(images) * MANY
     for service in (*PROGRAMS, *SERVERS):
         batch = client.submit(f"{service} is killed", _archive(images, MANY))
