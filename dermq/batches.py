@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from dermq import bundles, errors, events, transitions
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
-from dermq.models import Archive, Batch, Bundle, Image, Lab
+from dermq.models import Archive, Batch, Bundle, Image
 from dermq.principals import Principal
 from dermq.transitions import LockedImage, Move
 
@@ -46,17 +46,17 @@ class Draft:
     fingerprint: str | None = None
 
 
-def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle, *, by: Principal) -> tuple[Batch, bool]:
+def create(session: Session, lab_id: int, draft: Draft, bundle: bundles.Bundle, *, by: Principal) -> tuple[Batch, bool]:
     """Create a batch, or return the one that the same Idempotency-Key created before; the flag says which.
 
     Raises Rejected when the key was used with another request.
     """
-    if (known := _created_before(session, lab, draft)) is not None:
+    if (known := _created_before(session, lab_id, draft)) is not None:
         return known, False
     now = datetime.now(UTC)
     batch = Batch(
         id=draft.id,
-        lab_id=lab.id,
+        lab_id=lab_id,
         bundle=bundle_row(session, bundle),
         name=draft.name,
         urgent=draft.urgent,
@@ -71,7 +71,7 @@ def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle, *, 
         with session.begin_nested():
             session.add(batch)
     except IntegrityError:  # a request with the same key was faster
-        known = _created_before(session, lab, draft)
+        known = _created_before(session, lab_id, draft)
         if known is None:
             raise
         return known, False
@@ -79,12 +79,12 @@ def create(session: Session, lab: Lab, draft: Draft, bundle: bundles.Bundle, *, 
     return batch, True
 
 
-def _created_before(session: Session, lab: Lab, draft: Draft) -> Batch | None:
+def _created_before(session: Session, lab_id: int, draft: Draft) -> Batch | None:
     """The batch that this draft, or another request with its Idempotency-Key, created before."""
     same = Batch.id == draft.id
     if draft.idempotency_key is not None:
         same |= Batch.idempotency_key == draft.idempotency_key
-    known = session.scalar(_with_bundle().where(Batch.lab_id == lab.id, same))
+    known = session.scalar(_with_bundle().where(Batch.lab_id == lab_id, same))
     if known is None:
         return None
     if known.fingerprint != draft.fingerprint:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dermq import errors, imaging, taxonomy
+from dermq import errors, imaging, scoring, taxonomy
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +55,8 @@ class Decision(_Part):
     chosen: str
 
 
-class Metrics(_Part):
-    """What was measured on one split; per-class figures by diagnosis code."""
-
-    images: int
-    accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
-    expected_calibration_error: float
-    precision: dict[str, float]
-    recall: dict[str, float]
-    f1: dict[str, float]
+Metrics = scoring.Scores
+"""What was measured on one split."""
 
 
 class TrainingData(_Part):

@@ -6,7 +6,6 @@ behind one lock per process, and reading sessions with BEGIN, and refuse to flus
 """
 
 import contextlib
-import errno
 import fcntl
 import logging
 import random
@@ -25,7 +24,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.expression import FunctionElement
 
-from dermq import errors
+from dermq import db_faults, errors
+from dermq.db_faults import Fault
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -35,9 +35,6 @@ RERUNS = 3
 """Times a transaction is run again after a deadlock, a serialization failure or a lost connection."""
 _RERUN_SECONDS = 30.0
 """After so long no transaction is run again: somebody waits for the answer."""
-# Serialization failure, deadlock, lock timeout, read-only transaction (a standby that has not been promoted yet).
-_RERUN_STATES = frozenset({"40001", "40P01", "55P03", "25006"})
-_FULL_STATES = frozenset({"53100"})
 _SQLITE_BUSY_SECONDS = 30
 _POSTGRESQL_OPTIONS = (
     "-c timezone=utc -c lock_timeout=10s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
@@ -170,12 +167,13 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
             with begin() as session:
                 return work(session)
         except exc.DBAPIError as raised:
-            err = _unmasked(raised)
-            if _is_full(err):
+            err = db_faults.first(raised)
+            fault = db_faults.classify(err)
+            if fault is Fault.FULL:
                 raise errors.OutOfSpace("database_full", "The database's disk is full; nothing was changed.") from err
-            if not _is_of_the_surroundings(err):
+            if fault is Fault.OURS:
                 raise
-            if attempt == RERUNS or time.monotonic() > until or not _may_rerun(err):
+            if fault is Fault.AWAY or attempt == RERUNS or time.monotonic() > until:
                 raise _unavailable() from err
             log.warning("transaction run again (%d of %d): %s", attempt + 1, RERUNS, err.orig)
             time.sleep(random.uniform(0.01, 0.05) * 4**attempt)
@@ -187,36 +185,6 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
 def _unavailable() -> errors.Unavailable:
     """The error of a database that is away; it does not say that nothing was changed, for nobody can know."""
     return errors.Unavailable("database_unavailable", "The database is busy or cannot be reached; try again.")
-
-
-def _unmasked(err: exc.DBAPIError) -> exc.DBAPIError:
-    """What went wrong first: SQLite may end a transaction by itself, and then no savepoint is left to go back to."""
-    while "no such savepoint" in str(err.orig) and isinstance(err.__context__, exc.DBAPIError):
-        err = err.__context__
-    return err
-
-
-def _may_rerun(err: exc.DBAPIError) -> bool:
-    if isinstance(err.orig, sqlite3.OperationalError):
-        return "locked" in str(err.orig) or "busy" in str(err.orig)
-    return err.connection_invalidated or isinstance(err, exc.OperationalError) or _state(err) in _RERUN_STATES
-
-
-def _is_of_the_surroundings(err: exc.DBAPIError) -> bool:
-    """Whether the database, and not our SQL, is to blame."""
-    if getattr(err.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
-        return False  # a table that is missing, say
-    return isinstance(err, exc.OperationalError) or _may_rerun(err)
-
-
-def _is_full(err: exc.DBAPIError) -> bool:
-    if isinstance(err.orig, sqlite3.OperationalError):
-        return getattr(err.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    return _state(err) in _FULL_STATES or getattr(err.orig, "errno", None) == errno.ENOSPC
-
-
-def _state(err: exc.DBAPIError) -> str | None:
-    return getattr(err.orig, "sqlstate", None)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,10 @@ class Unauthorized(Rejected):
     """Raised when a token, a sign-in code or a session is missing, wrong, expired or revoked."""
 
 
+class Forbidden(Rejected):
+    """Raised when a principal lacks the scope that a call needs."""
+
+
 class TooLarge(Rejected):
     """Raised when a body, an image or a batch is over a limit."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from dermq.models import Event
+from dermq.models import NAME_LENGTH, Event
 from dermq.principals import Principal
 
 
@@ -20,7 +20,6 @@ def add(
     at: datetime | None = None,
     **detail: Any,
 ) -> None:
-    """Add an event to the audit, in the transaction that does what it tells of."""
-    session.add(
-        Event(at=at or datetime.now(UTC), lab_id=lab_id, batch_id=batch_id, actor=by.name, action=action, detail=detail)
-    )
+    """Add an event to the audit, in the transaction that does what it tells of. A long name of ``by`` is cut."""
+    at, actor = at or datetime.now(UTC), by.name[:NAME_LENGTH]
+    session.add(Event(at=at, lab_id=lab_id, batch_id=batch_id, actor=actor, action=action, detail=detail))

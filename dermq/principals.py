@@ -8,8 +8,11 @@ class Scope(StrEnum):
     """What a principal may do."""
 
     READ = "read"
+    """Look at batches, images and reports."""
     SUBMIT = "submit"
+    """Create batches, add files to them, and seal them."""
     MANAGE = "manage"
+    """Cancel, retry and delete batches."""
 
 
 ALL_SCOPES = frozenset(Scope)
@@ -21,9 +24,15 @@ class Principal:
 
     name: str
     """E.g. ``token 'laptop'``, ``session of token 'laptop'``, ``operator``, ``reaper``."""
-    lab_id: int | None = None
-    """The lab that a token or a session belongs to; None for the operator and the reaper."""
-    token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class LabPrincipal(Principal):
+    """A lab's access token, or a session of a browser that signed in with one."""
+
+    lab_id: int
+    lab_name: str
+    token_id: int
     """The access token that is used, or on which the session stands."""
     scopes: frozenset[Scope] = ALL_SCOPES
 

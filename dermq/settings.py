@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     retention_days: int = Field(0, ge=0)
     """Days after which a finished or cancelled batch is deleted with its images; 0 keeps batches until deleted."""
 
-    engine: str = Field("auto", pattern="^(auto|onnx|keras)$")
+    engine: str = "auto"
     """Engine of a classify worker: `onnx`, `keras`, or `auto` (Keras where TensorFlow sees a GPU, else ONNX)."""
     claim_images: int = Field(64, ge=4)
     """Images one claim takes at most; a lab's turn is a quarter of it."""
@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     pause and a worker's sign of life together."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
+    sql_echo: bool = False
+    """Log every SQL statement with its parameters, file names among them: to look for an error, not for production."""
 
     @model_validator(mode="before")
     @classmethod

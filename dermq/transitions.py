@@ -11,10 +11,10 @@ batch first and touches no other image.
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -52,17 +52,15 @@ class Move:
 def move_images(session: Session, moves: Iterable[Move]) -> list[Batch]:
     """Make moves of locked images and return their batches, locked.
 
-    All moves of a transaction belong into one call, because the batches are locked in the order of their ids.
+    All moves of a transaction belong into one call, because the batches are locked in the order of their ids. Raises
+    ValueError, so that nothing is committed, when there is no such move or an image is not in the state it moves from.
     """
     counts: dict[uuid.UUID, Counter[str]] = {}
     for move in moves:
         lifecycle.check(IMAGE_MOVES, move.source, move.target)
-        for ids in _pages([image.id for image in move.images]):
-            session.execute(_statement(move, ids))
+        _write(session, Image, [image.id for image in move.images], move.source, move.target, move.values)
         for batch_id, images in Counter(image.batch_id for image in move.images).items():
-            changes = counts.setdefault(batch_id, Counter())
-            changes[move.source] -= images
-            changes[move.target or "received"] += images if move.target else -images
+            counts.setdefault(batch_id, Counter()).update(_changes(move.source, move.target, images))
     return [_count(batch, counts[batch.id]) for batch in lock_batches(session, counts)]
 
 
@@ -72,7 +70,7 @@ def add_images(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]
     if rows:
         born = {"batch_id": batch.id, "state": ImageState.QUEUED}
         session.execute(sa.insert(Image), [{**row, **born} for row in rows])
-        _count(batch, Counter({"received": len(rows), ImageState.QUEUED: len(rows)}))
+        _count(batch, _changes(None, ImageState.QUEUED, len(rows)))
 
 
 def delete_images(session: Session, images: Sequence[LockedImage]) -> None:
@@ -89,6 +87,8 @@ def delete_images(session: Session, images: Sequence[LockedImage]) -> None:
 
 def delete_batch(session: Session, batch_id: uuid.UUID) -> None:
     """Delete a batch that has no images any more, with its archives and refusals."""
+    for state in session.scalars(sa.select(Archive.state).where(Archive.batch_id == batch_id).distinct()):
+        lifecycle.check(ARCHIVE_MOVES, state, None)
     for table in (Refusal, Archive):
         session.execute(sa.delete(table).where(table.batch_id == batch_id))
     session.execute(sa.delete(Batch).where(Batch.id == batch_id))
@@ -106,16 +106,11 @@ def add_archive(session: Session, batch: Batch, archive_id: uuid.UUID) -> Archiv
 
 def move_archive(session: Session, archive: Archive, target: ArchiveState | None, **values: Any) -> None:
     """Move a locked archive, or delete it, and write ``values`` with the move. It is in no claim afterwards,
-    but for the one among the values."""
-    lifecycle.check(ARCHIVE_MOVES, archive.state, target)
-    was_open, is_open = archive.state in OPEN_ARCHIVE, target in OPEN_ARCHIVE
-    if target is None:
-        session.delete(archive)
-    else:
-        archive.state = target
-        for name, value in {"claim_token": None, **values}.items():
-            setattr(archive, name, value)
-    if was_open and not is_open:
+    but for the one among the values. Raises ValueError as ``move_images`` does."""
+    source = archive.state
+    lifecycle.check(ARCHIVE_MOVES, source, target)
+    _write(session, Archive, [archive.id], source, target, values)
+    if source in OPEN_ARCHIVE and target not in OPEN_ARCHIVE:
         for batch in lock_batches(session, [archive.batch_id]):
             _count(batch, Counter(archives_open=-1))
 
@@ -149,35 +144,59 @@ def note_change(batch: Batch, *, by_lab: bool = False) -> None:
 
 def lock_batches(session: Session, batch_ids: Iterable[uuid.UUID]) -> Sequence[Batch]:
     """Lock the rows of several batches in the order of their ids."""
+    wanted = set(batch_ids)
+    if not wanted:
+        return []
     return session.scalars(
         sa.select(Batch)
-        .where(Batch.id.in_(set(batch_ids)))
+        .where(Batch.id.in_(wanted))
         .order_by(Batch.id)
         .with_for_update()
         .execution_options(populate_existing=True)
     ).all()
 
 
-def _statement(move: Move, ids: list[int]) -> sa.Update | sa.Delete:
-    """Write a move, but only where the image still is in the state that it moves from."""
-    where = (Image.id.in_(ids), Image.state == move.source)
-    if move.target is None:
-        return sa.delete(Image).where(*where)
-    return sa.update(Image).where(*where).values(state=move.target, **{"claim_token": None, **move.values})
+def _write(
+    session: Session,
+    table: type[Image | Archive],
+    ids: list[Any],
+    source: ImageState | ArchiveState,
+    target: ImageState | ArchiveState | None,
+    values: Mapping[str, Any],
+) -> None:
+    """Write a move of rows, each of which must still be in the state that it moves from."""
+    for at in range(0, len(ids), _MOST_PARAMETERS):
+        page = ids[at : at + _MOST_PARAMETERS]
+        where = (table.id.in_(page), table.state == source)
+        statement: sa.Update | sa.Delete = sa.delete(table).where(*where)
+        if target is not None:
+            statement = sa.update(table).where(*where).values(state=target, **{"claim_token": None, **values})
+        moved = cast(sa.CursorResult[Any], session.execute(statement)).rowcount
+        if moved != len(page):
+            raise ValueError(f"{moved} of {len(page)} rows of {table.__tablename__} were {source} and could be moved.")
+
+
+def _changes(source: ImageState | None, target: ImageState | None, images: int) -> Counter[str]:
+    """What a move of so many images changes in the counts of their batch."""
+    changes: Counter[str] = Counter()
+    if source is None:
+        changes["received"] += images
+    else:
+        changes[source.value] -= images
+    if target is None:
+        changes["received"] -= images
+    else:
+        changes[target.value] += images
+    return changes
 
 
 def _count(batch: Batch, changes: Counter[str]) -> Batch:
     """Change the counts of a locked batch, measure how fast it gets on, and settle it."""
     for name, change in changes.items():
-        setattr(batch, str(name), getattr(batch, str(name)) + change)
+        setattr(batch, name, getattr(batch, name) + change)
     began = changes[ImageState.RUNNING] > 0 and batch.measured_at is None
     if began or changes[ImageState.RUNNING] < 0:
         progress.measure(batch, datetime.now(UTC))
     settle(batch)
     note_change(batch)
     return batch
-
-
-def _pages(ids: list[int]) -> Iterator[list[int]]:
-    for at in range(0, len(ids), _MOST_PARAMETERS):
-        yield ids[at : at + _MOST_PARAMETERS]

@@ -1,5 +1,9 @@
-"""``python -m embedded``, what ``make run`` starts: all of dermq on this machine until Ctrl-C."""
+"""``python -m embedded``, what ``make run`` starts: all of dermq on this machine until Ctrl-C.
 
+``python -m embedded --reload`` is ``make dev``: programs start again when their code changes, and a demo batch is made.
+"""
+
+import argparse
 import os
 import shutil
 import subprocess
@@ -14,6 +18,9 @@ from embedded import database, instance, programs, supervision, valkey
 
 def main() -> int:
     """Run dermq until Ctrl-C. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m embedded", description="All of dermq on this machine.")
+    parser.add_argument("--reload", action="store_true", help="start programs again when their code changes")
+    reload = parser.parse_args().reload
     try:
         settings = _settings()
         os.umask(0o077)
@@ -22,7 +29,7 @@ def main() -> int:
             instance.check_port(settings)
             print(f"Starting dermq … {taxonomy.NOTICE}", flush=True)
             _prepare(settings)
-            _run(settings)
+            _run(settings, reload=reload)
     except instance.Refused as err:
         print(f"dermq does not start: {err}", file=sys.stderr)
         return 1
@@ -46,7 +53,7 @@ def _prepare(settings: Settings) -> None:
         raise instance.Refused("the database could not be prepared; the reason stands above.")
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, *, reload: bool) -> None:
     environment = {"DERMQ_VAR_DIR": "%(here)s"}
     socket = folder = None
     if "redis_url" not in settings.model_fields_set:
@@ -54,7 +61,7 @@ def _run(settings: Settings) -> None:
         socket = folder / "valkey.sock"
         environment["DERMQ_REDIS_URL"] = f"unix://{socket}"
     configuration = settings.var_dir / "supervisord.conf"
-    wanted = programs.all_programs(socket)
+    wanted = programs.all_programs(socket, reload=reload)
     configuration.write_text(programs.configuration(wanted, environment))
     later = {program.name: program.later_seconds for program in wanted if program.later_seconds}
     try:

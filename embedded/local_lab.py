@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from dermq import db, errors, labs
+from dermq import access_tokens, db, errors, labs, sign_in_codes
 from dermq.models import AccessToken
 from dermq.settings import Settings
 from embedded import instance
@@ -27,22 +27,22 @@ def issue_sign_in_code(settings: Settings, sessions: db.Sessions) -> str:
     secret = instance.token_path(settings).read_text().strip()
 
     def work(session: Session) -> str:
-        token = labs.authenticate(session, secret)
-        return labs.issue_sign_in_code(session, token.lab, token)
+        token = access_tokens.authenticate(session, secret)
+        return sign_in_codes.issue(session, token)
 
     return db.transact(sessions, work)
 
 
 def _valid(session: Session, secret: str) -> AccessToken | None:
     try:
-        return labs.authenticate(session, secret)
+        return access_tokens.authenticate(session, secret)
     except errors.Unauthorized:
         return None
 
 
 def _issue(session: Session) -> str:
     lab = labs.find(session, NAME) or labs.add(session, NAME)
-    return labs.issue_token(session, lab, "make run")
+    return access_tokens.issue(session, lab, "make run")
 
 
 def _write(path: Path, secret: str) -> None:

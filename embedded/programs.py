@@ -7,7 +7,7 @@ blanks, ``%``, ``;`` and ``#`` in paths in ways of its own.
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dermq.settings import ROOT
@@ -37,8 +37,11 @@ class Program:
     """Its output goes to the console instead of a log; it runs once."""
 
 
-def all_programs(socket: Path | None) -> list[Program]:
-    """Every program; ``socket`` is where Valkey listens, or None where another Redis is given."""
+def all_programs(socket: Path | None, *, reload: bool = False) -> list[Program]:
+    """Every program; ``socket`` is where Valkey listens, or None where another Redis is given.
+
+    With ``reload`` web, workers and reaper start again when their code changes, and a demo batch is submitted.
+    """
     web = ["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
     found = [
         Program("classify", _python("worker", "classify"), 20, 7, ends=str(CANNOT_VERIFY)),
@@ -47,9 +50,32 @@ def all_programs(socket: Path | None) -> list[Program]:
         Program("web", _python(*web), 40, 6),
         Program("welcome", _python("embedded.welcome"), 50, 1, start_seconds=0, ends="0", speaks=True, later_seconds=2),
     ]
+    if reload:
+        found = [_reloading(program) for program in found]
+        found.append(Program("demo", _python("embedded.demo"), 50, 1, 0, ends="0", speaks=True, later_seconds=2))
     if socket is not None:
         found.insert(0, Program("valkey", [_relative(valkey.server()), *valkey.arguments(socket)[1:]], 10, 2))
     return found
+
+
+_WATCHED = {
+    "classify": ("worker", "dermq"),
+    "intake": ("worker", "dermq"),
+    "reaper": ("worker", "dermq"),
+    "web": ("web", "dermq"),
+}
+
+
+def _reloading(program: Program) -> Program:
+    """The same program under watchfiles, which starts it again when a file of its folders changes.
+
+    What ends by itself is then not started again before the next change: its log says why it ended.
+    """
+    if program.name not in _WATCHED:
+        return program
+    stop = ["--sigint-timeout", str(program.stop_seconds - 1), "--sigkill-timeout", "1"]
+    command = [*_python("watchfiles"), *stop, "--target-type", "command", shlex.join(program.command)]
+    return replace(program, command=[*command, *_WATCHED[program.name]])
 
 
 def configuration(programs: list[Program], environment: dict[str, str]) -> str:

@@ -78,7 +78,7 @@ class _Supervisor(supervisord.Supervisor):
 
     def tell_of_exit(self, event: Any) -> None:
         process = event.process
-        if process.config.name == "welcome" and process.exitstatus == 0:
+        if process.config.name in ("welcome", "demo") and process.exitstatus == 0:
             return
         if event.expected and process.config.autorestart is RestartWhenExitUnexpected:
             _say(f"{process.config.name} ended with status {process.exitstatus} and is not started again:\n")

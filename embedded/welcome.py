@@ -15,11 +15,12 @@ _PATIENCE_SECONDS = 60.0
 
 def main(settings: Settings) -> None:
     """Wait, print the welcome, end."""
-    _wait_until_ready(instance.address(settings) + "/health/ready")
+    wait_until_ready(instance.address(settings) + "/health/ready")
     print(_text(settings, _sign_in_code(settings)), flush=True)
 
 
-def _wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str) -> None:
+    """Wait until ``url`` answers with success; say what is missing when that takes long."""
     complain_at = time.monotonic() + _PATIENCE_SECONDS
     while (problem := _problem(url)) is not None:
         if time.monotonic() > complain_at:

@@ -10,11 +10,12 @@ import sqlite3
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
 import sqlalchemy as sa
+from xdist.scheduler import LoadScopeScheduling
 
 from dermq import bundles, db, labs
 from dermq.models import Lab
@@ -29,6 +30,23 @@ hypothesis.settings.register_profile("dermq", deadline=None, derandomize=os.envi
 hypothesis.settings.load_profile("dermq")
 
 
+# Tests of these places share a system that takes seconds to start, so one process runs them all, in their order.
+_TOGETHER = ("tests/browser/", *(f"tests/integration/test_{name}.py" for name in ("embedded", "dev", "docs_site")))
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives each process one test after the other; those of a place in ``_TOGETHER`` as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Tell pytest-xdist how to share the tests out."""
+    return Scheduling(config, log)
+
+
 def missing(what: str) -> NoReturn:
     """Skip at home, fail in CI."""
     if os.environ.get("CI") == "true":
@@ -40,6 +58,8 @@ def missing(what: str) -> NoReturn:
 def shared() -> Path:
     """The folder of real images beside the clone."""
     if not (SHARED / "ham10000").is_dir():
+        if os.environ.get("DERMQ_CI_PUBLIC") == "true":  # set by `.ci/run --public`
+            pytest.skip("needs ../shared")
         missing("../shared")
     return SHARED
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from dermq import arrivals, batches, bundles, db
+from dermq import arrivals, batches, bundles, db, transitions
 from dermq.models import Batch, Image, Lab, Prediction
 from dermq.principals import OPERATOR
 from dermq.settings import Settings
@@ -20,7 +20,8 @@ from dermq.wakeups import Queue
 from tests import samples
 from worker.classify.engines import Outputs
 from worker.classify.model import Model
-from worker.process.runtime import Runtime
+from worker.classify.runtime import ClassifyRuntime
+from worker.process.heartbeat import Loaded
 
 
 @dataclass
@@ -77,22 +78,22 @@ class Heartbeat:
     def progress(self) -> None:
         pass
 
-    def hold(self, model: Model | None) -> None:
+    def show_loaded(self, loaded: Loaded | None) -> None:
         pass
 
 
 def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"
-) -> Runtime:
+) -> ClassifyRuntime:
     """A worker's runtime with a fake engine and no processes."""
     services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "heartbeat": Heartbeat(), "wakeups": Wakeups()}
-    return Runtime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
+    return ClassifyRuntime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
 
 
 def create(
     sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, *, name: str = "batch", urgent: bool = False
 ) -> Batch:
-    batch, _ = db.transact(sessions, batches.create, lab, batches.Draft(name, urgent=urgent), bundle, by=OPERATOR)
+    batch, _ = db.transact(sessions, batches.create, lab.id, batches.Draft(name, urgent=urgent), bundle, by=OPERATOR)
     return batch
 
 
@@ -114,7 +115,6 @@ def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
         locked = batches.lock(session, batch.id)
         rows = [
             {
-                "batch_id": batch.id,
                 "position": locked.received + at + 1,
                 "name": f"{locked.received + at + 1}.jpg",
                 "sha256": "0" * 64,
@@ -124,9 +124,7 @@ def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:
             }
             for at in range(images)
         ]
-        session.execute(sa.insert(Image), rows)
-        locked.received += images
-        locked.queued += images
+        transitions.add_images(session, locked, rows)
 
     db.transact(sessions, work)
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any, NoReturn
 
 from worker import __main__
-from worker.classify import pipeline
+from worker.classify import prediction
 
 
 def _hang(*_: Any) -> NoReturn:
@@ -16,7 +16,7 @@ def _hang(*_: Any) -> NoReturn:
         native.pthread_mutex_lock(mutex)  # the second time waits for ever, and no signal wakes it
 
 
-pipeline._Line._engine_outputs = _hang  # type: ignore[method-assign]
+prediction.Predictor._engine_outputs = _hang  # type: ignore[assignment, method-assign]
 
 if __name__ == "__main__":
     sys.exit(__main__.main())

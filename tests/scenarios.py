@@ -183,7 +183,7 @@ def storm(
     alarms = Alarms()
     acts: list[Callable[[random.Random], None]] = [
         *[lambda chance: _work(sessions, who, chance, seen)] * 4,
-        *[lambda chance, reaper=reaper: _reap(reaper, ended) for reaper in reapers],  # type: ignore[misc]
+        *[lambda chance, reaper=reaper: _reap(reaper, ended) for reaper in reapers],
         *[lambda chance: _meddle(sessions, submitted, chance, seen, ended)] * 10,
     ]
     threads = [threading.Thread(target=_again, args=(act, at, ended, seen)) for at, act in enumerate(acts)]

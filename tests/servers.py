@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -21,6 +22,9 @@ from dermq import db
 from dermq.settings import ROOT
 
 START_SECONDS = 10
+_FIRST_PORT = 20_000
+_PORTS = 1_500
+_PORT_RANGES = 8
 
 
 class Postgresql:
@@ -131,10 +135,18 @@ class Valkey:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on.
+
+    Each of the processes that run tests side by side draws from a range of its own. The ranges lie below those that
+    systems give to outgoing connections, so that none is taken between this look and the start of a server.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + worker % _PORT_RANGES * _PORTS
+    for port in random.sample(range(first, first + _PORTS), _PORTS):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"No port from {first} to {first + _PORTS - 1} is free.")
 
 
 def migrate(url: str) -> None:

@@ -1,19 +1,25 @@
 """The repository keeps its word: what the documents promise exists, and what must not be tracked is not."""
 
+import json
 import os
 import re
 import subprocess
 import tomllib
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from importlinter import cli
 
 from dermq import bundles, taxonomy
 from dermq.settings import ROOT, Settings
 from docs import settings_page
+from web.reports import registry
 
 _MAX_BYTES = 50_000_000
+_TOOLS = r"ruff format|ruff check|mypy|lint-imports"
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -47,7 +53,13 @@ def test_make_help_names_every_command() -> None:
 def test_settings_named_in_documents_exist() -> None:
     named = {name for path in DOCUMENTS for name in re.findall(r"\bDERMQ_[A-Z_]*[A-Z]", path.read_text())}
     known = {f"DERMQ_{name.upper()}" for name in Settings.model_fields}
-    assert named - known <= {"DERMQ_TEST_POSTGRES_URL"}
+    assert named - known <= {"DERMQ_TEST_POSTGRES_URL", "DERMQ_CI_PUBLIC"}
+
+
+def test_every_report_format_is_documented() -> None:
+    rows = [f"| `report.{one.ending}` | {one.name} | {', '.join(one.columns)} |" for one in registry.FORMATS]
+    document = (ROOT / "docs" / "api.md").read_text()
+    assert rows == re.findall(r"^\| `report\..*", document, re.M), "write these rows into docs/api.md"
 
 
 def test_links_between_documents_lead_somewhere() -> None:
@@ -114,8 +126,26 @@ def test_no_dataset_image_and_no_secret_is_tracked(tracked: list[Path]) -> None:
 def test_ci_runs_the_commands_of_a_contributor() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    steps = set(re.findall(r"^step make (\S+)", script.read_text(), re.M))
+    steps = set(re.findall(r"^ *step make (\S+)", script.read_text(), re.M))
     assert steps == {"check", "test", "test-training", "chaos-short"}
+
+
+def test_hooks_run_the_tools_of_make_check() -> None:
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]  # type: ignore[index]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]  # or versions would be others than the lock's
+    entries = [hook["entry"] for repo in hooks for hook in repo["hooks"]]
+    assert all(entry.startswith(".venv/bin/python ") for entry in entries)
+    assert set(re.findall(_TOOLS, " ".join(entries))) == set(re.findall(_TOOLS, recipe)) != set()
+
+
+def test_the_public_workflow_calls_the_script_of_everybody() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    schema = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "github-workflows.json"
+    workflow = yaml.safe_load(text)
+    workflow["on"] = workflow.pop(True)  # what YAML 1.1 reads `on` as
+    jsonschema.Draft7Validator(json.loads(schema.read_text())).validate(workflow)
+    assert re.search(r"- run: \.ci/run --public$", text, re.M)
 
 
 def test_research_only_stands_where_people_begin() -> None:

@@ -165,8 +165,9 @@ def score(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
+    from dermq import scoring as metrics
     from training import evaluate as evaluation
-    from training import metrics, model
+    from training import model
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training import metrics
+from dermq import scoring as metrics
 
 THRESHOLD_QUANTILE = 0.99
 """Of ``val``'s scores: about one lesion in a hundred is flagged though it is like the training data."""

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import bundles, taxonomy
-from training import assess, batches, metrics
+from dermq import scoring as metrics
+from training import assess, batches
 
 TAUS = (0.0, 0.25, -0.25, 0.5, -0.5, 0.75, -0.75, 1.0, -1.0)
 """The nearest to 0 first. -1 is all diagnoses alike, for images drawn by the square root of their frequency."""

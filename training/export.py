@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import bundles, imaging, taxonomy
-from training import calibrate, decision, evaluate, metrics, model, onnx_graph, onnx_run, pictures, strangeness
+from dermq import scoring as metrics
+from training import calibrate, decision, evaluate, model, onnx_graph, onnx_run, pictures, strangeness
 from training import manifest as manifests
 from training.evaluate import Track
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dermq import scoring as metrics
 from dermq import taxonomy
-from training import metrics
 from training.assess import Assessment
 
 COLOURS = ("#4477aa", "#ee6677", "#228833")

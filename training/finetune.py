@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dermq import scoring as metrics
 from dermq import taxonomy
-from training import batches, calibrate, evaluate, head, metrics, model, onnx_graph, onnx_run, runs
+from training import batches, calibrate, evaluate, head, model, onnx_graph, onnx_run, runs
 from training import checkpoint as checkpoints
 from training import manifest as manifests
 from training.checkpoint import Checkpoint, Place

@@ -10,10 +10,10 @@ from flask_bootstrap import Bootstrap5
 from dermq.settings import Settings
 from web import errors, services
 from web.access import auth, keys
-from web.api import parts
+from web.api import routes as api
 from web.http import headers
-from web.operating import cli, metrics
-from web.pages import views
+from web.operating import cli, health, metrics
+from web.pages import routes as pages
 
 _FORM_BYTES = 1_000_000
 """Most bytes of a form or a JSON body; uploads are streamed and have limits of their own."""
@@ -41,9 +41,10 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     headers.register(app)
     app.before_request(auth.protect_forms)
     cli.register(app)
-    parts.register(app)
+    api.register(app)
+    app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
-    app.register_blueprint(views.blueprint)
+    pages.register(app)
     return app
 
 

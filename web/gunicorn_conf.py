@@ -11,6 +11,8 @@ from dermq.settings import Settings
 _settings = Settings()
 logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("alembic").setLevel(logging.WARNING)  # it would write two lines for each question of readiness
+if _settings.sql_echo:
+    logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
 
 bind = f"{_settings.web_host}:{_settings.port}"
 workers = 1

@@ -13,13 +13,13 @@ from celery import signals
 
 from dermq.settings import Settings
 from dermq.wakeups import Queue
-from worker import celery_app, tasks
-from worker.process import logs, shutdown
+from worker import tasks
+from worker.process import celery_app, logs, shutdown
 
 log = logging.getLogger(__name__)
 
 _WATCH_AFTER_SECONDS = 2.0
-"""What the watch imports must not delay the start."""
+"""The watchdog starts so much later, since its imports must not delay the start of the worker."""
 
 
 def main() -> int:
@@ -39,10 +39,10 @@ def main() -> int:
 
 def _work(settings: Settings, queue: Queue) -> int:
     flag = shutdown.flag(settings, os.getpid())
-    note = shutdown.Note(settings, os.getpid())
+    note = shutdown.ExitNote(settings, os.getpid())
     flag.parent.mkdir(parents=True, exist_ok=True)
     flag.unlink(missing_ok=True)
-    note.take()  # of a process that had this pid before
+    note.take()  # a note of an earlier process with this pid
 
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:
@@ -58,13 +58,13 @@ def _work(settings: Settings, queue: Queue) -> int:
         without_heartbeat=True,
         loglevel=settings.log_level,
     )
-    threading.Thread(target=_watch, args=(settings, queue, time.monotonic()), name="watch", daemon=True).start()
+    threading.Thread(target=_watch, args=(settings, queue, time.monotonic()), name="watchdog", daemon=True).start()
     try:
         worker.start()
     finally:
         flag.unlink(missing_ok=True)
-    if (told := note.take()) is not None:
-        status, reason = told
+    if (noted := note.take()) is not None:
+        status, reason = noted
         log.critical("this worker ends with status %d: %s", status, reason)
         return status
     return int(worker.exitcode or 0)
@@ -75,7 +75,7 @@ def _watch(settings: Settings, queue: Queue, started: float) -> None:
     time.sleep(_WATCH_AFTER_SECONDS)
     from worker.process import watchdog
 
-    watchdog.keep(settings, queue, started, tasks.FAILED)
+    watchdog.run(settings, queue, started, tasks.FAILED)
 
 
 if __name__ == "__main__":

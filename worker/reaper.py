@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dermq import archives, batches, conservation, db, errors, transitions
+from dermq import archives, batches, conservation, db, deletion, errors, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.principals import REAPER
@@ -172,10 +172,7 @@ class Reaper:
         db.transact(self._sessions, batches.sweep, batch_id)
 
     def _purge(self, batch_id: uuid.UUID) -> None:
-        self._sweep(batch_id)
-        while db.transact(self._sessions, batches.purge_page, batch_id):
-            pass
-        self._blobs.delete(batch_id)
+        deletion.purge(self._sessions, self._blobs, batch_id)
 
     def _seal(self, idle: datetime, batch_id: uuid.UUID) -> None:
         try:

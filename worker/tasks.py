@@ -1,7 +1,7 @@
-"""The two tasks, as doorways; and the life of the pool process that runs them.
+"""The two Celery tasks, and the start and end of the pool process that runs them.
 
 A message only says "there is work", so a task takes no arguments and returns nothing. What does the work is imported
-by the pool process when it starts: its parent only passes messages on, and is there half a second sooner without.
+by the pool process when it starts: its parent only passes messages on, and starts half a second sooner without it.
 """
 
 from __future__ import annotations
@@ -53,16 +53,18 @@ def intake() -> None:
 
 @signals.worker_process_init.connect
 def start(sender: str, **_: Any) -> None:
-    """Build the runtime of a fresh pool process; a classify process verifies its bundle before it appears."""
+    """Build the runtime of a new pool process; a classify process verifies its bundle before it appears."""
     global _runtime
     from worker.classify import pipeline  # noqa: F401 - so that the first task finds it there
+    from worker.classify import runtime as classify_runtime
+    from worker.intake import runtime as intake_runtime
     from worker.intake import unpack  # noqa: F401 - so that the first task finds it there
-    from worker.process import runtime
 
+    builders = {Queue.CLASSIFY: classify_runtime.build, Queue.INTAKE: intake_runtime.build}
     settings = Settings()
     logs.configure(settings)
     try:
-        built = runtime.build(settings, Queue(sender.split("@")[0]))
+        built: Runtime = builders[Queue(sender.split("@")[0])](settings)
         _appear(built)
     except errors.Unfit as err:
         _leave(settings, err, UNFIT)
@@ -74,17 +76,17 @@ def start(sender: str, **_: Any) -> None:
 
 @signals.worker_process_shutdown.connect
 def end(**_: Any) -> None:
-    """Disappear from the workers."""
+    """Remove this process from the workers."""
     if _runtime is not None:
         _runtime.close()
 
 
 def _appear(built: Runtime) -> None:
-    """Verify the bundle and appear among the workers, as soon as the database is there."""
-    model = built.models.load_current() if built.queue is Queue.CLASSIFY else None
+    """Load what the program needs and appear among the workers, as soon as the database is there. Raises Unfit."""
+    loaded = built.load()
     while True:
         try:
-            built.heartbeat.start(model)
+            built.heartbeat.start(loaded)
             return
         except errors.Transient as err:
             if shutdown.flag(built.settings, os.getppid()).exists():
@@ -93,8 +95,11 @@ def _appear(built: Runtime) -> None:
             time.sleep(_PAUSE_SECONDS)
 
 
-def _guarded(drain: Callable[[Runtime], None]) -> None:
-    """Run a drain. A process that has not verified its bundle, or met what nobody foresaw, makes way for a new one."""
+def _guarded(drain: Callable[[Any], None]) -> None:
+    """Run a drain with the runtime of its program.
+
+    A process that did not become fit for work, or meets an unexpected error, ends so that a new one can start.
+    """
     if _runtime is None:
         _leave(Settings(), RuntimeError("this process never became fit for work"), FAILED)
     try:
@@ -107,11 +112,11 @@ def _guarded(drain: Callable[[Runtime], None]) -> None:
 
 
 def _leave(settings: Settings, err: Exception, status: int) -> NoReturn:
-    """End the whole worker: leave a note for the parent and stop it, then this process.
+    """End the whole worker: write a note for the parent and stop it, then end this process.
 
-    Only SystemExit gets out of a signal of Celery; anything else is swallowed and the worker runs on.
+    Celery's signals let only SystemExit out; they swallow any other exception and the worker runs on.
     """
     log.critical("this worker ends with status %d: %s", status, err)
-    shutdown.Note(settings, os.getppid()).leave(status, str(err))
+    shutdown.ExitNote(settings, os.getppid()).write(status, str(err))
     os.kill(os.getppid(), signal.SIGTERM)
     raise SystemExit(status)

@@ -148,10 +148,10 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
         else:
             done.append(image)
             rows.append(outcome.row)
-    moves = [Move(done, ImageState.RUNNING, ImageState.DONE, {"suspect": False})] if done else []
-    transitions.move_images(session, [*moves, *(_failing(images, *why) for why, images in failed.items())])
     if rows:
-        session.execute(sa.insert(Prediction), rows)
+        session.execute(sa.insert(Prediction), rows)  # before the move, which locks batches that others wait for
+    moves = [_failing(images, *why) for why, images in failed.items()]
+    transitions.move_images(session, [Move(done, ImageState.RUNNING, ImageState.DONE, {"suspect": False}), *moves])
     _end_if_empty(session, token)
     return len(owned)
 

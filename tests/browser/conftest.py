@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from sqlalchemy.orm import Session
 
-from dermq import db, labs
+from dermq import access_tokens, db, labs, sign_in_codes
 from dermq.settings import ROOT, Settings
 from tests import conftest, servers
 
@@ -38,10 +39,10 @@ class System:
     def sign_in_link(self) -> str:
         """A link that signs a browser in once."""
 
-        def issue(session: db.Session) -> str:
+        def issue(session: Session) -> str:
             lab = labs.find(session, self.lab)
             assert lab is not None
-            return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])
+            return sign_in_codes.issue(session, access_tokens.list_all(session, lab)[0])
 
         return f"{self.url}/sign-in?code={db.transact(self.sessions, issue)}"
 
@@ -79,7 +80,7 @@ def web_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     settings = _settings(tmp_path_factory.mktemp("web"))
     servers.migrate(settings.database)
     with contextlib.closing(db.Sessions(settings.database)) as sessions:
-        token = db.transact(sessions, lambda session: labs.issue_token(session, labs.add(session, "lab"), "tests"))
+        token = db.transact(sessions, lambda session: access_tokens.issue(session, labs.add(session, "lab"), "tests"))
         with _running(["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"], settings, "live"):
             yield System(_address(settings), sessions, "lab", token)
 

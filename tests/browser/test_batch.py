@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests import samples
 from tests.browser.conftest import ARTEFACTS, System, Watched
@@ -151,7 +151,7 @@ def test_an_upload_goes_on_when_the_server_was_busy(signed_in_alone: Page, watch
     watched.expected.append("503")
     refusals = iter([503, 503])
 
-    def busy_twice(route, request) -> None:  # type: ignore[no-untyped-def]
+    def busy_twice(route, request) -> None:
         status = next(refusals, None)
         if status is None:
             route.continue_()
@@ -200,10 +200,15 @@ def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_pat
     _choose(signed_in_alone, [tmp_path / "slow.jpg"])
     expect(signed_in_alone.get_by_role("heading", name="Uploading 0 of 1 file")).to_be_visible()
     asked = []
-    signed_in_alone.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    signed_in_alone.on("dialog", accept)
     signed_in_alone.locator(".masthead").click()  # a browser asks only who has touched the page
-    signed_in_alone.get_by_role("link", name="Classes").click()
-    expect(signed_in_alone.get_by_role("heading", name="The seven classes")).to_be_visible()
+    signed_in_alone.get_by_role("link", name="Diagnoses").click()
+    expect(signed_in_alone.get_by_role("heading", name="The seven diagnoses")).to_be_visible()
     assert asked == ["beforeunload"]
     for route in held:
         route.abort()
@@ -212,7 +217,7 @@ def test_leaving_while_uploads_run_is_asked_about(signed_in_alone: Page, tmp_pat
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_its_window(signed_in_alone: Page, web_alone: System, width: int) -> None:
     signed_in_alone.set_viewport_size({"width": width, "height": 800})
-    for path in ("/", "/classes", "/bundle", "/guide"):
+    for path in ("/", "/diagnoses", "/bundle", "/guide"):
         signed_in_alone.goto(web_alone.url + path)
         assert signed_in_alone.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -229,7 +234,7 @@ def _drop(page: Page, path: Path) -> None:
         devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": 200, "data": data})
 
 
-def _status(page: Page):  # type: ignore[no-untyped-def]
+def _status(page: Page):
     return page.locator("#status")
 
 

@@ -26,7 +26,7 @@ def test_a_link_signs_in_once(page: Page, web_alone: System, watched: Watched) -
     expect(page.get_by_role("alert")).to_contain_text("used already")
 
 
-@pytest.mark.parametrize("path", ["/", "/classes", "/bundle", "/guide", "/api/docs", "/sign-in", "/no-such-page"])
+@pytest.mark.parametrize("path", ["/", "/diagnoses", "/bundle", "/guide", "/api/docs", "/sign-in", "/no-such-page"])
 def test_the_notice_is_on_every_page(signed_in_alone: Page, web_alone: System, watched: Watched, path: str) -> None:
     watched.expected.append("404")
     signed_in_alone.goto(web_alone.url + path)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from dermq.wakeups import Queue
-from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, expected, fault
-from tests.chaos.system import System, beyond, images, until
+from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, fault
+from tests.chaos.system import Supply, System, beyond, images, until
 
 _SPEED = 100.0
+_LEAST_CUTS = 3
 _CUT = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -27,20 +28,21 @@ def postgresql_restarted(system: System, scale: Scale) -> Told:
     system.start("reaper")
     system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED)
     started, times = time.monotonic(), min(3, scale.times)
-    batch = system.submit(images(scale.images))
+    work = Supply(system, scale.images)
     backs = []
-    for at in range(times):
-        target = scale.images * (at + 1) // (times + 2)
-        until(lambda target=target: system.ended(batch) >= target, 120, "work goes on")
+    for _ in range(times):
+        target = work.ended() + scale.images // (times + 2)
+        until(lambda target=target: work.ended() >= target, 120, "work goes on")
+        work.refill()
         system.postgresql.stop()
         time.sleep(1)
         system.postgresql.start()
-        back, ended = time.monotonic(), system.ended(batch)
-        until(lambda ended=ended: system.ended(batch) > ended, 60, "back to work")
+        back, ended = time.monotonic(), work.ended()
+        until(lambda ended=ended: work.ended() > ended, 60, "back to work")
         backs.append(time.monotonic() - back)
-    system.finish(batch)
+    system.finish(*work.expected)
     told = "1 s away; back to work " + ", ".join(f"{back:.1f}" for back in backs) + " s after its return"
-    return Told(told, expected(batch, images=scale.images), beyond(started, scale.images, _SPEED))
+    return Told(told, work.expected, beyond(started, sum(work.expected.values()), _SPEED))
 
 
 @fault("PostgreSQL cuts every connection, again and again", databases=POSTGRESQL)
@@ -50,18 +52,22 @@ def connections_cut(system: System, scale: Scale) -> Told:
     system.start_ready(Queue.CLASSIFY, 2, images_per_second=_SPEED / 2)
     uploads, files, sent = system.create(), list(images(1000).values()), 0
     started = time.monotonic()
-    batch = system.submit(images(scale.images))
+    work = Supply(system, scale.images)
     with _cutting(system) as cuts:
-        while system.ended(batch) < scale.images * 3 // 4:
+        while work.ended() < scale.images * 3 // 4 or len(cuts) < _LEAST_CUTS or sent < _LEAST_CUTS:
+            work.refill()
             status = system.insist(uploads, f"{sent}.jpg", files[sent % len(files)])
             expect(status in (200, 202), f"an upload answered {status}")
             sent += 1
     system.seal(uploads)
-    system.finish(batch, uploads)
-    expect(len(cuts) >= 3 and sent >= 3, f"only {len(cuts)} cuts and {sent} uploads before the work was done")
+    system.finish(*work.expected, uploads)
+    expect(
+        len(cuts) >= _LEAST_CUTS and sent >= _LEAST_CUTS,
+        f"only {len(cuts)} cuts and {sent} uploads before the work was done",
+    )
     told = f"{len(cuts)} times all connections of web, reaper and two workers; {sent} uploads meanwhile, each kept once"
-    counts = {batch.id: scale.images, uploads: sent}
-    return Told(told, counts, beyond(started, scale.images + sent, _SPEED))
+    counts = {**work.expected, uploads: sent}
+    return Told(told, counts, beyond(started, sum(counts.values()), _SPEED))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psutil
 import sqlalchemy as sa
 
-from dermq import batches, bundles, conservation, db, labs
+from dermq import access_tokens, batches, bundles, conservation, db, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
 from dermq.principals import OPERATOR
@@ -33,7 +33,7 @@ from tests import fakes, scenarios, servers
 from tests.chaos import worker
 from tests.conftest import SHARED
 
-SHORT = {
+SHORT: dict[str, Any] = {
     "lease_seconds": 4,
     "reaper_seconds": 1,
     "worker_seen_seconds": 1,
@@ -275,7 +275,7 @@ class System:
     def token(self) -> str:
         """A token of a lab called ``web``, which ``client`` uses."""
         lab = self.lab("web")
-        return db.transact(self.sessions, labs.issue_token, lab, "chaos")
+        return db.transact(self.sessions, access_tokens.issue, lab, "chaos")
 
     def start_web(self) -> Program:
         started = self.start("web")
@@ -319,6 +319,29 @@ class System:
         status, answer = self.call("POST", f"/api/v1/batches/{batch_id}/seal")
         if status != 200:
             raise Gone(f"sealing answered {status}: {answer}")
+
+
+class Supply:
+    """Work that lasts as long as a fault: another batch is submitted before the last one is done."""
+
+    def __init__(self, system: System, count: int) -> None:
+        self._system, self._files = system, images(count)
+        self._lab = system.lab()
+        self._batches = [system.submit(self._files, self._lab)]
+
+    def refill(self) -> Batch:
+        """See that at least half a batch is still to be done; returns the last batch."""
+        if self._system.ended(self._batches[-1]) * 2 > len(self._files):
+            self._batches.append(self._system.submit(self._files, self._lab))
+        return self._batches[-1]
+
+    def ended(self) -> int:
+        return sum(map(self._system.ended, self._batches))
+
+    @property
+    def expected(self) -> dict[uuid.UUID, int]:
+        """How many images each batch must hold in the end."""
+        return {batch.id: len(self._files) for batch in self._batches}
 
 
 def _count(session: Any, batch_id: uuid.UUID | None = None) -> tuple[dict[ImageState, int], int]:

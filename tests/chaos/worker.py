@@ -116,7 +116,8 @@ def deliver(times: list[int]) -> None:
 
 
 if rate := os.environ.get(RATE):
-    engines.create = lambda choice, *, step_images: Engine(float(rate))
+    images_per_second = float(rate)
+    engines.create = lambda choice, *, step_images: Engine(images_per_second)
 if told := os.environ.get(POISON):
     poison(*json.loads(told))
 if told := os.environ.get(MESSAGES):

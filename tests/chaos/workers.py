@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+import uuid
 
 import sqlalchemy as sa
 
@@ -10,12 +11,12 @@ from dermq.models import Archive, Batch, Image
 from dermq.wakeups import Queue
 from tests import samples
 from tests.chaos.faults import Scale, Told, expect, expected, fault
-from tests.chaos.system import Program, System, beyond, images, pause, sha256, until
+from tests.chaos.system import Program, Supply, System, beyond, images, pause, sha256, until
 
 _SPEED = 100.0
 """Images a second of the fake engine: slow enough to be caught at work."""
 _SLOW = 25.0
-"""So that the work outlasts twenty kills."""
+"""So that a child is at work when its turn to be killed comes."""
 _STEPS = 20.0
 """So that a step takes 0.4 s, and a stop finds one in hand."""
 _LONG_LEASE_SECONDS = 60.0
@@ -30,8 +31,9 @@ def child_killed(system: System, scale: Scale) -> Told:
     [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SLOW)
     chance, slowest, kills = random.Random(1), 0.0, 0
     started = time.monotonic()
-    batch = system.submit(images(scale.images))
-    while kills < scale.times and system.get(batch).finished_at is None:
+    work = Supply(system, scale.images)
+    while kills < scale.times:
+        work.refill()
         until(lambda: bool(system.claims()) and len(worker.children()) == 1, 60, "a child at work")
         pause(0, 0.3, chance)
         held = system.claims()
@@ -39,16 +41,15 @@ def child_killed(system: System, scale: Scale) -> Told:
             child.kill()
         kills += 1
         slowest = max(slowest, until(lambda held=held: not held & system.claims(), 60, "its claims are given back"))
-    lost = beyond(started, system.ended(batch), _SLOW)
-    system.finish_fast(batch)
+    lost = beyond(started, work.ended(), _SLOW)
+    system.finish_fast(*work.expected)
     limit = system.settings.lease_seconds + system.settings.reaper_seconds
-    expect(kills >= scale.times, f"only {kills} of {scale.times} kills before the work was done")
     expect(
         slowest <= limit + _SLACK_SECONDS, f"claims came back after {slowest:.1f} s; lease and reaper take {limit:g} s"
     )
     expect(worker.starts == 1, "the worker itself ended")
     told = f"{kills} kills; claims given back within {slowest:.1f} s (lease + reaper {limit:g} s)"
-    return Told(told, expected(batch, images=scale.images), lost)
+    return Told(told, work.expected, lost)
 
 
 @fault("SIGKILL the whole worker", short=("postgresql",))
@@ -58,16 +59,18 @@ def worker_killed(system: System, scale: Scale) -> Told:
     [worker] = system.start_ready(Queue.CLASSIFY)
     times, count = min(3, scale.times), scale.images
     started = time.monotonic()
-    batch = system.submit(images(count))
+    work = Supply(system, count)
     for kill in range(times):
-        target = count * (kill + 1) // (times + 1)
-        until(lambda target=target: system.ended(batch) >= target, 120, "work goes on")
+        target = work.ended() + count // (times + 1)
+        until(lambda target=target: work.ended() >= target, 120, "work goes on")
         if kill == 0:
-            speed = system.ended(batch) / (time.monotonic() - started)
+            speed = work.ended() / (time.monotonic() - started)
+        last = work.refill()
         worker.signal(signal.SIGKILL, group=True)
-    system.finish(batch, seconds=300)
+        expect(system.get(last).finished_at is None, f"the work was done before kill {kill + 1} of {times}")
+    system.finish(*work.expected, seconds=300)
     told = f"{times} kills of worker and child, started again by their manager; the engine that ships"
-    return Told(told, expected(batch, images=count), beyond(started, count, speed))
+    return Told(told, work.expected, beyond(started, sum(work.expected.values()), speed))
 
 
 @fault("SIGSTOP a worker past its lease, then SIGCONT", short=("sqlite",), together=True)
@@ -129,19 +132,20 @@ def _stopped(system: System, scale: Scale, *, group: bool) -> Told:
     [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_STEPS, lease_seconds=_LONG_LEASE_SECONDS)
     times, slowest = min(scale.times, 10), 0.0
     started = time.monotonic()
-    batch = system.submit(images(scale.images))
+    work = Supply(system, scale.images)
     for at in range(times):
+        last = work.refill()
         slowest = max(slowest, _stop(system, worker, group=group))
-        expect(system.get(batch).finished_at is None, f"the work was done before stop {at + 1} of {times}")
+        expect(system.get(last).finished_at is None, f"the work was done before stop {at + 1} of {times}")
         system.wakeups.send(Queue.CLASSIFY)
-    lost = beyond(started, system.ended(batch), _STEPS)
-    system.finish_fast(batch)
+    lost = beyond(started, work.ended(), _STEPS)
+    system.finish_fast(*work.expected)
     expect(slowest < 4, f"given back after {slowest:.1f} s")
     told = (
         f"{times} stops of {'its group' if group else 'the worker'}, each with a step in hand that was recorded; "
         f"the rest given back within {slowest:.1f} s (lease {_LONG_LEASE_SECONDS:g} s); none charged"
     )
-    return Told(told, expected(batch, images=scale.images), lost)
+    return Told(told, work.expected, lost)
 
 
 def _stop(system: System, worker: Program, *, group: bool) -> float:
@@ -194,16 +198,43 @@ def child_hangs(system: System, scale: Scale) -> Told:
     return Told(told, expected(batch, images=scale.images), lost)
 
 
+_KILL_SECONDS = 0.25
+"""Of unpacking between two kills at least, on a processor of any speed."""
+
+
+def _unpacked_a_second(system: System) -> float:
+    """Entries that the unpacker takes out of a small archive in a second."""
+    entries, started = _entries(200), time.monotonic()
+    batch_id = _send(system, entries)
+    until(lambda: system.get(batch_id).received == len(entries), 120, "a small archive is unpacked")
+    seconds = time.monotonic() - started
+    system.seal(batch_id)
+    return len(entries) / seconds
+
+
+def _entries(count: int) -> dict[str, bytes]:
+    """So many files of an archive, of which some may be equal."""
+    files = list(images(min(count, 1000)).items())
+    return {f"{at // len(files)}/{files[at % len(files)][0]}": files[at % len(files)][1] for at in range(count)}
+
+
+def _send(system: System, entries: dict[str, bytes]) -> uuid.UUID:
+    """Send an archive into a new batch."""
+    batch_id = system.create()
+    path = f"/api/v1/batches/{batch_id}/archive"
+    status, _ = system.call("PUT", path, samples.archive(entries), "application/zip")
+    expect(status == 202, f"sending the archive answered {status}")
+    return batch_id
+
+
 @fault("SIGKILL while an archive is unpacked", short=("postgresql",))
 def unpacker_killed(system: System, scale: Scale) -> Told:
     system.start("reaper")
     system.start_web()
     [unpacker] = system.start_ready(Queue.INTAKE)
-    entries, times = images(scale.images * 2), min(3, scale.times)
-    batch_id = system.create()
-    path = f"/api/v1/batches/{batch_id}/archive"
-    status, _ = system.call("PUT", path, samples.archive(entries), "application/zip")
-    expect(status == 202, f"sending the archive answered {status}")
+    times = min(3, scale.times)
+    entries = _entries(max(scale.images * 2, int(_unpacked_a_second(system) * _KILL_SECONDS * (times + 3))))
+    batch_id = _send(system, entries)
     started, chance, lost = time.monotonic(), random.Random(3), 0.0
     system.seal(batch_id)
     for kill in range(times):
@@ -218,7 +249,11 @@ def unpacker_killed(system: System, scale: Scale) -> Told:
         lambda: system.read(sa.select(Archive.state).where(Archive.batch_id == batch_id)) == "done", 60, "it is closed"
     )
     unpacked = time.monotonic() - started
-    archive = system.rows(sa.select(Archive.entries, Archive.received, Archive.unchanged, Archive.refused))
+    archive = system.rows(
+        sa.select(Archive.entries, Archive.received, Archive.unchanged, Archive.refused).where(
+            Archive.batch_id == batch_id
+        )
+    )
     expect(archive == [(len(entries), len(entries), 0, 0)], f"the archive tells {archive}")
     system.start("classify", images_per_second=_SPEED * 10)
     system.finish(batch_id)

@@ -8,7 +8,7 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
-from dermq import db, labs
+from dermq import access_tokens, db, labs
 from dermq.models import Lab
 from dermq.settings import Settings
 from tests import fakes
@@ -46,7 +46,7 @@ def app(make_app: Callable[..., APIFlask]) -> APIFlask:
 
 @pytest.fixture
 def token(sessions: db.Sessions, lab: Lab) -> str:
-    return db.transact(sessions, labs.issue_token, lab, "test")
+    return db.transact(sessions, access_tokens.issue, lab, "test")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def client(app: APIFlask, token: str) -> FlaskClient:
 def stranger(app: APIFlask, sessions: db.Sessions) -> FlaskClient:
     """A client with another lab's token."""
     other = db.transact(sessions, labs.add, "other lab")
-    return with_token(app, db.transact(sessions, labs.issue_token, other, "test"))
+    return with_token(app, db.transact(sessions, access_tokens.issue, other, "test"))
 
 
 def with_token(app: APIFlask, token: str) -> FlaskClient:

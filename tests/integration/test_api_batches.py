@@ -148,7 +148,7 @@ def test_a_retry_queues_what_failed_and_wakes_the_workers(
     answer = client.post(api.url(batch, "/retry"), content_type="text/plain")
     assert answer.status_code == 202
     assert answer.headers["Location"] == api.url(batch)
-    assert "Retry-After" in answer.headers
+    assert answer.headers["Retry-After"] == "1"
     assert answer.get_json()["counts"] | {"queued": 1, "failed": 0} == answer.get_json()["counts"]
     assert wakeups.sent == [Queue.CLASSIFY]
 

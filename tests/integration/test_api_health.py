@@ -47,7 +47,7 @@ def test_not_ready_without_workers_or_with_silent_ones(app: APIFlask, sessions: 
         "worker_intake",
     ]
     assert "start one" in problem["detail"]
-    assert "Retry-After" in answer.headers
+    assert answer.headers["Retry-After"] == "5"
 
 
 def test_not_ready_when_no_worker_gets_on_while_work_waits(

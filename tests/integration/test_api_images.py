@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import math
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from apiflask import APIFlask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
@@ -19,7 +21,7 @@ from dermq.models import Batch, Image, Prediction
 from dermq.storage.local import THUMBNAIL, Blobs
 from tests import api, samples
 from web import listing
-from web.reports import formats
+from web.reports import registry, rows, source
 
 PROBABILITIES = (0.01, 0.02, 0.03, 0.04, 0.2, 0.65, 0.05)
 DIAGNOSES = ("nv", "mel")
@@ -157,7 +159,7 @@ def test_no_cell_of_the_csv_is_a_formula(client: FlaskClient, batch: dict[str, A
 def test_the_jsonl_has_names_as_they_are(client: FlaskClient, batch: dict[str, Any]) -> None:
     answer = client.get(api.url(batch, "/report.jsonl"))
     lines = [json.loads(line) for line in answer.text.splitlines()]
-    assert tuple(lines[0]) == formats.COLUMNS
+    assert tuple(lines[0]) == rows.COLUMNS
     assert lines[2]["file_name"] == "=cmd()_100%.jpg"
     assert (lines[0]["p_nv"], lines[3]["p_nv"]) == (0.65, None)
     assert {line["notice"] for line in lines} == {taxonomy.NOTICE}
@@ -181,7 +183,7 @@ def test_isic_ids_are_unique_and_no_formulas(client: FlaskClient, sessions: db.S
     assert [row.split(",")[0] for row in rows] == ["a/x", "b/x", "'=cmd"]
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "isic.csv"])
+@pytest.mark.parametrize("ending", [report_format.ending for report_format in registry.FORMATS])
 def test_the_report_of_an_unfinished_batch_says_so(
     client: FlaskClient, batch: dict[str, Any], sessions: db.Sessions, ending: str
 ) -> None:
@@ -196,22 +198,46 @@ def test_the_report_of_an_unfinished_batch_says_so(
     assert client.get(where).headers["Content-Disposition"] == f"{disposition}.{ending}"
 
 
+def test_every_format_has_its_link_its_call_and_its_button(
+    app: APIFlask, client: FlaskClient, token: str, batch: dict[str, Any]
+) -> None:
+    links = api.status(client, batch)["links"]
+    browser = app.test_client()
+    csrf = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/sign-in").text)
+    assert csrf is not None
+    browser.post("/sign-in", data={"csrf_token": csrf[1], "token": token})
+    page = browser.get(f"/batches/{batch['id']}").text
+    assert [name for name in links if name.startswith("report_")] == [one.key for one in registry.FORMATS]
+    for report_format in registry.FORMATS:
+        address = links[report_format.key]
+        assert address == api.url(batch, f"/report.{report_format.ending}")
+        answer = client.get(address)
+        assert (answer.status_code, answer.mimetype) == (200, report_format.media_type)
+        assert re.search(rf'href="{address}" download>{report_format.name}</a>', page)
+
+
+def test_the_links_of_reports_stay_as_they_were(client: FlaskClient, batch: dict[str, Any]) -> None:
+    links = api.status(client, batch)["links"]
+    for name, ending in (("report_csv", "csv"), ("report_jsonl", "jsonl"), ("report_isic_csv", "isic.csv")):
+        assert links[name] == api.url(batch, f"/report.{ending}")
+
+
 def test_a_report_reads_pages_each_in_its_own_transaction(
     client: FlaskClient, batch: dict[str, Any], sessions: db.Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PAGE_IMAGES", 1)
+    monkeypatch.setattr(source, "PAGE_IMAGES", 1)
     answer = client.get(api.url(batch, "/report.jsonl"), buffered=False)
     lines = iter(answer.response)
     next(lines)
     # What a client has not read yet holds no transaction: a writer is not kept waiting, and its change is seen.
     db.transact(sessions, _finish, uuid.UUID(batch["id"]), 4, "nv")
-    assert json.loads(list(lines)[-1])["state"] == "done"
+    assert json.loads(list(lines)[-1])["state"] == "done"  # type: ignore[arg-type]
 
 
 def test_a_report_of_a_batch_that_is_deleted_meanwhile_breaks_off(
     client: FlaskClient, batch: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PAGE_IMAGES", 1)
+    monkeypatch.setattr(source, "PAGE_IMAGES", 1)
     answer = client.get(api.url(batch, "/report.csv"), buffered=False)
     lines = iter(answer.response)
     next(lines)

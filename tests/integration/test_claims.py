@@ -149,6 +149,23 @@ def test_a_suspect_takes_no_place_of_a_lab_that_is_before_its_own(
     assert lease is not None and {image.batch_id for image in lease.images} == {behind.id}
 
 
+def test_what_suspects_were_given_is_no_credit_for_a_lab_that_was_idle(
+    sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
+) -> None:
+    batch = fakes.create(sessions, lab, bundle)
+    fakes.fill(sessions, batch, 4)
+    lose(sessions, take(sessions, claimant))
+    for served in (4.0, 5.0):
+        lease = db.transact(sessions, claims.take_suspect, claimant)
+        assert lease is not None
+        assert db.read(sessions, lambda session: session.scalar(sa.select(QueueRow.served))) == served
+    idle = db.transact(sessions, labs.add, "idle")
+    fakes.fill(sessions, fakes.create(sessions, idle, bundle), 1)
+    take(sessions, claimant)
+    tags = {row.id: row.tag for row in db.read(sessions, lambda session: session.scalars(sa.select(Lab)).all())}
+    assert (tags[lab.id], tags[idle.id]) == (6.0, 6.0), "it starts where the suspects were served"
+
+
 def test_bundles_wait_in_the_fair_order_of_their_labs(
     sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
 ) -> None:

@@ -21,14 +21,14 @@ from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from tests import fakes, samples
 from worker.classify import pipeline
+from worker.classify.runtime import ClassifyRuntime
 from worker.intake import unpack
-from worker.process.runtime import Runtime
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 
 
 @pytest.fixture
-def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> Runtime:
+def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> ClassifyRuntime:
     return fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine())
 
 
@@ -40,7 +40,7 @@ def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
 class World:
     """A batch with two images done, one running and one queued, one file refused and an archive that waits."""
 
-    def __init__(self, runtime: Runtime, batch: Batch) -> None:
+    def __init__(self, runtime: ClassifyRuntime, batch: Batch) -> None:
         self.runtime, self.batch, self.sessions = runtime, batch, runtime.sessions
         self.add(fakes.pictures(2))
         pipeline.drain(runtime)
@@ -96,7 +96,7 @@ class World:
 
 
 @pytest.fixture
-def world(runtime: Runtime, batch: Batch) -> World:
+def world(runtime: ClassifyRuntime, batch: Batch) -> World:
     return World(runtime, batch)
 
 
@@ -253,7 +253,7 @@ def test_a_store_that_is_not_there_is_no_breach_of_every_batch(world: World) -> 
 
 def meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
     """Let something happen after the rows were read and before the files are listed, once."""
-    listed, happened = Blobs.list, []
+    listed, happened = Blobs.list, list[bool]()
 
     def list_later(self: Blobs, batch: uuid.UUID, **age: float) -> list[str]:
         if not happened:
@@ -280,7 +280,7 @@ def test_an_archive_unpacked_meanwhile_is_no_breach(world: World, monkeypatch: p
 
 
 def test_nothing_is_found_while_others_upload_work_and_delete(
-    runtime: Runtime, lab: Lab, bundle: bundles.Bundle
+    runtime: ClassifyRuntime, lab: Lab, bundle: bundles.Bundle
 ) -> None:
     sessions, ended = runtime.sessions, threading.Event()
     living = [fakes.create(sessions, lab, bundle)]

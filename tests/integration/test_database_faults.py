@@ -16,7 +16,7 @@ from apiflask import APIFlask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, bundles, db, errors, labs
+from dermq import access_tokens, archives, arrivals, batches, bundles, db, errors, labs
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Lab, Prediction
 from dermq.principals import OPERATOR
@@ -90,7 +90,7 @@ def test_an_upload_is_accepted_once(
 def test_a_batch_is_created_once(over_wire: db.Sessions, wire: Wire, bundle: bundles.Bundle, cut: Cut) -> None:
     lab = db.transact(over_wire, labs.add, "lab")
     wire.cut_commit(cut)
-    created, is_new = db.transact(over_wire, batches.create, lab, batches.Draft("batch"), bundle, by=OPERATOR)
+    created, is_new = db.transact(over_wire, batches.create, lab.id, batches.Draft("batch"), bundle, by=OPERATOR)
     assert wire.cuts == 1 and is_new == (cut == "before")
     assert count(over_wire, Batch) == 1 and fakes.get(over_wire, created).name == "batch"
 
@@ -282,7 +282,7 @@ def test_while_the_database_is_away_everything_answers_503_and_then_works(
         servers.migrate(server.url)
         sessions = db.Sessions(server.url)
         lab = db.transact(sessions, labs.add, "lab")
-        token = db.transact(sessions, labs.issue_token, lab, "test")
+        token = db.transact(sessions, access_tokens.issue, lab, "test")
         client, browser = with_token(app, token), app.test_client()
         csrf = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/sign-in").text)
         assert csrf and browser.post("/sign-in", data={"csrf_token": csrf[1], "token": token}).status_code == 302
@@ -366,7 +366,7 @@ def test_the_web_says_503_while_the_file_is_locked(
 ) -> None:
     monkeypatch.setattr(db, "_RERUN_SECONDS", 0.0)
     lab = db.transact(impatient, labs.add, "lab")
-    token = db.transact(impatient, labs.issue_token, lab, "test")
+    token = db.transact(impatient, access_tokens.issue, lab, "test")
     url = f"sqlite:///{impatient.engine.url.database}"
     with application(settings, url) as app:
         client: FlaskClient = with_token(app, token)

@@ -27,6 +27,7 @@ from tests import api, fakes, samples
 from tests.conftest import missing
 from worker.classify import pipeline
 from worker.intake import unpack
+from worker.process import backoff
 from worker.reaper import Reaper
 
 DEVICE = Path("/dev/full")
@@ -244,7 +245,7 @@ def test_a_worker_waits_to_record_until_the_database_has_room_and_predicts_nothi
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.1, 0.1))
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.1, 0.1))
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(64))
 
     def fill(pixels: object) -> None:
@@ -269,7 +270,7 @@ def test_a_thumbnail_without_room_charges_no_image(
     disk: Disk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.1, 0.1))
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.1, 0.1))
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(4))
     disk.is_full = True
     runtime = fakes.runtime(settings.model_copy(update={"drain_seconds": 0.5}), sessions, blobs, bundle, fakes.Engine())

@@ -29,7 +29,9 @@ _STOP_SECONDS = 20.0
 class Running:
     """One ``python -m embedded`` with a ``var/`` and a port of its own."""
 
-    def __init__(self, var_dir: Path, port: int) -> None:
+    def __init__(self, var_dir: Path, port: int, *options: str) -> None:
+        self.command = [sys.executable, "-m", "embedded", *options]
+        self.root = ROOT
         self.var_dir = var_dir
         self.console = var_dir.with_name("console")
         self.address = f"http://127.0.0.1:{port}"
@@ -39,8 +41,8 @@ class Running:
         """Start it and wait until it is ready, or until something else has happened."""
         with self.console.open("w") as console:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "embedded"],
-                cwd=ROOT,
+                self.command,
+                cwd=self.root,
                 env=self.environment,
                 stdout=console,
                 stderr=subprocess.STDOUT,

@@ -18,11 +18,10 @@ from dermq.wakeups import Queue
 from tests import fakes, samples
 from tests.processes import until
 from worker.classify import pipeline
-from worker.classify.model import Model
+from worker.classify.runtime import ClassifyRuntime
 from worker.intake import unpack
 from worker.process import heartbeat, watchdog
-from worker.process.heartbeat import Heartbeat
-from worker.process.runtime import Runtime
+from worker.process.heartbeat import Heartbeat, Loaded
 
 
 class Counted(Heartbeat):
@@ -30,13 +29,13 @@ class Counted(Heartbeat):
 
     def __init__(self) -> None:
         self.times = 0
-        self.held: list[Model | None] = []
+        self.shown: list[Loaded | None] = []
 
     def progress(self) -> None:
         self.times += 1
 
-    def hold(self, model: Model | None) -> None:
-        self.held.append(model)
+    def show_loaded(self, loaded: Loaded | None) -> None:
+        self.shown.append(loaded)
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def counted() -> Counted:
 @pytest.fixture
 def runtime(
     settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, counted: Counted
-) -> Runtime:
+) -> ClassifyRuntime:
     return dataclasses.replace(fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine()), heartbeat=counted)
 
 
@@ -70,7 +69,7 @@ def pulse(sessions: db.Sessions) -> liveness.Pulse:
 
 
 def test_a_drain_that_finds_nothing_that_it_can_claim_gets_on(
-    sessions: db.Sessions, runtime: Runtime, counted: Counted, lab: Lab, bundle: bundles.Bundle
+    sessions: db.Sessions, runtime: ClassifyRuntime, counted: Counted, lab: Lab, bundle: bundles.Bundle
 ) -> None:
     pipeline.drain(runtime)
     assert counted.times == 1
@@ -81,7 +80,7 @@ def test_a_drain_that_finds_nothing_that_it_can_claim_gets_on(
 
 
 def test_an_engine_that_hangs_does_not_get_on(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, runtime: Runtime, counted: Counted
+    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, runtime: ClassifyRuntime, counted: Counted
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
     seen: list[int] = []
@@ -99,15 +98,21 @@ def test_an_engine_that_hangs_does_not_get_on(
 
 
 def test_a_worker_holds_no_model_while_it_looks_for_one(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, runtime: Runtime, counted: Counted
+    sessions: db.Sessions,
+    blobs: Blobs,
+    settings: Settings,
+    batch: Batch,
+    bundle: bundles.Bundle,
+    runtime: ClassifyRuntime,
+    counted: Counted,
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
     pipeline.drain(runtime)
-    assert counted.held[:2] == [None, runtime.models.held]
+    assert counted.shown[:2] == [None, Loaded(bundle.name, "fake")]
 
 
 def test_unpacking_gets_on_with_every_page_and_with_nothing_to_do(
-    sessions: db.Sessions, blobs: Blobs, batch: Batch, runtime: Runtime, counted: Counted
+    sessions: db.Sessions, blobs: Blobs, batch: Batch, runtime: ClassifyRuntime, counted: Counted
 ) -> None:
     unpack.drain(runtime)
     assert counted.times == 1
@@ -141,9 +146,9 @@ def test_a_row_that_was_taken_for_that_of_a_dead_process_comes_back(sessions: db
 
 def test_the_row_tells_what_is_loaded(sessions: db.Sessions, bundle: bundles.Bundle) -> None:
     present = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=0.1)
-    present.start(Model(bundle, fakes.Engine()))
+    present.start(Loaded(bundle.name, "fake"))
     assert not pulse(sessions).loading
-    present.hold(None)
+    present.show_loaded(None)
     until(lambda: pulse(sessions).loading, seconds=20)
     present.stop()
 
@@ -212,13 +217,13 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
     row |= {"started_at": db.now(-started), "progressed_at": db.now(-1)}
     db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)))
     placed = settings.model_copy(update={"database_url": database_url})
-    eyes = watchdog.Observer(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
-    sight = eyes.look()
-    eyes._started += 3600  # by a monotonic clock: as after an hour in which the machine slept
-    later = eyes.look()
-    eyes.close()
-    assert (sight.progressed_seconds is not None) is (later.progressed_seconds is not None) is expected
-    assert not sight.waiting and not sight.reachable
+    observer = watchdog.Observer(placed, Queue.CLASSIFY, started=time.monotonic() - 30)
+    observation = observer.observe()
+    observer._started += 3600  # by a monotonic clock: as after an hour in which the machine slept
+    later = observer.observe()
+    observer.close()
+    assert (observation.progressed_seconds is not None) is (later.progressed_seconds is not None) is expected
+    assert not observation.waiting and not observation.reachable
 
 
 def _store(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:

@@ -8,16 +8,18 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from markupsafe import escape
+from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from dermq import db, labs, taxonomy
+from dermq import access_tokens, db, labs, sign_in_codes, taxonomy
 from dermq.bundles import Bundle
 from dermq.models import Batch, Lab
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from tests import fakes, samples
+from web.pages import routes
 
-EVERY_PAGE = ["/", "/classes", "/bundle", "/guide", "/api/docs", "/sign-in", "/no-such-page"]
+EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "/api/docs", "/no-such-page"]
 
 
 @pytest.fixture
@@ -52,8 +54,8 @@ def sign_in(client: FlaskClient, token: str, **fields: str) -> TestResponse:
 
 
 def sign_in_link(sessions: db.Sessions, lab: Lab) -> str:
-    def issue(session: db.Session) -> str:
-        return labs.issue_sign_in_code(session, lab, labs.tokens(session, lab)[0])
+    def issue(session: Session) -> str:
+        return sign_in_codes.issue(session, access_tokens.list_all(session, lab)[0])
 
     return f"/sign-in?code={db.transact(sessions, issue)}"
 
@@ -68,7 +70,7 @@ def test_every_page_says_that_it_is_for_research_only(visitor: FlaskClient, toke
 def test_who_is_not_signed_in_is_asked_to_and_comes_back(visitor: FlaskClient, token: str) -> None:
     asked = visitor.get("/?cursor=abc")
     assert (asked.status_code, asked.location) == (302, "/sign-in?next=/?cursor%3Dabc")
-    assert sign_in(visitor, token, next="/classes").location == "/classes"
+    assert sign_in(visitor, token, next="/diagnoses").location == "/diagnoses"
 
 
 @pytest.mark.parametrize(
@@ -114,14 +116,14 @@ def test_signing_out_ends_the_session(browser: FlaskClient) -> None:
 
 
 def test_revoking_the_token_ends_the_session(browser: FlaskClient, sessions: db.Sessions, lab: Lab) -> None:
-    [issued] = db.read(sessions, labs.tokens, lab)
-    db.transact(sessions, labs.revoke_token, issued.id)
+    [issued] = db.read(sessions, access_tokens.list_all, lab)
+    db.transact(sessions, access_tokens.revoke, issued.id)
     assert browser.get("/").status_code == 302
 
 
 def test_another_labs_batch_is_not_found(visitor: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
     other = db.transact(sessions, labs.add, "other lab")
-    sign_in(visitor, db.transact(sessions, labs.issue_token, other, "test"))
+    sign_in(visitor, db.transact(sessions, access_tokens.issue, other, "test"))
     theirs, none = visitor.get(f"/batches/{batch.id}"), visitor.get(f"/batches/{uuid.uuid4()}")
     assert (theirs.status_code, none.status_code) == (404, 404)
     assert "mine" not in visitor.get("/").text
@@ -149,7 +151,7 @@ def test_names_are_data_and_never_markup(browser: FlaskClient, batch: Batch) -> 
 
 
 def test_no_page_has_scripts_or_styles_of_its_own(browser: FlaskClient, batch: Batch) -> None:
-    for path in ("/", f"/batches/{batch.id}", "/classes", "/bundle", "/guide"):
+    for path in ("/", f"/batches/{batch.id}", "/diagnoses", "/bundle", "/guide"):
         page = browser.get(path).text
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", page), path
 
@@ -162,6 +164,12 @@ def test_a_refresh_costs_a_304_until_something_changes(
         assert browser.get(path, headers=known).status_code == 304
         fakes.add(sessions, blobs, settings, batch, {f"{uuid.uuid4()}.jpg": samples.jpeg()})
         assert browser.get(path, headers=known).status_code == 200
+
+
+def test_a_page_is_not_taken_for_another_of_the_same_batch(browser: FlaskClient, batch: Batch) -> None:
+    known = {"If-None-Match": browser.get(f"/batches/{batch.id}").headers["ETag"]}
+    for query in ("?state=failed", "?diagnosis=mel", "?state=queued"):
+        assert browser.get(f"/batches/{batch.id}{query}", headers=known).status_code == 200
 
 
 def test_images_are_filtered_and_paged(browser: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
@@ -183,8 +191,8 @@ def test_an_address_that_no_page_of_ours_makes_is_refused_as_a_page(
     assert answer.content_type.startswith("text/html")
 
 
-def test_the_classes_have_their_full_names_and_a_sentence(visitor: FlaskClient) -> None:
-    page = visitor.get("/classes").text
+def test_the_diagnoses_have_their_full_names_and_a_sentence(visitor: FlaskClient) -> None:
+    page = visitor.get("/diagnoses").text
     for diagnosis in taxonomy.DIAGNOSES:
         assert str(escape(diagnosis.name)) in page
         assert str(escape(diagnosis.description)) in page

@@ -25,9 +25,11 @@ from dermq.settings import Settings
 from dermq.storage.local import THUMBNAIL, Blobs
 from dermq.wakeups import Queue
 from tests import fakes, samples
-from worker.classify import model, pipeline
+from worker.classify import engines, model, pipeline, prediction
 from worker.classify.engines import Outputs
 from worker.classify.engines.onnx import OnnxEngine
+from worker.decoders import pool
+from worker.process import backoff
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ def test_a_claim_that_cannot_be_decoded_at_all_is_given_back_uncharged(
         raise RuntimeError("can't start new thread")
 
     fakes.add(sessions, blobs, small, batch, fakes.pictures(3))
-    monkeypatch.setattr(pipeline.Decoder, "start", start)
+    monkeypatch.setattr(pool.Decoder, "start", start)
     with pytest.raises(RuntimeError, match="new thread"):
         pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert counts(fakes.get(sessions, batch)) == (3, 3, 0, 0, 0)
@@ -205,7 +207,7 @@ def test_a_fault_of_the_storage_charges_no_image(
     batch: Batch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.1, 0.1))
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.1, 0.1))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
     away = blobs.root.rename(blobs.root.with_name("not mounted"))
     with pytest.raises(errors.Transient, match="not the one used before"):  # must not make it look like the store
@@ -228,13 +230,13 @@ def test_a_lost_engine_is_waited_for_then_ends_the_process_and_charges_no_image(
     batch: Batch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.01, 0.01))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
 
     def broken(pixels: NDArray[np.uint8]) -> None:
         raise RuntimeError("device lost")
 
-    with pytest.raises(pipeline.EngineLost, match="device lost"):
+    with pytest.raises(prediction.EngineLost, match="device lost"):
         pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(broken)))
     assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)
     assert not any(image.suspect for image in fakes.images(sessions, batch))
@@ -258,7 +260,7 @@ def test_a_database_away_while_giving_back_makes_no_suspects(
     batch: Batch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "PAUSE_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.01, 0.01))
     fakes.add(sessions, blobs, small, batch, fakes.pictures(16))
     give_back, calls = claims.give_back, []
 
@@ -275,7 +277,7 @@ def test_a_database_away_while_giving_back_makes_no_suspects(
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     engine = fakes.Engine(storage_fails)
     runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 0.05}), sessions, blobs, bundle, engine)
-    monkeypatch.setattr(pipeline._Line, "_engine_outputs", lambda self, pixels: engine.predict(pixels))
+    monkeypatch.setattr(prediction.Predictor, "_engine_outputs", lambda self, pixels: engine.predict(pixels))
     pipeline.drain(runtime)
     assert counts(fakes.get(sessions, batch)) == (16, 16, 0, 0, 0) and len(calls) >= 2
     assert Queue.CLASSIFY in runtime.wakeups.sent  # type: ignore[attr-defined]
@@ -377,7 +379,7 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     (tmp_path / "half-written" / "card.json").write_text("{")
     shutil.copytree(bundle.path, tmp_path / "good")
     (tmp_path / "current").write_text("good")
-    monkeypatch.setattr(model.engines, "create", lambda *_, **__: fakes.Engine())
+    monkeypatch.setattr(engines, "create", lambda *_, **__: fakes.Engine())
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256

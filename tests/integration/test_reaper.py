@@ -120,7 +120,7 @@ def test_a_lost_unpacker_is_replaced_and_the_third_fails_the_archive(
     for loss in range(1, 4):
         token = uuid.uuid4()
         claim = sa.insert(Claim).values(token=token, worker="w", expires_at=db.now(-1))
-        db.transact(sessions, lambda session, claim=claim: session.execute(claim))  # type: ignore[misc]
+        db.transact(sessions, lambda session, claim=claim: session.execute(claim))
         update(sessions, Archive, state=ArchiveState.UNPACKING, claim_token=token)
         reaper.round()
         found = db.read(sessions, lambda session: session.get(Archive, archive_id))

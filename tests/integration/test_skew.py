@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from dermq import bundles, taxonomy
+from dermq import bundles, scoring, taxonomy
 from dermq.settings import Settings
-from dermq.wakeups import Queue
 from tests import api
-from training import evaluate, manifest, metrics
-from worker.classify import pipeline
-from worker.process import runtime
+from training import evaluate, manifest
+from worker.classify import pipeline, runtime
 
 EVERY = 8
 """Of the 2,051 test images: 257 of them."""
@@ -52,9 +50,8 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     sent = api.send(client, list(files), seal="true").get_json()
     assert sent["counts"]["queued"] == len(held_out.entries) >= 256
 
-    worker = runtime.build(settings.model_copy(update={"database_url": database_url}), Queue.CLASSIFY)
-    worker.process.heartbeat.start()
-    worker.models.load_current()
+    worker = runtime.build(settings.model_copy(update={"database_url": database_url}))
+    worker.heartbeat.start(worker.load())
     pipeline.drain(worker)
     worker.close()
 
@@ -69,7 +66,7 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     assert np.array([float(row["ood_score"]) for row in reported]) == pytest.approx(measured["ood_score"], rel=ROUNDING)
 
     truth = evaluate.truth(held_out, "test")
-    expected = metrics.score(measured["probabilities"], truth)
+    expected = scoring.score(measured["probabilities"], truth)
     right = [row["diagnosis"] == entry.diagnosis for row, entry in zip(reported, held_out.entries, strict=True)]
     assert np.mean(right) == expected.accuracy > 0.5
-    assert metrics.score(probabilities, truth).recall == expected.recall
+    assert scoring.score(probabilities, truth).recall == expected.recall

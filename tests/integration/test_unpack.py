@@ -20,8 +20,8 @@ from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue
 from tests import fakes, samples
+from worker.classify.runtime import ClassifyRuntime
 from worker.intake import entries, unpack
-from worker.process.runtime import Runtime
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
 
 
 @pytest.fixture
-def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> Runtime:
+def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> ClassifyRuntime:
     return fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine())
 
 
-def store(runtime: Runtime, batch: Batch, data: bytes) -> Archive:
+def store(runtime: ClassifyRuntime, batch: Batch, data: bytes) -> Archive:
     archive_id = batches.new_id()
     db.transact(runtime.sessions, archives.begin, batch.id, archive_id)
     with runtime.blobs.incoming() as file:
@@ -44,19 +44,19 @@ def store(runtime: Runtime, batch: Batch, data: bytes) -> Archive:
     return archive
 
 
-def get(runtime: Runtime, archive: Archive) -> Archive:
+def get(runtime: ClassifyRuntime, archive: Archive) -> Archive:
     found = db.read(runtime.sessions, lambda session: session.get(Archive, archive.id))
     assert found is not None
     return found
 
 
-def refusals(runtime: Runtime, batch: Batch) -> dict[str, str]:
+def refusals(runtime: ClassifyRuntime, batch: Batch) -> dict[str, str]:
     wanted = sa.select(Refusal.name, Refusal.code).where(Refusal.batch_id == batch.id)
     found = db.read(runtime.sessions, lambda session: session.execute(wanted).all())
     return {row.name: row.code for row in found}
 
 
-def test_every_entry_gets_a_verdict(runtime: Runtime, batch: Batch) -> None:
+def test_every_entry_gets_a_verdict(runtime: ClassifyRuntime, batch: Batch) -> None:
     entries = {
         "visit 1/": b"",
         "visit 1/a.jpg": samples.jpeg(1),
@@ -97,7 +97,7 @@ def test_every_entry_gets_a_verdict(runtime: Runtime, batch: Batch) -> None:
     assert Queue.CLASSIFY in runtime.wakeups.sent  # type: ignore[attr-defined]
 
 
-def test_names_already_in_the_batch_are_unchanged_or_refused(runtime: Runtime, batch: Batch) -> None:
+def test_names_already_in_the_batch_are_unchanged_or_refused(runtime: ClassifyRuntime, batch: Batch) -> None:
     fakes.add(runtime.sessions, runtime.blobs, runtime.settings, batch, {"a.jpg": samples.jpeg(1)})
     fakes.add(runtime.sessions, runtime.blobs, runtime.settings, batch, {"b.jpg": samples.jpeg(2)})
     archive = store(runtime, batch, samples.archive({"a.jpg": samples.jpeg(1), "b.jpg": samples.jpeg(9)}))
@@ -107,7 +107,7 @@ def test_names_already_in_the_batch_are_unchanged_or_refused(runtime: Runtime, b
     assert refusals(runtime, batch) == {"b.jpg": "name_taken"}
 
 
-def test_a_bomb_is_refused_entry_by_entry(runtime: Runtime, batch: Batch) -> None:
+def test_a_bomb_is_refused_entry_by_entry(runtime: ClassifyRuntime, batch: Batch) -> None:
     small = replace(runtime, settings=runtime.settings.model_copy(update={"max_image_bytes": 100_000}))
     archive = store(small, batch, samples.archive({"bomb.bmp": b"BM" + bytes(50_000_000), "ok.jpg": samples.jpeg()}))
     unpack.drain(small)
@@ -115,7 +115,7 @@ def test_a_bomb_is_refused_entry_by_entry(runtime: Runtime, batch: Batch) -> Non
     assert refusals(small, batch) == {"bomb.bmp": "image_too_large"}
 
 
-def test_an_entry_that_lies_about_its_size_is_refused(runtime: Runtime, batch: Batch) -> None:
+def test_an_entry_that_lies_about_its_size_is_refused(runtime: ClassifyRuntime, batch: Batch) -> None:
     data = bytearray(samples.archive({"lie.bmp": b"BM" + bytes(300_000)}))
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = data.index(signature) + offset
@@ -126,7 +126,7 @@ def test_an_entry_that_lies_about_its_size_is_refused(runtime: Runtime, batch: B
     assert set(refusals(runtime, batch)) == {"lie.bmp"}
 
 
-def test_all_entries_together_are_bounded(runtime: Runtime, batch: Batch) -> None:
+def test_all_entries_together_are_bounded(runtime: ClassifyRuntime, batch: Batch) -> None:
     small = replace(runtime, settings=runtime.settings.model_copy(update={"max_archive_unpacked_bytes": 5_000}))
     entries = {f"{n}.bmp": samples.encoded(samples.picture(32, 32, n), "BMP") for n in range(4)}  # 3,126 bytes each
     store(small, batch, samples.archive(entries))
@@ -134,14 +134,14 @@ def test_all_entries_together_are_bounded(runtime: Runtime, batch: Batch) -> Non
     assert refusals(small, batch) == {"1.bmp": "archive_bomb", "2.bmp": "archive_bomb", "3.bmp": "archive_bomb"}
 
 
-def test_more_images_than_a_batch_holds_are_refused(runtime: Runtime, batch: Batch) -> None:
+def test_more_images_than_a_batch_holds_are_refused(runtime: ClassifyRuntime, batch: Batch) -> None:
     small = replace(runtime, settings=runtime.settings.model_copy(update={"max_images_per_batch": 2}))
     store(small, batch, samples.archive(fakes.pictures(4)))
     unpack.drain(small)
     assert refusals(small, batch) == {"0002.jpg": "batch_full", "0003.jpg": "batch_full"}
 
 
-def test_an_encrypted_or_damaged_entry_is_refused(runtime: Runtime, batch: Batch) -> None:
+def test_an_encrypted_or_damaged_entry_is_refused(runtime: ClassifyRuntime, batch: Batch) -> None:
     plain = bytearray(samples.archive({"a.jpg": samples.jpeg(1)}, zipfile.ZIP_STORED))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         plain[plain.index(signature) + offset] |= 1
@@ -154,7 +154,7 @@ def test_an_encrypted_or_damaged_entry_is_refused(runtime: Runtime, batch: Batch
 
 
 def test_an_entry_that_begins_before_its_file_is_refused_and_the_others_are_kept(
-    runtime: Runtime, batch: Batch
+    runtime: ClassifyRuntime, batch: Batch
 ) -> None:
     whole = samples.archive({"a.jpg": samples.jpeg(1), "b.jpg": samples.jpeg(2)}, zipfile.ZIP_STORED)
     cut = whole[:60] + whole[160:]  # so that the offsets in the list of entries are off by a hundred bytes
@@ -175,7 +175,7 @@ class Unreadable(io.BytesIO):
 
 
 def test_an_archive_that_cannot_be_read_fails_when_the_store_is_well(
-    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = store(runtime, batch, samples.archive(fakes.pictures(2)))
     monkeypatch.setattr(type(runtime.blobs), "open", lambda self, batch_id, name: Unreadable(b"PK" * 100))
@@ -185,7 +185,7 @@ def test_an_archive_that_cannot_be_read_fails_when_the_store_is_well(
 
 
 def test_an_archive_waits_while_the_store_fails_and_goes_behind_the_others(
-    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (store(runtime, batch, samples.archive({f"{seed}.jpg": samples.jpeg(seed)})) for seed in (10, 20))
     open_archive, tried = entries.open_archive, []
@@ -205,7 +205,9 @@ def test_an_archive_waits_while_the_store_fails_and_goes_behind_the_others(
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_compression_that_inflates_without_bound_is_refused(runtime: Runtime, batch: Batch, compression: int) -> None:
+def test_a_compression_that_inflates_without_bound_is_refused(
+    runtime: ClassifyRuntime, batch: Batch, compression: int
+) -> None:
     store(runtime, batch, samples.archive({"a.bmp": b"BM" + bytes(1_000_000)}, compression))
     unpack.drain(runtime)
     assert refusals(runtime, batch) == {"a.bmp": "unsupported_compression"}
@@ -213,7 +215,7 @@ def test_a_compression_that_inflates_without_bound_is_refused(runtime: Runtime, 
 
 @pytest.mark.parametrize(("signature", "offset", "damage"), [(b"PK\x01\x02", 6, b"\x63"), (b"PK\x01\x02", 9, b"\x08")])
 def test_a_damaged_list_of_entries_fails_the_archive_at_once(
-    runtime: Runtime, batch: Batch, signature: bytes, offset: int, damage: bytes
+    runtime: ClassifyRuntime, batch: Batch, signature: bytes, offset: int, damage: bytes
 ) -> None:
     """A version from the future, and a name that says it is UTF-8 and is not."""
     data = bytearray(samples.archive({"\xe4.jpg": samples.jpeg()}).replace(b"\xc3\xa4", b"\xe4\xe4"))
@@ -224,7 +226,7 @@ def test_a_damaged_list_of_entries_fails_the_archive_at_once(
     assert get(runtime, archive).error_code == "bad_archive"
 
 
-def test_two_stores_of_the_same_bytes_keep_one_archive(runtime: Runtime, batch: Batch) -> None:
+def test_two_stores_of_the_same_bytes_keep_one_archive(runtime: ClassifyRuntime, batch: Batch) -> None:
     data = samples.archive(fakes.pictures(2))
     threads = [threading.Thread(target=store, args=(runtime, batch, data)) for _ in range(4)]
     for thread in threads:
@@ -237,7 +239,7 @@ def test_two_stores_of_the_same_bytes_keep_one_archive(runtime: Runtime, batch: 
     assert fakes.get(runtime.sessions, batch).received == 2
 
 
-def test_what_is_no_zip_fails_the_archive(runtime: Runtime, batch: Batch) -> None:
+def test_what_is_no_zip_fails_the_archive(runtime: ClassifyRuntime, batch: Batch) -> None:
     archive = store(runtime, batch, b"PK\x03\x04 but nothing else")
     db.transact(runtime.sessions, batches.seal, batch.id, by=OPERATOR)
     unpack.drain(runtime)
@@ -247,7 +249,7 @@ def test_what_is_no_zip_fails_the_archive(runtime: Runtime, batch: Batch) -> Non
 
 
 def test_an_endless_list_of_entries_fails_the_archive(
-    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entries, "MAX_DIRECTORY_BYTES", 100)
     archive = store(runtime, batch, samples.archive(fakes.pictures(5)))
@@ -256,7 +258,7 @@ def test_an_endless_list_of_entries_fails_the_archive(
 
 
 def test_unpacking_goes_on_where_it_was_stopped(
-    runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entries, "PAGE_ENTRIES", 3)
     archive = store(runtime, batch, samples.archive(fakes.pictures(10)))
@@ -276,7 +278,9 @@ def test_unpacking_goes_on_where_it_was_stopped(
     assert len(fakes.images(runtime.sessions, batch)) == 10
 
 
-def test_a_cancelled_batch_stops_its_unpacking(runtime: Runtime, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_batch_stops_its_unpacking(
+    runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = store(runtime, batch, samples.archive(fakes.pictures(4)))
     db.transact(runtime.sessions, batches.cancel, batch.id, by=OPERATOR)
     unpack.drain(runtime)
@@ -286,7 +290,7 @@ def test_a_cancelled_batch_stops_its_unpacking(runtime: Runtime, batch: Batch, m
     assert found.received == 0 and found.finished_at is not None
 
 
-def test_identical_archives_are_unpacked_once(runtime: Runtime, batch: Batch) -> None:
+def test_identical_archives_are_unpacked_once(runtime: ClassifyRuntime, batch: Batch) -> None:
     data = samples.archive(fakes.pictures(2))
     first = store(runtime, batch, data)
     unpack.drain(runtime)

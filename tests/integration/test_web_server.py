@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dermq import db, labs
+from dermq import access_tokens, db, labs
 from dermq.settings import ROOT
 from tests import samples
 from tests.servers import free_port
@@ -52,7 +52,7 @@ class Server:
 def server(tmp_path: Path, migrated_sqlite_url: str) -> Iterator[Server]:
     sessions = db.Sessions(migrated_sqlite_url)
     lab = db.transact(sessions, labs.add, "lab")
-    token = db.transact(sessions, labs.issue_token, lab, "test")
+    token = db.transact(sessions, access_tokens.issue, lab, "test")
     sessions.close()
     port = free_port()
     environment = {

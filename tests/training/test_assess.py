@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from dermq import scoring as metrics
 from dermq import taxonomy
-from training import assess, calibrate, metrics, tables
+from training import assess, calibrate, tables
 from training.manifest import Entry
 
 TEMPERATURE = 2.0

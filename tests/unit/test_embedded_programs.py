@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import programs, valkey
+from dermq import imaging
+from embedded import demo, programs, valkey
 from worker import tasks
 
 
@@ -41,6 +42,23 @@ def test_a_worker_that_stalled_is_started_again(found: dict[str, programs.Progra
 
 def test_a_given_redis_needs_no_valkey() -> None:
     assert "valkey" not in {program.name for program in programs.all_programs(None)}
+
+
+def test_programs_of_make_dev_stop_in_the_time_of_those_of_make_run(found: dict[str, programs.Program]) -> None:
+    reloading = {program.name: program for program in programs.all_programs(Path("/tmp/socket"), reload=True)}
+    assert set(reloading) == set(found) | {"demo"}
+    for name in ("web", "classify", "intake", "reaper"):
+        command = reloading[name].command
+        assert command[1:3] == ["-m", "watchfiles"] and "dermq" in command[-2:]
+        sigint, sigkill = (
+            int(command[command.index(option) + 1]) for option in ("--sigint-timeout", "--sigkill-timeout")
+        )
+        assert sigint + sigkill <= reloading[name].stop_seconds == found[name].stop_seconds
+
+
+def test_a_generated_picture_is_an_image_and_the_same_each_time() -> None:
+    assert imaging.decode(demo.picture(1), max_pixels=1_000_000).size == (200, 150)
+    assert demo.picture(1) == demo.picture(1) != demo.picture(2)
 
 
 def test_configuration_is_what_supervisor_reads(found: dict[str, programs.Program]) -> None:

@@ -98,3 +98,26 @@ def test_the_oldest_batch_of_a_lab_goes_first() -> None:
     old, new = waiting.batch(20), waiting.batch(20)
     claims([Contender(1, 1.0, 0.0, ordinary=[old, new])], waiting, 1, most=30)
     assert waiting.order == [old] * 20 + [new] * 10
+
+
+def test_a_turn_is_a_quarter_of_a_claim() -> None:
+    waiting = Waiting()
+    first, second = waiting.batch(100), waiting.batch(100)
+    labs = [Contender(1, 1.0, 0.0, ordinary=[first]), Contender(2, 1.0, 0.0, ordinary=[second])]
+    claims(labs, waiting, 1, most=40)
+    assert waiting.order == [*[first] * 10, *[second] * 10] * 2
+
+
+def test_what_a_turn_of_urgent_batches_leaves_goes_to_the_others() -> None:
+    waiting = Waiting()
+    urgent, ordinary = waiting.batch(2), waiting.batch(100)
+    claims([Contender(1, 1.0, 0.0, urgent=[urgent], ordinary=[ordinary])], waiting, 1, most=16)
+    assert waiting.order == [urgent] * 2 + [ordinary] * 14
+
+
+def test_served_is_the_greatest_start_that_was_given_and_never_falls() -> None:
+    waiting = Waiting()
+    labs = [Contender(1, 1.0, 3.0, ordinary=[waiting.batch(4)]), Contender(2, 1.0, 9.0, ordinary=[waiting.batch(0)])]
+    assert fairness.share(labs, 64, 0.0, waiting.take) == 3.0, "a lab that had nothing was given nothing"
+    labs = [Contender(1, 1.0, 3.0, ordinary=[waiting.batch(4)])]
+    assert fairness.share(labs, 64, 5.0, waiting.take) == 5.0

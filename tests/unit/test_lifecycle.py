@@ -1,11 +1,12 @@
 """The moves between states."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from dermq import lifecycle
-from dermq.lifecycle import BatchState, ImageState
+from dermq.lifecycle import ArchiveState, BatchState, ImageState
 
 NOW = datetime.now(UTC)
 
@@ -13,6 +14,20 @@ NOW = datetime.now(UTC)
 def test_done_is_final() -> None:
     with pytest.raises(ValueError, match="There is no move from done to queued"):
         lifecycle.check(lifecycle.IMAGE_MOVES, ImageState.DONE, ImageState.QUEUED)
+
+
+@pytest.mark.parametrize("moves", [lifecycle.IMAGE_MOVES, lifecycle.ARCHIVE_MOVES], ids=["image", "archive"])
+def test_rows_are_born_in_one_state_and_may_be_deleted_in_any(moves: lifecycle.Moves[Any]) -> None:
+    assert len(moves[None]) == 1
+    assert all(None in targets for state, targets in moves.items() if state is not None)
+
+
+def test_only_a_retry_leaves_a_final_state() -> None:
+    final = {ImageState.DONE, ImageState.FAILED, ImageState.CANCELLED}
+    left = {(state, to) for state in final for to in lifecycle.IMAGE_MOVES[state] if to is not None}
+    assert left == {(ImageState.FAILED, ImageState.QUEUED)}
+    closed = set(ArchiveState) - lifecycle.OPEN_ARCHIVE
+    assert all(lifecycle.ARCHIVE_MOVES[state] == {None} for state in closed)
 
 
 @pytest.mark.parametrize(

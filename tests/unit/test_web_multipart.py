@@ -28,7 +28,7 @@ def read(chunks: Iterator[bytes]) -> list[tuple[str, bytes]]:
 
 
 def test_every_single_cut_gives_the_same_files() -> None:
-    """Werkzeug alone adds a carriage return where the closing delimiter is cut short of its end."""
+    """Werkzeug's parser adds a carriage return where the closing delimiter is cut short of its end."""
     assert [cut for cut in range(len(WHOLE)) if read(iter([WHOLE[:cut], WHOLE[cut:]]))[2:] != FILES] == []
 
 
@@ -58,6 +58,19 @@ def test_a_body_that_ends_early_is_said_so(cut: int) -> None:
 def test_what_is_no_form_is_said_so(body: bytes) -> None:
     with pytest.raises(BadRequest):
         read(iter([body]))
+
+
+def test_blanks_after_a_delimiter_are_said_to_be_malformed() -> None:
+    with pytest.raises(BadRequest):
+        read(iter([WHOLE.replace(api.BOUNDARY.encode(), api.BOUNDARY.encode() + b" ")]))
+
+
+def test_a_name_may_be_in_its_extended_form() -> None:
+    """RFC 7578 forbids it, and some clients send it all the same."""
+    plain = api.multipart([("x.jpg", b"x")], {})
+    extended = plain.replace(b'filename="x.jpg"', b"filename*=UTF-8''%C3%A4.jpg")
+    assert extended != plain
+    assert read(iter([extended])) == [("ä.jpg", b"x")]
 
 
 def test_a_field_has_a_limit() -> None:

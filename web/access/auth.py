@@ -1,4 +1,4 @@
-"""Who is asking: a bearer token, or a browser that signed in with one.
+"""Who is asking and what they may do: a bearer token, or a browser that signed in with one.
 
 The session cookie holds the id of an access token, so revoking the token ends its sessions. A browser sends cookies
 with requests that other sites made it send; therefore every unsafe request that stands on the cookie must carry a
@@ -6,14 +6,16 @@ CSRF token: forms in a field, calls of the API in the header ``X-CSRFToken``. Be
 """
 
 import contextlib
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from flask import current_app, g, request, session
 from flask_wtf.csrf import CSRFError, CSRFProtect, validate_csrf
 from wtforms import ValidationError
 
-from dermq import db, errors, labs
-from dermq.models import AccessToken, Lab
-from dermq.principals import Principal
+from dermq import access_tokens, db, errors, sign_in_codes
+from dermq.models import AccessToken
+from dermq.principals import ALL_SCOPES, LabPrincipal, Scope
 from web import services
 from web.http import paths
 
@@ -21,67 +23,84 @@ csrf = CSRFProtect()
 CSRF_HEADER = "X-CSRFToken"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _TOKEN_ID = "token_id"
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 def authenticate() -> None:
-    """Find out who calls the API; for use before a request. Raises Unauthorized."""
+    """Find out who calls the API; for use before a request. Raises Unauthorized, and CSRFError for a session."""
     secret = _bearer()
-    if secret is not None:
-        g.access_token = db.read(services.current().sessions, labs.authenticate, secret)
-    else:
-        current_token()
+    if secret is None:
+        principal()
         _protect_call()
-    _note_use(g.access_token)
+    else:
+        token = db.read(services.current().sessions, access_tokens.authenticate, secret)
+        _remember(token, f"token {token.name!r}")
 
 
-def current_token() -> AccessToken:
-    """The token, with its lab, that this request stands on. Raises Unauthorized when nobody is signed in."""
-    if "access_token" not in g:
+def principal() -> LabPrincipal:
+    """On whose behalf this request is made. Raises Unauthorized when nobody is signed in."""
+    if "principal" not in g:
         token_id = session.get(_TOKEN_ID)
         if token_id is None:
             raise errors.Unauthorized(
                 "no_token", "Nobody is signed in. Send an access token as `Authorization: Bearer …`, or sign in."
             )
-        g.access_token = db.read(services.current().sessions, labs.session_token, token_id)
-        _note_use(g.access_token)
-    token: AccessToken = g.access_token
-    return token
+        token = db.read(services.current().sessions, access_tokens.find_valid, token_id)
+        _remember(token, _session_name(token))
+    found: LabPrincipal = g.principal
+    return found
 
 
-def current_lab() -> Lab:
-    """The lab that is asking. Raises Unauthorized when nobody is signed in."""
-    return current_token().lab
+def needs(scope: Scope) -> Callable[[View], View]:
+    """Name the scope that a view needs; ``authorize`` checks it."""
+
+    def mark(view: View) -> View:
+        view.needed_scope = scope  # type: ignore[attr-defined]
+        return view
+
+    return mark
 
 
-def principal() -> Principal:
-    """On whose behalf this request acts. Raises Unauthorized when nobody is signed in."""
-    token = current_token()
-    name = f"token {token.name!r}" if _bearer() is not None else f"session of token {token.name!r}"
-    return Principal(name, token.lab_id, token.id)
+def authorize() -> None:
+    """Check the scope that the view of this request names; for use before a request, the only place that looks.
+
+    Raises Forbidden when the principal lacks it, and Unauthorized when nobody is signed in. A view that names no scope
+    is for everybody.
+    """
+    scope = getattr(current_app.view_functions[str(request.endpoint)], "needed_scope", None)
+    if scope is not None and scope not in principal().scopes:
+        raise errors.Forbidden(
+            "missing_scope", f"This call needs the scope {scope.value!r}, which the access token does not have."
+        )
+
+
+def scopes_of(token: AccessToken) -> frozenset[Scope]:
+    """What a token allows: everything, as tokens have no scopes of their own yet."""
+    return ALL_SCOPES
 
 
 def is_signed_in() -> bool:
-    """Whether this request comes from somebody with a valid token or session."""
+    """Return whether this request comes from somebody with a valid token or session."""
     with contextlib.suppress(errors.Unauthorized):
-        current_token()
+        principal()
         return True
     return False
 
 
-def sign_in(secret: str) -> Lab:
+def sign_in(secret: str) -> None:
     """Sign this browser in with an access token. Raises Unauthorized."""
-    return _begin_session(db.read(services.current().sessions, labs.authenticate, secret.strip()))
+    _begin_session(db.read(services.current().sessions, access_tokens.authenticate, secret.strip()))
 
 
-def sign_in_with_code(code: str) -> Lab:
+def sign_in_with_code(code: str) -> None:
     """Sign this browser in with a one-time code, which is used up. Raises Unauthorized."""
-    return _begin_session(db.transact(services.current().sessions, labs.redeem_sign_in_code, code))
+    _begin_session(db.transact(services.current().sessions, sign_in_codes.redeem, code))
 
 
 def sign_out() -> None:
     """End this browser's session."""
     session.clear()
-    g.pop("access_token", None)
+    g.pop("principal", None)
 
 
 def protect_forms() -> None:
@@ -90,13 +109,24 @@ def protect_forms() -> None:
         csrf.protect()
 
 
-def _begin_session(token: AccessToken) -> Lab:
+def _begin_session(token: AccessToken) -> None:
     sign_out()  # nothing that was in the cookie before may live on in the new session
     session[_TOKEN_ID] = token.id
     session.permanent = True
-    g.access_token = token
-    _note_use(token)
-    return token.lab
+    _remember(token, _session_name(token))
+
+
+def _session_name(token: AccessToken) -> str:
+    return f"session of token {token.name!r}"
+
+
+def _remember(token: AccessToken, name: str) -> None:
+    """Make the token's principal, called ``name`` in the audit, that of this request; note that it is used."""
+    g.principal = LabPrincipal(name, token.lab_id, token.lab.name, token.id, scopes_of(token))
+    if access_tokens.is_use_due(token):
+        # A full disk must not keep a lab from reading its reports.
+        with contextlib.suppress(errors.Transient):
+            db.transact(services.current().sessions, access_tokens.mark_used, token.id)
 
 
 def _bearer() -> str | None:
@@ -117,10 +147,3 @@ def _protect_call() -> None:
         validate_csrf(request.headers.get(CSRF_HEADER))
     except ValidationError as err:
         raise CSRFError(f"{err} Calls that stand on a session cookie carry it in the header {CSRF_HEADER}.") from err
-
-
-def _note_use(token: AccessToken) -> None:
-    if labs.is_due(token):
-        # A full disk must not keep a lab from reading its reports.
-        with contextlib.suppress(errors.Transient):
-            db.transact(services.current().sessions, labs.mark_used, token.id)

@@ -12,17 +12,17 @@ from sqlalchemy.orm import Session
 from dermq import arrivals, batches, db, errors
 from dermq.batches import Draft
 from dermq.models import Batch
+from dermq.principals import Scope
 from dermq.wakeups import Queue
 from web import listing, services
-from web.access import auth
-from web.api import documents, forms, schemas
+from web.access import auth, owned
+from web.api import blueprints, documents, forms, schemas
 from web.api.batches import accepted_headers
-from web.api.blueprint import blueprint
 from web.api.requests import NewBatch, idempotency_key
 from web.errors import Invalid
 from web.http import bodies
 
-part = blueprint("creation", "Creating a batch.")
+blueprint = blueprints.make("creation", "Creating a batch.")
 _FORM_SCHEMA = {
     "type": "object",
     "required": ["name"],
@@ -43,14 +43,14 @@ _KEY_PARAMETER = {
 }
 
 
-@part.post("/batches")
-@part.output(
+@blueprint.post("/batches")
+@blueprint.output(
     schemas.CreatedBatch,
     status_code=201,
     description="The batch, empty.",
     headers={"Location": {"description": "The batch's status.", "schema": {"type": "string"}}},
 )
-@part.doc(
+@blueprint.doc(
     responses=documents.responses(
         400, 413, 415, 422, 507, also={202: documents.accepted(schemas.CreatedBatch, "The batch, with its files.")}
     ),
@@ -65,6 +65,7 @@ _KEY_PARAMETER = {
         },
     },
 )
+@auth.needs(Scope.SUBMIT)
 def create_batch() -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
     """Create a batch, empty or with files.
 
@@ -108,11 +109,11 @@ def _draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
 
 def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
     """Create the batch with its files in one transaction, and return its id or that of the one created before."""
-    here, lab, by = services.current(), auth.current_lab(), auth.principal()
+    here, by = services.current(), auth.principal()
     bundle = here.bundle()
 
     def work(session: Session) -> uuid.UUID:
-        batch, is_new = batches.create(session, lab, draft, bundle, by=by)
+        batch, is_new = batches.create(session, by.lab_id, draft, bundle, by=by)
         if is_new and form.files:
             arrivals.receive(session, batch.id, form.arrivals, here.blobs, here.settings, refused=form.refused)
         if is_new and seal:
@@ -123,10 +124,10 @@ def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
 
 
 def _created(batch_id: uuid.UUID) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
-    here, lab = services.current(), auth.current_lab()
+    here = services.current()
 
     def work(session: Session) -> tuple[Batch, Any]:
-        row = batches.find(session, lab.id, batch_id)
+        row = owned.find(session, batch_id)
         return row, listing.refusals(session, batch_id, limit=here.settings.max_files_per_request).rows
 
     row, refusals = db.read(here.sessions, work)

@@ -14,6 +14,7 @@ _PROBLEM = "#/components/schemas/Problem"
 _WORDS = {
     400: ("bad_request", "The body broke off or is not what its Content-Type says, or a CSRF token is missing."),
     401: ("bad_token", "The access token is missing, wrong or revoked."),
+    403: ("missing_scope", "The access token lacks the scope that the call needs."),
     404: ("no_batch", "There is no such thing, or it belongs to another lab."),
     409: ("batch_sealed", "The state of the batch forbids it now."),
     413: ("image_too_large", "The body, the image or the batch is over a limit."),
@@ -46,7 +47,7 @@ CONFIGURATION = {
 
 def responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
     """The documented problems of a call that needs a token, and complete responses ``also``."""
-    return {**(also or {}), **{status: _problem(status) for status in sorted({401, 503, *statuses})}}
+    return {**(also or {}), **{status: _problem(status) for status in sorted({401, 403, 503, *statuses})}}
 
 
 def content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:

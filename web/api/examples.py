@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from web.reports import registry
+
 _BATCH = "/api/v1/batches/01a209b6-fbf4-7740-aee4-256a76833bda"
 _ARCHIVE_ID = "01a209b7-0030-7d52-8f1c-3b1c5d1c7a55"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -39,9 +41,7 @@ BATCH: dict[str, Any] = {
         "seal": f"{_BATCH}/seal",
         "cancel": f"{_BATCH}/cancel",
         "retry": f"{_BATCH}/retry",
-        "report_csv": f"{_BATCH}/report.csv",
-        "report_jsonl": f"{_BATCH}/report.jsonl",
-        "report_isic_csv": f"{_BATCH}/report.isic.csv",
+        **{report_format.key: f"{_BATCH}/report.{report_format.ending}" for report_format in registry.FORMATS},
     },
 }
 REFUSAL: dict[str, Any] = {

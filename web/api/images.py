@@ -5,45 +5,46 @@ import uuid
 from flask import Response, request, send_file
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors
+from dermq import db, errors
+from dermq.principals import Scope
 from dermq.storage.local import THUMBNAIL
 from web import listing, services
-from web.access import auth
-from web.api import documents, image_schemas
-from web.api.blueprint import blueprint
+from web.access import auth, owned
+from web.api import blueprints, documents, image_schemas
 from web.api.requests import ImageFilter
 
-part = blueprint("images", "Each image with its prediction or its error.")
+blueprint = blueprints.make("images", "Each image with its prediction or its error.")
 _THUMBNAIL_SECONDS = 86_400
 """How long a browser may keep a thumbnail: a position's bytes never change."""
 
 
-@part.get("/batches/<uuid:batch_id>/images")
-@part.input(ImageFilter, location="query")
-@part.output(image_schemas.ImagePage)
-@part.doc(responses=documents.responses(404, 422))
+@blueprint.get("/batches/<uuid:batch_id>/images")
+@blueprint.input(ImageFilter, location="query")
+@blueprint.output(image_schemas.ImagePage)
+@blueprint.doc(responses=documents.responses(404, 422))
+@auth.needs(Scope.READ)
 def get_images(batch_id: uuid.UUID, query_data: ImageFilter) -> image_schemas.ImagePage:
     """List the images of a batch in the order of their arrival, filtered by state, diagnosis and part of the name."""
-    lab = auth.current_lab()
     wanted = listing.Filter(query_data.state, query_data.diagnosis, query_data.name)
 
     def work(session: Session) -> listing.Page[listing.Classified]:
-        batch = batches.find(session, lab.id, batch_id)
+        batch = owned.find(session, batch_id)
         return listing.images(session, batch, wanted, limit=query_data.limit, cursor=query_data.cursor)
 
     return image_schemas.ImagePage.of(db.read(services.current().sessions, work))
 
 
-@part.get("/batches/<uuid:batch_id>/images/<int:position>")
-@part.output(image_schemas.Image)
-@part.doc(responses=documents.responses(404))
+@blueprint.get("/batches/<uuid:batch_id>/images/<int:position>")
+@blueprint.output(image_schemas.Image)
+@blueprint.doc(responses=documents.responses(404))
+@auth.needs(Scope.READ)
 def get_image(batch_id: uuid.UUID, position: int) -> image_schemas.Image:
     """Look at one image."""
     return image_schemas.Image.of(*_find(batch_id, position))
 
 
-@part.get("/batches/<uuid:batch_id>/images/<int:position>/thumbnail")
-@part.doc(
+@blueprint.get("/batches/<uuid:batch_id>/images/<int:position>/thumbnail")
+@blueprint.doc(
     responses=documents.responses(
         404,
         also={
@@ -52,6 +53,7 @@ def get_image(batch_id: uuid.UUID, position: int) -> image_schemas.Image:
         },
     )
 )
+@auth.needs(Scope.READ)
 def get_thumbnail(batch_id: uuid.UUID, position: int) -> Response:
     """Get a small picture of an image, without any metadata."""
     row, _ = _find(batch_id, position)
@@ -66,9 +68,8 @@ def get_thumbnail(batch_id: uuid.UUID, position: int) -> Response:
 
 
 def _find(batch_id: uuid.UUID, position: int) -> listing.Classified:
-    lab = auth.current_lab()
 
     def work(session: Session) -> listing.Classified:
-        return listing.image(session, batches.find(session, lab.id, batch_id), position)
+        return listing.image(session, owned.find(session, batch_id), position)
 
     return db.read(services.current().sessions, work)

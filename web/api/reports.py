@@ -1,62 +1,52 @@
-"""Downloads made from a batch."""
+"""Downloads made from a batch: one call for each format that ``web.reports.registry`` lists."""
 
 import uuid
-from collections.abc import Callable, Iterator
 
 from flask import Response
 
+from dermq.principals import Scope
 from web import services
 from web.access import auth
-from web.api import documents
-from web.api.blueprint import blueprint
-from web.reports import formats
+from web.api import blueprints, documents
+from web.reports import registry
+from web.reports.report_format import ReportFormat
+from web.reports.source import Source
 
-part = blueprint("reports", "Downloads made from a batch, for research only.")
-CSV = "text/csv"
-JSONL = "application/jsonl"
-
-
-def _documented(mimetype: str, example: str) -> dict[int, object]:
-    text = documents.content(mimetype, {"type": "string"}, "The report, streamed.")
-    text["content"][mimetype]["example"] = example
-    text["headers"] = {
-        "Content-Disposition": {
-            "description": "The file name; it carries `-partial` while the batch has not finished.",
-            "schema": {"type": "string"},
-        }
-    }
-    return documents.responses(404, also={200: text})
+blueprint = blueprints.make("reports", "Downloads made from a batch, for research only.")
+_DISPOSITION = {
+    "description": "The file name; it carries `-partial` while the batch has not finished.",
+    "schema": {"type": "string"},
+}
 
 
-@part.get("/batches/<uuid:batch_id>/report.csv")
-@part.doc(responses=_documented(CSV, ",".join(formats.COLUMNS)))
-def report_csv(batch_id: uuid.UUID) -> Response:
-    """Download a CSV with a row for every image.
+def _add_call(report_format: ReportFormat) -> None:
+    """Add the call that answers with reports of this format."""
 
-    Names that a spreadsheet would take for a formula have an apostrophe before them.
-    """
-    return _report(batch_id, formats.as_csv, CSV, "csv")
+    def download(batch_id: uuid.UUID) -> Response:
+        return _respond(batch_id, report_format)
 
-
-@part.get("/batches/<uuid:batch_id>/report.jsonl")
-@part.doc(responses=_documented(JSONL, '{"position": 1, "file_name": "ISIC_0024306.jpg", "state": "done"}'))
-def report_jsonl(batch_id: uuid.UUID) -> Response:
-    """Download a JSON object a line for every image, with the columns of the CSV."""
-    return _report(batch_id, formats.as_jsonl, JSONL, "jsonl")
+    download.__name__ = report_format.key
+    download.__doc__ = report_format.description
+    documented = blueprint.doc(responses=documents.responses(404, also={200: _documented(report_format)}))
+    blueprint.get(f"/batches/<uuid:batch_id>/report.{report_format.ending}")(
+        documented(auth.needs(Scope.READ)(download))
+    )
 
 
-@part.get("/batches/<uuid:batch_id>/report.isic.csv")
-@part.doc(responses=_documented(CSV, ",".join(formats.ISIC_COLUMNS)))
-def report_isic_csv(batch_id: uuid.UUID) -> Response:
-    """Download the images that are done in the submission format of ISIC 2018 Task 3."""
-    return _report(batch_id, formats.as_isic_csv, CSV, "isic.csv")
+def _documented(report_format: ReportFormat) -> dict[str, object]:
+    response = documents.content(report_format.media_type, {"type": "string"}, "The report, streamed.")
+    response["content"][report_format.media_type]["example"] = report_format.example
+    response["headers"] = {"Content-Disposition": _DISPOSITION}
+    return response
 
 
-def _report(
-    batch_id: uuid.UUID, write: Callable[[formats.Source], Iterator[str]], mimetype: str, ending: str
-) -> Response:
-    source = formats.Source(services.current().sessions, auth.current_lab().id, batch_id)
-    name = formats.file_name(source.batch(), ending)
-    response = Response(write(source), content_type=f"{mimetype}; charset=utf-8")
+def _respond(batch_id: uuid.UUID, report_format: ReportFormat) -> Response:
+    source = Source(services.current().sessions, auth.principal().lab_id, batch_id)
+    name = report_format.file_name(source.batch())
+    response = Response(report_format.write(source), content_type=f"{report_format.media_type}; charset=utf-8")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response
+
+
+for _report_format in registry.FORMATS:
+    _add_call(_report_format)

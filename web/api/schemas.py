@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dermq import models, progress
 from dermq.lifecycle import ArchiveState, BatchState
 from web.api import examples
+from web.reports import registry
 
 
 class Shape(BaseModel):
@@ -48,8 +49,22 @@ class BundleName(Shape):
     sha256: str = Field(description="SHA-256 of the bundle's card, which lists the SHA-256 of every file.")
 
 
+def _describe_report_links(schema: dict[str, Any]) -> None:
+    """Name the link of each report format in the schema."""
+    del schema["additionalProperties"]
+    for report_format in registry.FORMATS:
+        schema["properties"][report_format.key] = {
+            "title": report_format.key.replace("_", " ").title(),
+            "type": "string",
+        }
+        schema["required"].append(report_format.key)
+
+
 class BatchLinks(Shape):
     """Where to go on from a batch."""
+
+    # The links to reports come from their registry.
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe_report_links)
 
     self: str
     images: str
@@ -59,9 +74,6 @@ class BatchLinks(Shape):
     seal: str
     cancel: str
     retry: str
-    report_csv: str
-    report_jsonl: str
-    report_isic_csv: str
 
 
 class Batch(Shape):
@@ -223,7 +235,5 @@ def _links(batch_id: uuid.UUID) -> BatchLinks:
         seal=to("batches.seal_batch"),
         cancel=to("batches.cancel_batch"),
         retry=to("batches.retry_batch"),
-        report_csv=to("reports.report_csv"),
-        report_jsonl=to("reports.report_jsonl"),
-        report_isic_csv=to("reports.report_isic_csv"),
+        **{report_format.key: to(f"reports.{report_format.key}") for report_format in registry.FORMATS},
     )

@@ -11,32 +11,33 @@ from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, batches, db, errors
 from dermq.models import Archive
+from dermq.principals import Scope
 from dermq.storage.local import Incoming
 from dermq.wakeups import Queue
 from web import listing, services
-from web.access import auth
-from web.api import documents, image_schemas, schemas
+from web.access import auth, owned
+from web.api import blueprints, documents, image_schemas, schemas
 from web.api.batches import accepted_headers
-from web.api.blueprint import blueprint
 from web.api.requests import ImageName, Paging
 from web.http import bodies
 
 Row = TypeVar("Row")
-part = blueprint("uploads", "Images and archives on their way into a batch.")
+blueprint = blueprints.make("uploads", "Images and archives on their way into a batch.")
 _TOUCH_SECONDS = 3.0
 """How often an archive that is being received says so; the reaper ends those that fell silent."""
 _IMAGES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp", "application/octet-stream")
 
 
-@part.put("/batches/<uuid:batch_id>/images")
-@part.input(ImageName, location="query")
-@part.output(image_schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
-@part.doc(
+@blueprint.put("/batches/<uuid:batch_id>/images")
+@blueprint.input(ImageName, location="query")
+@blueprint.output(image_schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
+@blueprint.doc(
     responses=documents.responses(
         400, 404, 409, 413, 415, 422, 507, also={202: documents.accepted(image_schemas.ReceivedImage, "Queued.")}
     ),
     extensions={"requestBody": documents.body(*_IMAGES, description="The image file; its format is read from it.")},
 )
+@auth.needs(Scope.SUBMIT)
 def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas.ReceivedImage, int, dict[str, str]]:
     """Add one image.
 
@@ -63,14 +64,15 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     return received, 202, accepted_headers(received.links.self)
 
 
-@part.put("/batches/<uuid:batch_id>/archive")
-@part.output(schemas.Archive, description="The batch has this archive already; nothing was done.")
-@part.doc(
+@blueprint.put("/batches/<uuid:batch_id>/archive")
+@blueprint.output(schemas.Archive, description="The batch has this archive already; nothing was done.")
+@blueprint.doc(
     responses=documents.responses(
         400, 404, 409, 413, 415, 507, also={202: documents.accepted(schemas.Archive, "Stored; a worker unpacks it.")}
     ),
     extensions={"requestBody": documents.body("application/zip", description="The ZIP file.")},
 )
+@auth.needs(Scope.SUBMIT)
 def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, str]]:
     """Add a ZIP of images.
 
@@ -95,34 +97,36 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
     return shown, 202, accepted_headers(shown.links.self)
 
 
-@part.get("/batches/<uuid:batch_id>/archives")
-@part.input(Paging, location="query")
-@part.output(schemas.ArchivePage)
-@part.doc(responses=documents.responses(404, 422))
+@blueprint.get("/batches/<uuid:batch_id>/archives")
+@blueprint.input(Paging, location="query")
+@blueprint.output(schemas.ArchivePage)
+@blueprint.doc(responses=documents.responses(404, 422))
+@auth.needs(Scope.READ)
 def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage:
     """List the archives of a batch, oldest first, with what became of their entries."""
     page = _page_of(batch_id, listing.archives, query_data)
     return schemas.ArchivePage(archives=[schemas.Archive.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
-@part.get("/batches/<uuid:batch_id>/archives/<uuid:archive_id>")
-@part.output(schemas.Archive)
-@part.doc(responses=documents.responses(404))
+@blueprint.get("/batches/<uuid:batch_id>/archives/<uuid:archive_id>")
+@blueprint.output(schemas.Archive)
+@blueprint.doc(responses=documents.responses(404))
+@auth.needs(Scope.READ)
 def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
     """Look at one archive."""
-    lab = auth.current_lab()
 
     def work(session: Session) -> Archive:
-        batches.find(session, lab.id, batch_id)
+        owned.find(session, batch_id)
         return listing.archive(session, batch_id, archive_id)
 
     return schemas.Archive.of(db.read(services.current().sessions, work))
 
 
-@part.get("/batches/<uuid:batch_id>/refusals")
-@part.input(Paging, location="query")
-@part.output(schemas.RefusalPage)
-@part.doc(responses=documents.responses(404, 422))
+@blueprint.get("/batches/<uuid:batch_id>/refusals")
+@blueprint.input(Paging, location="query")
+@blueprint.output(schemas.RefusalPage)
+@blueprint.doc(responses=documents.responses(404, 422))
+@auth.needs(Scope.READ)
 def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage:
     """List what the batch refused and why."""
     page = _page_of(batch_id, listing.refusals, query_data)
@@ -131,17 +135,14 @@ def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage
 
 def check_open(batch_id: uuid.UUID) -> None:
     """Say before a body is read that this lab has no such batch or that it takes no more images."""
-    lab = auth.current_lab()
-    row = db.read(services.current().sessions, batches.find, lab.id, batch_id)
-    batches.check_open(row)
+    batches.check_open(owned.read(batch_id))
 
 
 def _page_of(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], paging: Paging) -> listing.Page[Row]:
     """A page of what belongs to a batch of this lab."""
-    lab = auth.current_lab()
 
     def work(session: Session) -> listing.Page[Row]:
-        batches.find(session, lab.id, batch_id)
+        owned.find(session, batch_id)
         return rows(session, batch_id, limit=paging.limit, cursor=paging.cursor)
 
     return db.read(services.current().sessions, work)

@@ -9,17 +9,17 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from werkzeug.exceptions import BadRequest
-from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.http import parse_options_header
 
 from dermq import errors
 
 FIELD_BYTES = 100_000
 """Most bytes of one field that is not a file."""
-_PADDING_BYTES = 100
-"""Blanks that may stand between a delimiter and the end of its line (RFC 2046)."""
-_BUFFER_BYTES = 1_000_000
-"""Most bytes held while looking for a part's headers or the next boundary."""
+HEADER_BYTES = 8_000
+"""Most bytes of one header of a part: a file's name in UTF-8, percent-encoded, has room."""
+_ALL_PARSED = object()
 
 
 @dataclass(frozen=True)
@@ -38,61 +38,43 @@ class FormFile:
 
 
 def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFile]:
-    """The parts of a body in their order. Raises BadRequest when it is malformed."""
-    decoder = MultipartDecoder(boundary.encode(), max_form_memory_size=_BUFFER_BYTES)
-    events = _events(decoder, _uncut(chunks, b"--" + boundary.encode()))
-    for event in events:
-        if isinstance(event, Field):
-            yield FormField(event.name or "", _text(_content(events), event.name))
-        elif isinstance(event, File):
+    """Yield the parts of a body in their order.
+
+    Raises BadRequest when the body is malformed, RequestEntityTooLarge when a part's headers are too long.
+    """
+    events = _events(chunks, boundary)
+    for segment in events:
+        if not isinstance(segment, MultipartSegment):
+            continue
+        _, options = parse_options_header(segment.header("Content-Disposition"))
+        if (filename := options.get("filename")) is None:
+            yield FormField(options.get("name", ""), _text(_content(events), options.get("name")))
+        else:
             content = _content(events)
-            yield FormFile(event.filename, content)
+            yield FormFile(filename, content)
             for _ in content:  # what the caller did not want to read
                 pass
 
 
-def _uncut(chunks: Iterable[bytes], delimiter: bytes) -> Iterator[bytes]:
-    """The same bytes, in pieces that never end within a line that is, or may become, a delimiter.
-
-    Werkzeug 3.1.9 gives a file whose closing delimiter is cut short of its end a carriage return that is not the
-    file's.
-    """
-    held = b""
-    for chunk in chunks:
-        piece = held + chunk
-        start = piece.rfind(b"\n") + 1
-        line = piece[start:]
-        is_delimiter = line.startswith(delimiter) and len(line) < len(delimiter) + _PADDING_BYTES
-        if is_delimiter or delimiter.startswith(line):
-            end = max(0, start - len(b"\r\n"))
-        else:
-            end = len(piece) - piece.endswith(b"\r")
-        held = piece[end:]
-        if end:
-            yield piece[:end]
-    if held:
-        yield held
-
-
-def _events(decoder: MultipartDecoder, chunks: Iterable[bytes]) -> Iterator[Event]:
-    for chunk in itertools.chain(chunks, [None]):
-        with _translated():
-            decoder.receive_data(chunk)
+def _events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSegment | bytes | None]:
+    """Yield for every part its head, the pieces of its content, and None at its end."""
+    with _translated():
+        parser = PushMultipartParser(boundary, max_header_size=HEADER_BYTES)
+    for chunk in itertools.chain(filter(None, chunks), [b""]):  # an empty one tells the parser that this is all
+        parsed = parser.parse(chunk)
         while True:
             with _translated():
-                event = decoder.next_event()
-            if isinstance(event, NeedData | Epilogue):
+                event = next(parsed, _ALL_PARSED)
+            if event is _ALL_PARSED:
                 break
             yield event
 
 
-def _content(events: Iterator[Event]) -> Iterator[bytes]:
+def _content(events: Iterator[MultipartSegment | bytes | None]) -> Iterator[bytes]:
     for event in events:
-        if isinstance(event, Data):
-            if event.data:
-                yield event.data
-            if not event.more_data:
-                return
+        if not isinstance(event, bytes):
+            return
+        yield event
 
 
 def _text(content: Iterator[bytes], name: str | None) -> str:
@@ -109,5 +91,7 @@ def _text(content: Iterator[bytes], name: str | None) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except ParserLimitReached as err:
+        raise RequestEntityTooLarge(f"The headers of a part are too long: {err}.") from err
     except ValueError as err:
         raise BadRequest(f"The body is not well-formed multipart/form-data: {err}.") from err

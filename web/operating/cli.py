@@ -13,7 +13,7 @@ from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dermq import conservation, db, errors, labs
+from dermq import access_tokens, conservation, db, errors, labs
 from dermq.conservation import Finding
 from dermq.models import Lab
 from web import services
@@ -55,7 +55,7 @@ def issue_token(lab: str, name: str) -> None:
     """Issue a token called NAME to LAB and print its secret, this once."""
 
     def work(session: Session) -> str:
-        return labs.issue_token(session, _find(session, lab), name)
+        return access_tokens.issue(session, _find(session, lab), name)
 
     with _explained():
         click.echo(db.transact(services.current().sessions, work))
@@ -67,7 +67,9 @@ def issue_token(lab: str, name: str) -> None:
 def list_tokens(lab: str) -> None:
     """List the tokens of LAB: id, name, since when, last use, whether revoked."""
     with _explained():
-        found = db.read(services.current().sessions, lambda session: labs.tokens(session, _find(session, lab)))
+        found = db.read(
+            services.current().sessions, lambda session: access_tokens.list_all(session, _find(session, lab))
+        )
     for token in found:
         used = _time(token.last_used_at) if token.last_used_at else "never used"
         state = f"revoked {_time(token.revoked_at)}" if token.revoked_at else "valid"
@@ -79,7 +81,7 @@ def list_tokens(lab: str) -> None:
 def revoke_token(token_id: int) -> None:
     """Revoke the token ID for ever; the sessions that stand on it end."""
     with _explained():
-        token = db.transact(services.current().sessions, labs.revoke_token, token_id)
+        token = db.transact(services.current().sessions, access_tokens.revoke, token_id)
     click.echo(f"Revoked the token {token.id} ({token.name!r}).")
 
 

@@ -1,8 +1,11 @@
-"""Commands that show the API at work, for the page that explains it."""
+"""The page that explains the API by commands that work on this host."""
 
 from dataclasses import dataclass
 
+from flask import render_template, request
+
 from web.http import paths
+from web.reports import registry
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,11 @@ class Example:
     title: str
     text: str
     commands: str
+
+
+def guide() -> str:
+    """How to use the API, with commands that work on this host."""
+    return render_template("guide.html", examples=examples(request.host_url.rstrip("/")))
 
 
 def examples(host: str) -> list[Example]:
@@ -69,11 +77,10 @@ curl "${auth[@]}" $API/batches/$ID/refusals
         (
             "Fetch the report",
             "At any time; before the batch has finished the file's name ends in -partial.",
-            """
-curl "${auth[@]}" -OJ $API/batches/$ID/report.csv
-curl "${auth[@]}" -OJ $API/batches/$ID/report.jsonl
-curl "${auth[@]}" -OJ $API/batches/$ID/report.isic.csv
-""",
+            "\n".join(
+                f'curl "${{auth[@]}}" -OJ $API/batches/$ID/report.{report_format.ending}'
+                for report_format in registry.FORMATS
+            ),
         ),
         (
             "Cancel, retry, delete",

@@ -30,14 +30,14 @@ class Progress:
     def of(cls, status: schemas.Batch) -> "Progress":
         counts = status.counts
         ended = counts.done + counts.failed + counts.cancelled
-        parts = [f"{number(counts.done)} done"]
+        words = [f"{number(counts.done)} done"]
         for state in ("failed", "cancelled", "refused"):
             if getattr(counts, state):
-                parts.append(f"{number(getattr(counts, state))} {state}")
+                words.append(f"{number(getattr(counts, state))} {state}")
         moves = status.images_per_second and counts.queued + counts.running
         return cls(
             percent=math.floor(100 * ended / counts.received) if counts.received else 0,
-            outcome=", ".join(parts) if counts.received or counts.refused else "no images yet",
+            outcome=", ".join(words) if counts.received or counts.refused else "no images yet",
             rate=f"{status.images_per_second:.1f} images a second" if moves else "",
             left="" if status.eta_seconds is None else span(status.eta_seconds),
         )

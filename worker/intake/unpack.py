@@ -21,7 +21,7 @@ from dermq.wakeups import Queue
 from worker.intake import entries
 from worker.process.lease_renewal import LeaseRenewal
 from worker.process.runtime import Runtime
-from worker.process.shutdown import Stop
+from worker.process.shutdown import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def drain(runtime: Runtime) -> None:
     runtime.wakeups.acknowledge(Queue.INTAKE)
     deadline = time.monotonic() + runtime.settings.drain_seconds
     put_back: list[uuid.UUID] = []
-    with Stop(runtime.settings) as stop:
+    with StopRequest(runtime.settings) as stop:
         while not stop.requested:
             if time.monotonic() > deadline:
                 runtime.wakeups.send(Queue.INTAKE)
@@ -58,10 +58,10 @@ def drain(runtime: Runtime) -> None:
                 runtime.heartbeat.progress()
 
 
-def _work(runtime: Runtime, lease: ArchiveLease, stop: Stop) -> None:
+def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
     """Unpack one archive for a slice of time, then end it or put it back."""
     with LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal:
-        renewal.hold(lease.token)
+        renewal.add(lease.token)
         try:
             whole = _unpack(runtime, lease, renewal, stop)
             db.transact(runtime.sessions, archive_claims.end, lease, unpacked=whole)
@@ -81,15 +81,15 @@ def _work(runtime: Runtime, lease: ArchiveLease, stop: Stop) -> None:
         db.transact(runtime.sessions, archives.drop_blob, lease.batch_id, lease.sha256, runtime.blobs)
 
 
-def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: Stop) -> bool:
+def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: StopRequest) -> bool:
     """Record page after page; says whether the archive is whole."""
     until = time.monotonic() + SLICE_SECONDS
 
-    def get_on() -> None:
+    def note_progress() -> None:
         renewal.progress()
         runtime.heartbeat.progress()
 
-    with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, get_on) as archive:
+    with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, note_progress) as archive:
         page = entries.EntryPage(lease.next_entry, lease.unpacked_bytes)
         while page.next_entry < len(archive):
             if stop.requested or time.monotonic() > until:
@@ -97,7 +97,7 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
             with contextlib.ExitStack() as files:
                 page = archive.page(page, files)
                 db.transact(runtime.sessions, _record, runtime, lease, page)
-            get_on()
+            note_progress()
             runtime.wakeups.send(Queue.CLASSIFY)
         return True
 

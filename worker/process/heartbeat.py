@@ -1,13 +1,11 @@
-"""A worker's row in SQL: that it lives, what it has loaded, when it last got on. ``dermq.liveness`` reads it."""
-
-from __future__ import annotations
+"""A worker's row in SQL: that it lives, what it has loaded, when it last made progress. ``dermq.liveness`` reads it."""
 
 import logging
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,74 +15,78 @@ from dermq import db, errors
 from dermq.models import Worker
 from dermq.wakeups import Queue
 
-if TYPE_CHECKING:
-    from worker.classify.model import Model
-
 log = logging.getLogger(__name__)
 
 
+class Loaded(NamedTuple):
+    """The names of what a worker has loaded."""
+
+    bundle: str
+    engine: str
+
+
 def name(queue: Queue, pid: int) -> str:
-    """What the pool process ``pid`` of this host is called."""
+    """Return the name of the worker that is the pool process ``pid`` of this host."""
     return f"{socket.gethostname()}:{queue}:{pid}"
 
 
 class Heartbeat:
-    """Says every few seconds that this process lives, from a thread."""
+    """Writes from a thread, every few seconds, that this process lives."""
 
     def __init__(self, sessions: db.Sessions, name: str, queue: str, every_seconds: float) -> None:
         self.name = name
         self._sessions = sessions
         self._queue = queue
         self._every_seconds = every_seconds
-        self._model: Model | None = None
+        self._loaded: Loaded | None = None
         self._progressed = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def start(self, model: Model | None = None) -> None:
-        """Appear, and go on saying so."""
-        self.hold(model)
-        db.transact(self._sessions, self._appear)
+    def start(self, loaded: Loaded | None = None) -> None:
+        """Insert the worker's row, with what is ``loaded``, and keep it fresh. Commits; raises Transient."""
+        self.show_loaded(loaded)
+        db.transact(self._sessions, self._insert)
         self._thread.start()
 
     def progress(self) -> None:
-        """The drain got on, or found nothing that it can claim; written with the next sign of life."""
+        """Note that the drain made progress, or found nothing that it can claim; the next heartbeat writes it."""
         self._progressed = time.monotonic()
 
-    def hold(self, model: Model | None) -> None:
-        """Say what is loaded; None while that changes."""
-        self._model = model
+    def show_loaded(self, loaded: Loaded | None) -> None:
+        """Show what is loaded from the next heartbeat on; None while that changes. Counts as progress."""
+        self._loaded = loaded
         self.progress()
 
     def stop(self) -> None:
-        """Disappear."""
+        """End the thread and delete the worker's row. Commits."""
         self._ended.set()
         self._thread.join()
         self._write(lambda session: session.execute(sa.delete(Worker).where(Worker.name == self.name)))
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            self._write(self._live)
+            self._write(self._update)
 
-    def _signs(self) -> dict[str, object]:
-        model = self._model
+    def _values(self) -> dict[str, object]:
+        loaded = self._loaded
         return {
-            "bundle": model.bundle.name if model else None,
-            "engine": model.engine.name if model else None,
+            "bundle": loaded.bundle if loaded else None,
+            "engine": loaded.engine if loaded else None,
             "seen_at": db.now(),
             "progressed_at": db.now(self._progressed - time.monotonic()),
         }
 
-    def _live(self, session: Session) -> None:
-        """Say so; or appear again, when the row was taken for one of a process that is long dead."""
-        own = sa.update(Worker).where(Worker.name == self.name).values(self._signs()).returning(Worker.name)
+    def _update(self, session: Session) -> None:
+        """Update the worker's row; insert it again when it was deleted as one of a dead process."""
+        own = sa.update(Worker).where(Worker.name == self.name).values(self._values()).returning(Worker.name)
         if session.execute(own).scalar_one_or_none() is None:
-            self._appear(session)
+            self._insert(session)
 
-    def _appear(self, session: Session) -> None:
+    def _insert(self, session: Session) -> None:
         session.execute(sa.delete(Worker).where(Worker.name == self.name))
         session.execute(
-            sa.insert(Worker).values(name=self.name, queue=self._queue, started_at=db.now(), **self._signs())
+            sa.insert(Worker).values(name=self.name, queue=self._queue, started_at=db.now(), **self._values())
         )
 
     def _write(self, work: Callable[[Session], object]) -> None:

@@ -1,6 +1,6 @@
-"""Keeps leases alive from a thread, for as long as the main loop makes progress and no longer.
+"""Renews leases from a thread, as long as the main loop makes progress and no longer.
 
-A hung engine stops making progress, so its lease runs out and the images go to somebody else.
+A hung engine makes no progress, so its lease expires and its images go to another worker.
 """
 
 import logging
@@ -27,10 +27,10 @@ class LeaseRenewal:
     def __init__(self, sessions: db.Sessions, lease_seconds: float) -> None:
         self._sessions = sessions
         self._lease_seconds = lease_seconds
-        self._held: set[uuid.UUID] = set()
+        self._tokens: set[uuid.UUID] = set()
         self._progressed = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease-renewal", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -40,17 +40,17 @@ class LeaseRenewal:
         self._ended.set()
         self._thread.join()
 
-    def hold(self, token: uuid.UUID) -> None:
-        """Keep this lease alive."""
-        self._held.add(token)
+    def add(self, token: uuid.UUID) -> None:
+        """Renew this lease from now on. Counts as progress."""
+        self._tokens.add(token)
         self.progress()
 
-    def drop(self, token: uuid.UUID) -> None:
-        """Let go of this lease."""
-        self._held.discard(token)
+    def remove(self, token: uuid.UUID) -> None:
+        """Renew this lease no longer."""
+        self._tokens.discard(token)
 
     def progress(self) -> None:
-        """The main loop got on."""
+        """Note that the main loop made progress."""
         self._progressed = time.monotonic()
 
     def _run(self) -> None:
@@ -58,7 +58,7 @@ class LeaseRenewal:
             if time.monotonic() - self._progressed > self._lease_seconds:
                 log.warning("no progress for %.0f s: leases are no longer renewed", self._lease_seconds)
                 continue
-            for token in tuple(self._held):
+            for token in tuple(self._tokens):
                 self._renew(token)
 
     def _renew(self, token: uuid.UUID) -> None:
@@ -68,4 +68,4 @@ class LeaseRenewal:
             log.warning("a lease could not be renewed: %s", err)
             return
         if not ours:
-            self.drop(token)
+            self.remove(token)

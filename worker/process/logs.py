@@ -11,3 +11,5 @@ def configure(settings: Settings) -> None:
     """Send the log of this process to standard error."""
     logging.basicConfig(level=settings.log_level, format=_FORMAT, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if settings.sql_echo:
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)

@@ -1,20 +1,20 @@
-"""What a worker process holds for as long as it lives."""
+"""What every worker process holds for as long as it lives, whichever program it runs."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, Self
 
 from dermq import db
 from dermq.settings import Settings
 from dermq.storage.local import Blobs
 from dermq.wakeups import Queue, Wakeups
-from worker.classify.model import Models
 from worker.process import heartbeat
-from worker.process.heartbeat import Heartbeat
+from worker.process.heartbeat import Heartbeat, Loaded
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The services that the tasks of one process share."""
+    """The services that the tasks of one process share. A program that needs more has a subclass of its own."""
 
     settings: Settings
     queue: Queue
@@ -22,27 +22,32 @@ class Runtime:
     sessions: db.Sessions
     blobs: Blobs
     wakeups: Wakeups
-    models: Models
     heartbeat: Heartbeat
-    bundle_ids: dict[str, int] = field(default_factory=dict)
-    """Row ids of bundles by SHA-256, as far as they were asked for."""
+
+    @classmethod
+    def connect(cls, settings: Settings, queue: Queue, **own: Any) -> Self:
+        """Build the shared services, add the program's ``own``, and claim nothing."""
+        name = heartbeat.name(queue, os.getpid())
+        sessions = db.Sessions(settings.database)
+        return cls(
+            settings=settings,
+            queue=queue,
+            name=name,
+            sessions=sessions,
+            blobs=Blobs(settings.blobs),
+            wakeups=Wakeups(settings),
+            heartbeat=Heartbeat(sessions, name, queue, settings.worker_seen_seconds),
+            **own,
+        )
+
+    def load(self) -> Loaded | None:
+        """Load what the program works with, before the process appears among the workers; None when that is nothing.
+
+        Raises Unfit when what is loaded must not be used.
+        """
+        return None
 
     def close(self) -> None:
+        """Remove the process from the workers and close its connections."""
         self.heartbeat.stop()
         self.sessions.close()
-
-
-def build(settings: Settings, queue: Queue) -> Runtime:
-    """Connect to everything; loads no model and claims nothing."""
-    name = heartbeat.name(queue, os.getpid())
-    sessions = db.Sessions(settings.database)
-    return Runtime(
-        settings=settings,
-        queue=queue,
-        name=name,
-        sessions=sessions,
-        blobs=Blobs(settings.blobs),
-        wakeups=Wakeups(settings),
-        models=Models(settings.bundles_dir, settings.engine, step_images=settings.step_images),
-        heartbeat=Heartbeat(sessions, name, queue, settings.worker_seen_seconds),
-    )

@@ -16,24 +16,24 @@ from dermq.settings import Settings
 
 
 def flag(settings: Settings, pid: int) -> Path:
-    """The file that says that the worker whose parent process is ``pid`` is stopping."""
+    """Return the path of the file that is there while the worker whose parent process is ``pid`` is stopping."""
     return settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.stopping"
 
 
-class Note:
-    """In which a child tells the parent process ``pid`` with which status the worker ends, and why."""
+class ExitNote:
+    """A file in which a child tells its parent process ``pid`` the exit status of the worker, and the reason."""
 
     def __init__(self, settings: Settings, pid: int) -> None:
         self.path = settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.ends"
 
-    def leave(self, status: int, reason: str) -> None:
-        """Write the note, unless an earlier child has."""
+    def write(self, status: int, reason: str) -> None:
+        """Write the note, unless there is one already: the first reason counts."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             self.path.write_text(f"{status} {reason}")
 
     def take(self) -> tuple[int, str] | None:
-        """Read the note and remove it."""
+        """Return the status and the reason and remove the note; None when there is none."""
         if not self.path.exists():
             return None
         status, _, reason = self.path.read_text().partition(" ")
@@ -41,13 +41,13 @@ class Note:
         return int(status), reason
 
 
-class Stop:
-    """Whether to stop, for the length of one drain."""
+class StopRequest:
+    """Tells a drain, for as long as it runs, whether its worker is to stop."""
 
     def __init__(self, settings: Settings) -> None:
         self._parent = os.getppid()
         self._flag = flag(settings, self._parent)
-        self._told = False
+        self._signalled = False
 
     def __enter__(self) -> Self:
         self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -58,7 +58,8 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        return self._told or os.getppid() != self._parent or self._flag.exists()
+        """Whether SIGTERM came, the parent is gone, or the parent touched its flag."""
+        return self._signalled or os.getppid() != self._parent or self._flag.exists()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
+        self._signalled = True

@@ -1,7 +1,8 @@
-"""The watch of a worker over itself, from its parent process, where a dead consumer and a hung child can be noticed.
+"""Ends a worker that stalls, from its parent process, where a dead consumer and a hung child can be noticed.
 
-Work that waits while the child does not get on is first answered with a wake-up of our own, so that a lost one costs no
-worker; then the worker ends, for a new one to be started. While Redis does not answer, a new one would help nobody.
+When work waits and the child makes no progress, the watchdog first sends a wake-up itself, so that a lost wake-up costs
+no worker. If that does not help, it ends the worker, and a new one is started. While Redis does not answer it does
+neither: a new worker would receive no wake-up.
 """
 
 import contextlib
@@ -22,20 +23,20 @@ from dermq import db, liveness
 from dermq.models import Worker
 from dermq.settings import Settings
 from dermq.wakeups import Queue, Wakeups
-from worker.celery_app import START_SECONDS
 from worker.process import heartbeat, shutdown
+from worker.process.celery_app import START_SECONDS
 
 log = logging.getLogger(__name__)
 
-LOOKS = 10
-"""Looks within the time after which a worker counts as stalled."""
+OBSERVATIONS = 10
+"""Observations within the time after which a worker counts as stalled."""
 _GRACE_SECONDS = 4.0
-"""In which a child that can still listen gives back what it holds."""
+"""The time in which a child that still reacts gives back what it holds."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one look saw."""
+    """What the watchdog knows at one moment."""
 
     at: float
     """By a monotonic clock, in seconds."""
@@ -44,76 +45,81 @@ class Observation:
     reachable: bool
     """Redis answers."""
     progressed_seconds: float | None
-    """Since the child last got on; None while none has appeared."""
+    """Since the child last made progress; None while no child has appeared."""
     loading: bool = False
     """The child changes its model."""
 
     @property
     def child(self) -> str:
+        """What the log says of the child."""
         if self.progressed_seconds is None:
             return "no child has appeared"
-        return f"the child last got on {self.progressed_seconds:.0f} s ago"
+        return f"the child last made progress {self.progressed_seconds:.0f} s ago"
 
 
 class Action(Enum):
+    """What to do about the worker."""
+
     NONE = auto()
     WAKE = auto()
     END = auto()
 
 
 class Watchdog:
-    """Judges sights in their order: since when has nothing excused that the child does not get on?"""
+    """Decides by observations in their order: for how long has nothing excused that the child makes no progress?"""
 
     def __init__(self, stalled_seconds: float, at: float) -> None:
         self._stalled_seconds = stalled_seconds
-        self._looked = self._since = at
+        self._observed = self._since = at
 
-    def judge(self, sight: Observation) -> Action:
-        """What to do about the worker now."""
-        blind = sight.at - self._looked > self._stalled_seconds / 2  # it was frozen itself, or had no database
-        self._looked = sight.at
-        if blind or not sight.waiting or not sight.reachable:
-            self._since = sight.at
-        elif sight.progressed_seconds is not None:
-            self._since = max(self._since, sight.at - sight.progressed_seconds)
-        idle_seconds = sight.at - self._since
-        starting = sight.loading or sight.progressed_seconds is None
+    def judge(self, observation: Observation) -> Action:
+        """Return what to do about the worker now."""
+        # After a gap the watchdog itself was frozen, or had no database: it cannot know what happened meanwhile.
+        gap = observation.at - self._observed > self._stalled_seconds / 2
+        self._observed = observation.at
+        if gap or not observation.waiting or not observation.reachable:
+            self._since = observation.at
+        elif observation.progressed_seconds is not None:
+            self._since = max(self._since, observation.at - observation.progressed_seconds)
+        idle_seconds = observation.at - self._since
+        starting = observation.loading or observation.progressed_seconds is None
         if idle_seconds >= (START_SECONDS if starting else self._stalled_seconds):
             return Action.END
         return Action.WAKE if idle_seconds >= self._stalled_seconds / 2 else Action.NONE
 
 
-def keep(settings: Settings, queue: Queue, started: float, status: int) -> None:
-    """Watch the worker that this process, ``started`` by a monotonic clock, is; end it with ``status`` when it stalls.
+def run(settings: Settings, queue: Queue, started: float, status: int) -> None:
+    """Watch the worker that this process is, and end it with ``status`` when it stalls.
 
-    Returns when the worker is told to stop: who tells it has limits of his own.
+    ``started`` is when the process started, by a monotonic clock. Returns when the worker is told to stop: whoever
+    stops it has a time limit of its own.
     """
-    eyes = Observer(settings, queue, started)
-    patience = Watchdog(settings.stalled_seconds, time.monotonic())
+    observer = Observer(settings, queue, started)
+    watchdog = Watchdog(settings.stalled_seconds, time.monotonic())
     flag = shutdown.flag(settings, os.getpid())
     reachable = True
     while True:
-        time.sleep(settings.stalled_seconds / LOOKS)
+        time.sleep(settings.stalled_seconds / OBSERVATIONS)
         if flag.exists():
-            eyes.close()
+            observer.close()
             return
         try:
-            sight = eyes.look()
+            observation = observer.observe()
         except Exception as err:  # a thread's edge: without the database nothing is known
-            log.warning("the watch over this worker sees nothing: %s", err)
+            log.warning("the watchdog of this worker cannot observe it: %s", err)
             continue
-        if sight.reachable is not reachable:
-            reachable = sight.reachable
+        if observation.reachable is not reachable:
+            reachable = observation.reachable
             log.warning("Redis %s", "answers again" if reachable else "does not answer, so no wake-up arrives")
-        verdict = patience.judge(sight)
-        if verdict is Action.WAKE:
-            eyes.wakeups.send(queue)
-        elif verdict is Action.END:
-            _end(settings, status, f"stalled: work waits in {queue}, Redis answers, and {sight.child}")
+        action = watchdog.judge(observation)
+        if action is Action.WAKE:
+            observer.wakeups.send(queue)
+        elif action is Action.END:
+            _end(settings, status, f"stalled: work waits in {queue}, Redis answers, and {observation.child}")
 
 
 class Observer:
-    """Look at the rows and at Redis."""
+    """Reads what the watchdog needs from the database and from Redis."""
 
     def __init__(self, settings: Settings, queue: Queue, started: float) -> None:
         self.wakeups = Wakeups(settings)
@@ -124,10 +130,11 @@ class Observer:
         """When this worker started, by the database's clock, which may be set and goes on while a machine sleeps."""
 
     def close(self) -> None:
+        """Close the connections to the database."""
         self._sessions.close()
 
-    def look(self) -> Observation:
-        """See whether work waits, and what our child does about it."""
+    def observe(self) -> Observation:
+        """Return whether work waits, and what our child does about it."""
         waiting, pulses = db.read(self._sessions, self._read)
         return Observation(
             at=time.monotonic(),
@@ -149,8 +156,8 @@ class Observer:
 def _end(settings: Settings, status: int, reason: str) -> NoReturn:
     """End this worker from a thread, whatever its main thread and its child do."""
     log.critical("this worker ends with status %d: %s", status, reason)
-    note = shutdown.Note(settings, os.getpid())
-    note.leave(status, reason)
+    note = shutdown.ExitNote(settings, os.getpid())
+    note.write(status, reason)
     os.kill(os.getpid(), signal.SIGTERM)  # the main thread ends the worker as usual, if it and the child still can
     time.sleep(_GRACE_SECONDS)
     for child in active_children():  # on Linux they would die with this process anyway, on macOS they would not

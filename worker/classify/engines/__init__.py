@@ -1,5 +1,9 @@
-"""Engines: what turns pixels into probabilities. ONNX Runtime on CPU, Keras where there is a GPU."""
+"""Engines: what turns pixels into probabilities. ONNX Runtime on CPU, Keras where there is a GPU.
 
+A new engine is one file in this folder and one entry in ``ENGINES``.
+"""
+
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,23 +41,27 @@ class Engine(Protocol):
         """Predict ``(n, size, size, 3) uint8`` RGB."""
 
 
+ENGINES = {"onnx": "onnxruntime", "keras": "keras"}
+"""Every engine and the package it needs. Engine ``x`` is made by ``create(step_images)`` of the module ``x`` here."""
+AUTO = "auto"
+
+
 def create(choice: str, *, step_images: int) -> Engine:
-    """The engine called ``choice``; ``auto`` takes Keras where TensorFlow sees a GPU, else ONNX Runtime.
+    """Return the engine called ``choice``; ``auto`` takes Keras where TensorFlow sees a GPU, else ONNX Runtime.
 
-    Raises Unfit when the packages it needs are not installed.
+    Raises Unfit when there is no such engine or the package it needs is not installed.
     """
-    if choice == "auto":
+    if choice == AUTO:
         choice = "keras" if _sees_gpu() else "onnx"
-    needed = {"onnx": "onnxruntime", "keras": "keras"}[choice]
-    if importlib.util.find_spec(needed) is None:
-        raise errors.Unfit("no_engine", f"The engine {choice} needs the package {needed}, which is not installed.")
-    if choice == "onnx":
-        from worker.classify.engines.onnx import OnnxEngine
-
-        return OnnxEngine()
-    from worker.classify.engines.keras import KerasEngine
-
-    return KerasEngine(step_images)
+    if choice not in ENGINES:
+        known = ", ".join((AUTO, *sorted(ENGINES)))
+        raise errors.Unfit("no_engine", f"There is no engine {choice}; DERMQ_ENGINE must be one of {known}.")
+    if importlib.util.find_spec(ENGINES[choice]) is None:
+        raise errors.Unfit(
+            "no_engine", f"The engine {choice} needs the package {ENGINES[choice]}, which is not installed."
+        )
+    engine: Engine = importlib.import_module(f"{__name__}.{choice}").create(step_images)
+    return engine
 
 
 def _sees_gpu() -> bool:

@@ -13,6 +13,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 
 
+def create(step_images: int) -> "KerasEngine":
+    """Return an engine that has loaded nothing and computes ``step_images`` at a time."""
+    return KerasEngine(step_images)
+
+
 class KerasEngine:
     """Runs ``model.keras`` as one compiled function of one fixed batch shape."""
 

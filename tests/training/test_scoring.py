@@ -9,8 +9,8 @@ from isic_challenge_scoring import metrics as isic
 from isic_challenge_scoring.confusion import create_binary_confusion_matrix
 from sklearn import metrics as reference
 
-from dermq import taxonomy
-from training import calibrate, metrics
+from dermq import scoring, taxonomy
+from training import calibrate
 
 
 @pytest.fixture(params=range(3))
@@ -26,8 +26,8 @@ def drawn(request):
 def test_scores_equal_scikit_learn(drawn):
     probabilities, truth = drawn
     predicted = probabilities.argmax(axis=1)
-    scored = metrics.score(probabilities, truth)
-    found = metrics.rates(metrics.confusion(metrics.decide(probabilities), truth))
+    scored = scoring.score(probabilities, truth)
+    found = scoring.rates(scoring.confusion(scoring.decide(probabilities), truth))
     expected = {
         average: reference.precision_recall_fscore_support(
             truth, predicted, labels=range(7), average=average, zero_division=1
@@ -46,7 +46,7 @@ def test_scores_equal_scikit_learn(drawn):
 def test_confusion_equals_scikit_learn(drawn):
     probabilities, truth = drawn
     expected = reference.confusion_matrix(truth, probabilities.argmax(axis=1), labels=range(7))
-    table = metrics.confusion(metrics.decide(probabilities), truth)
+    table = scoring.confusion(scoring.decide(probabilities), truth)
     assert np.array_equal(table[:, :7], expected)
     assert table[:, 7].sum() == 0
 
@@ -59,9 +59,9 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
     true = pd.DataFrame(np.eye(7)[truth], columns=names, index=index)
     said = pd.DataFrame(probabilities, columns=names, index=index)
     weights = pd.Series(1.0, index=index)
-    decided = metrics.decide(probabilities)
-    scored = metrics.score(probabilities, truth)
-    assert (decided == metrics.UNDECIDED).any()
+    decided = scoring.decide(probabilities)
+    scored = scoring.score(probabilities, truth)
+    assert (decided == scoring.UNDECIDED).any()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it labels ties with a word that is no class
         expected = isic.balanced_multiclass_accuracy(true, said, weights)
@@ -72,14 +72,14 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
         assert scored.precision[code] == pytest.approx(isic.binary_ppv(table))
         assert scored.f1[code] == pytest.approx(isic.binary_dice(table))
         if (truth == number).any():
-            area = metrics.auroc(probabilities[truth == number, number], probabilities[truth != number, number])
+            area = scoring.auroc(probabilities[truth == number, number], probabilities[truth != number, number])
             assert area == pytest.approx(isic.auc(true[code], said[code], weights))
 
 
 def test_the_roc_curve_equals_scikit_learns(drawn):
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
-    found = metrics.roc(scores, positive)
+    found = scoring.roc(scores, positive)
     false, true, _ = reference.roc_curve(positive, scores, drop_intermediate=False)
     assert found.false == pytest.approx(false)
     assert found.true == pytest.approx(true)
@@ -90,7 +90,7 @@ def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn):
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
     weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
-    found = metrics.roc(scores, positive, weights)
+    found = scoring.roc(scores, positive, weights)
     for area, sensitivity, row in zip(found.area(), found.sensitivity_at(0.9), weights.astype(int), strict=True):
         repeated = np.repeat(positive, row), np.repeat(scores, row)
         false, true, _ = reference.roc_curve(*repeated, drop_intermediate=False)
@@ -101,20 +101,20 @@ def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn):
 def test_weighted_draws_count_images_as_often_as_drawn(drawn):
     probabilities, truth = drawn
     weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
-    decided = metrics.decide(probabilities)
+    decided = scoring.decide(probabilities)
     tables, errors = (
-        metrics.confusion(decided, truth, weights),
-        metrics.calibration_error(probabilities, truth, weights),
+        scoring.confusion(decided, truth, weights),
+        scoring.calibration_error(probabilities, truth, weights),
     )
     for table, error, row in zip(tables, errors, weights.astype(int), strict=True):
         repeated = np.repeat(np.arange(len(truth)), row)
-        assert np.array_equal(table, metrics.confusion(decided[repeated], truth[repeated]))
-        assert error == pytest.approx(float(metrics.calibration_error(probabilities[repeated], truth[repeated])))
+        assert np.array_equal(table, scoring.confusion(decided[repeated], truth[repeated]))
+        assert error == pytest.approx(float(scoring.calibration_error(probabilities[repeated], truth[repeated])))
 
 
 def test_log_loss_equals_scikit_learn(drawn):
     probabilities, truth = drawn
-    assert metrics.log_loss(probabilities, truth) == pytest.approx(
+    assert scoring.log_loss(probabilities, truth) == pytest.approx(
         reference.log_loss(truth, probabilities, labels=range(7))
     )
 
@@ -123,13 +123,13 @@ def test_auroc_equals_scikit_learn_with_ties():
     chance = np.random.default_rng(0)
     positive, negative = chance.integers(3, 9, 200) / 10, chance.integers(0, 7, 300) / 10
     expected = reference.roc_auc_score([1] * 200 + [0] * 300, np.concatenate([positive, negative]))
-    assert metrics.auroc(positive, negative) == pytest.approx(expected)
+    assert scoring.auroc(positive, negative) == pytest.approx(expected)
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     sure = np.tile([0.9, 0.1, 0, 0, 0, 0, 0], (10, 1))
-    assert metrics.calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
-    assert metrics.calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
+    assert scoring.calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
+    assert scoring.calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
 
 
 def test_the_temperature_undoes_an_overconfident_scale():

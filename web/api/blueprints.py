@@ -1,4 +1,5 @@
-"""What every part of the API has in common: its address, and that somebody is asking."""
+"""What all calls of the API have in common: their address, that somebody is asking,
+and that the scope of the caller allows it."""
 
 from apiflask import APIBlueprint
 from flask import Response
@@ -7,17 +8,18 @@ from web.access import auth
 from web.http import paths
 
 
-def blueprint(name: str, description: str) -> APIBlueprint:
-    """A part of the API, called ``name`` in the code and in the document."""
-    part = APIBlueprint(
+def make(name: str, description: str) -> APIBlueprint:
+    """Make the blueprint for some calls of the API. The document shows them together under ``name``."""
+    blueprint = APIBlueprint(
         name,
         __name__,
         url_prefix=paths.API,
         tag={"name": name.capitalize(), "description": description},
     )
-    part.before_request(auth.authenticate)
-    part.after_request(_keep_private)
-    return part
+    blueprint.before_request(auth.authenticate)
+    blueprint.before_request(auth.authorize)
+    blueprint.after_request(_keep_private)
+    return blueprint
 
 
 def _keep_private(response: Response) -> Response:

@@ -1,0 +1,112 @@
+"""Scores that can be worked out by hand. ``tests/training/test_scoring.py`` compares them with other libraries."""
+
+import ast
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dermq import scoring
+from dermq.scoring import Figure, Roc
+
+
+def test_scoring_imports_numpy_and_the_taxonomy_alone() -> None:
+    tree = ast.parse(Path(scoring.__file__).read_text())
+    found = {
+        node.module if isinstance(node, ast.ImportFrom) else alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name for name in found if str(name).split(".")[0] not in sys.stdlib_module_names} == {
+        "numpy",
+        "numpy.typing",
+        "dermq",
+    }
+    assert {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "dermq"
+        for alias in node.names
+    } == {"taxonomy"}
+
+
+def test_log_loss_is_in_nats() -> None:
+    probabilities = np.array([[0.5, 0.5, 0, 0, 0, 0, 0], [0.25, 0.75, 0, 0, 0, 0, 0]])
+    assert scoring.log_loss(probabilities, np.array([0, 0])) == pytest.approx(1.5 * np.log(2))
+
+
+def test_a_probability_of_zero_gives_a_finite_log_loss() -> None:
+    assert scoring.log_loss(np.eye(7)[[0]], np.array([1])) == pytest.approx(87.3365, abs=1e-3)
+
+
+def test_the_images_of_a_lesion_are_drawn_together_and_as_many_lesions_as_there_are() -> None:
+    weights = scoring.lesion_draws(["a", "b", "a", "c"], draws=200, seed=3)
+    assert weights.shape == (200, 4)
+    assert np.array_equal(weights[:, 0], weights[:, 2])
+    assert set(weights[:, [0, 1, 3]].sum(axis=1)) == {3}
+    assert weights.mean(axis=0) == pytest.approx([1, 1, 1, 1], abs=0.2)
+
+
+def test_a_thousand_draws_are_the_same_each_time() -> None:
+    weights = scoring.lesion_draws(["a", "b", "c"])
+    assert weights.shape == (1000, 3)
+    assert np.array_equal(weights, scoring.lesion_draws(["a", "b", "c"], draws=1000, seed=1))
+    assert not np.array_equal(weights, scoring.lesion_draws(["a", "b", "c"], seed=2))
+
+
+def test_an_interval_leaves_out_a_fortieth_on_each_side() -> None:
+    assert scoring.figure(3, np.arange(201) / 2) == Figure(3, 2.5, 97.5)
+    assert str(Figure(0.5, 0.25, 0.75)) == "0.500 (0.250 to 0.750)"
+
+
+def test_the_sensitivity_at_a_specificity_is_that_of_the_best_threshold_that_keeps_it() -> None:
+    curve = Roc(false=np.array([0, 0.05, 0.1, 0.3, 1]), true=np.array([0, 0.4, 0.6, 0.9, 1]))
+    assert [float(curve.sensitivity_at(level)) for level in (1.0, 0.95, 0.9, 0.7, 0.0)] == [0, 0.4, 0.6, 0.9, 1]
+
+
+FOUR = np.eye(7)[[4, 4, 5, 5]] * 0.6 + np.eye(7)[[5, 5, 4, 4]] * [[0.1], [0.3], [0.2], [0.35]] + 0.01
+"""Two images called mel, then two called nv."""
+EQUAL = np.ones((3, 4))
+
+
+def test_figures_of_images_that_are_all_right_are_1_without_an_interval() -> None:
+    found = scoring.figures(FOUR, np.array([4, 4, 5, 5]), EQUAL)
+    whole = ("accuracy", "balanced_accuracy", "recall/mel", "precision/nv", "auroc/mel", "auroc/nv")
+    assert {found[name] for name in whole} == {Figure(1, 1, 1)}
+    levels = {name for name in found if name.startswith("melanoma")}
+    assert levels == {f"melanoma_sensitivity_at_specificity/{level}" for level in ("0.8", "0.9", "0.95")}
+    assert {found[name] for name in levels} == {Figure(1, 1, 1)}
+    assert found["expected_calibration_error"].value == pytest.approx(0.39)
+
+
+def test_classes_without_images_or_with_all_of_them_have_no_area() -> None:
+    found = scoring.figures(FOUR, np.array([4, 4, 5, 5]), EQUAL)
+    assert {name for name in found if name.startswith("auroc")} == {"auroc/mel", "auroc/nv"}
+    alone = scoring.figures(FOUR, np.array([4, 4, 4, 4]), EQUAL)
+    assert not {name for name in alone if name.startswith(("auroc", "melanoma"))}
+    assert alone["recall/mel"] == Figure(0.5, 0.5, 0.5)
+
+
+def test_figures_by_convention_are_named_and_so_are_averages_that_hold_them() -> None:
+    names = scoring.undefined(FOUR, np.array([4, 4, 4, 5]))
+    assert {"recall/akiec", "precision/df", "f1/vasc", "macro_recall", "macro_precision", "macro_f1"} <= names
+    assert not names & {"recall/mel", "recall/nv", "precision/mel", "f1/nv", "weighted_recall", "weighted_precision"}
+    unseen = scoring.undefined(FOUR, np.array([4, 4, 5, 6]))
+    assert "precision/vasc" in unseen and "weighted_precision" in unseen
+    assert not unseen & {"recall/vasc", "f1/vasc", "weighted_recall", "weighted_f1"}
+
+
+def test_draws_without_a_class_say_nothing_about_its_rates() -> None:
+    weights = np.array([[1.0, 1, 1, 1], [0, 0, 2, 2]])
+    found = scoring.figures(FOUR, np.array([4, 5, 5, 5]), weights)
+    assert found["recall/mel"] == Figure(1, 1, 1), "the second draw has no melanoma"
+    assert found["recall/nv"].value == pytest.approx(2 / 3)
+    assert found["recall/nv"].high == pytest.approx(2 / 3 + 0.975 / 3)
+
+
+def test_support_counts_the_images_of_each_class() -> None:
+    assert scoring.support(np.array([4, 4, 5])) == {
+        "akiec": 0, "bcc": 0, "bkl": 0, "df": 0, "mel": 2, "nv": 1, "vasc": 0,
+    }  # fmt: skip

@@ -1,0 +1,44 @@
+"""The address of every page, and the pages that the head of each page links to."""
+
+from apiflask import APIBlueprint
+from flask import Flask, redirect, request, url_for
+from werkzeug.wrappers import Response as Redirect
+
+from dermq import errors
+from web.access import auth
+from web.pages import about, batch, context, guide, home, sign_in, wording
+
+PAGES = (
+    ("/", home.home),
+    ("/batches/<uuid:batch_id>", batch.batch),
+    ("/diagnoses", about.diagnoses),
+    ("/bundle", about.bundle),
+    ("/guide", guide.guide),
+    ("/sign-in", sign_in.sign_in),
+)
+_FORMS = (("/sign-in", sign_in.sign_in_with_token), ("/sign-out", sign_in.sign_out))
+NAVIGATION = (
+    ("pages.home", "Batches"),
+    ("pages.diagnoses", "Diagnoses"),
+    ("pages.bundle", "Bundle"),
+    ("pages.guide", "API"),
+)
+"""Endpoints and what people read for them."""
+
+
+def register(app: Flask) -> None:
+    """Add the pages to ``app``."""
+    blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
+    blueprint.before_request(auth.authorize)
+    blueprint.register_error_handler(errors.Unauthorized, _ask_to_sign_in)
+    for address, view in PAGES:
+        blueprint.add_url_rule(address, view_func=view, methods=["GET"])
+    for address, view in _FORMS:
+        blueprint.add_url_rule(address, view_func=view, methods=["POST"])
+    wording.register(blueprint)
+    blueprint.app_context_processor(lambda: {**context.everywhere(), "navigation": NAVIGATION})
+    app.register_blueprint(blueprint)
+
+
+def _ask_to_sign_in(error: errors.Unauthorized) -> Redirect:
+    return redirect(url_for("pages.sign_in", next=request.full_path.rstrip("?")))

@@ -1,0 +1,54 @@
+"""The submission format of ISIC 2018 Task 3: every image that is done, and nothing else."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from dermq import taxonomy
+from dermq.lifecycle import ImageState
+from dermq.models import Prediction
+from web.reports.cells import cell, csv_lines
+from web.reports.report_format import ReportFormat
+from web.reports.source import Source
+
+COLUMNS = ("image", *(code.upper() for code in taxonomy.ISIC_CODES))
+
+
+def write(source: Source) -> Iterator[str]:
+    """Yield the header, then the rows of a page of images at a time."""
+    ids = _ImageIds(source)
+    yield csv_lines([COLUMNS])
+    for _, rows in source.pages():
+        yield csv_lines(
+            [cell(ids.of(image.name)), *_probabilities(prediction)]
+            for image, prediction in rows
+            if image.state == ImageState.DONE and prediction is not None
+        )
+
+
+def _probabilities(prediction: Prediction) -> list[str]:
+    return [f"{getattr(prediction, f'p_{code}'):.8f}" for code in taxonomy.ISIC_CODES]
+
+
+class _ImageIds:
+    """The image ids of a batch: the base name without its extension, with its folders where that is not unique."""
+
+    def __init__(self, source: Source) -> None:
+        names = (image.name for _, rows in source.pages() for image, _ in rows)
+        stems = Counter(PurePosixPath(name).stem for name in names)
+        self._shared = {stem for stem, count in stems.items() if count > 1}
+
+    def of(self, name: str) -> str:
+        path = PurePosixPath(name)
+        return str(path.with_suffix("")) if path.stem in self._shared else path.stem
+
+
+FORMAT = ReportFormat(
+    name="ISIC CSV",
+    ending="isic.csv",
+    media_type="text/csv",
+    description="Download the images that are done in the submission format of ISIC 2018 Task 3.",
+    columns=COLUMNS,
+    example=",".join(COLUMNS),
+    write=write,
+)
