@@ -62,6 +62,7 @@ class Engine:
             *[
                 "build",
                 "--quiet",
+                "--format=docker",  # the other format has no health check
                 "--target",
                 target,
                 "--tag",
