@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import arrivals, batches, errors, transitions
+from dermq import arrivals, batches, db, errors, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive
-from dermq.storage.local import Blobs, Incoming
+from dermq.storage import BlobStore, Incoming
 
 
 def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
@@ -37,11 +37,22 @@ def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
         raise closed()
 
 
-def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs) -> tuple[Archive, bool]:
-    """Keep a wholly received archive for unpacking; the flag says whether it is new to its batch.
+def keep(sessions: db.Sessions, blobs: BlobStore, archive_id: uuid.UUID, file: Incoming) -> None:
+    """Keep the file of a wholly received archive, before the transaction that stores it.
+
+    One that the batch has already, or does not take any more, is not kept. Raises Transient as
+    ``arrivals.keep_files`` does.
+    """
+    batch_id = db.read(sessions, _wanting, archive_id, file.sha256)
+    if batch_id is not None:
+        arrivals.keep_files(sessions, blobs, batch_id, [file])
+
+
+def store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Archive, bool]:
+    """Let an archive whose file was kept wait for unpacking; the flag says whether it is new to its batch.
 
     Identical bytes are a no-op: the archive that the batch has already is returned. Raises Conflict when the batch
-    was cancelled meanwhile, Transient as ``arrivals.keep`` does.
+    was cancelled meanwhile, Transient when the file was not kept a short time ago.
     """
     archive = lock(session, archive_id)
     if archive is None:
@@ -55,7 +66,7 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
     if same is not None:
         transitions.move_archive(session, archive, None)
     else:
-        arrivals.keep(session, blobs, archive.batch_id, [file])
+        arrivals.check_kept(file)
         transitions.move_archive(
             session,
             archive,
@@ -68,12 +79,25 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming, blobs: Blobs)
     return same or archive, same is None
 
 
-def drop_blob(session: Session, batch_id: uuid.UUID, sha256: str, blobs: Blobs) -> None:
-    """Remove the stored bytes of an archive that has ended, unless the same bytes wait to be unpacked again."""
+def drop_blob(
+    session: Session, batch_id: uuid.UUID, sha256: str, blobs: BlobStore, *, older_than_seconds: float
+) -> None:
+    """Remove the stored bytes of an archive that has ended, unless the same bytes wait to be unpacked again.
+
+    Bytes that were kept since ``older_than_seconds`` ago stay: they may be an upload whose row is yet to come.
+    """
     transitions.lock_batches(session, [batch_id])
     waiting = _stored(session, batch_id, sha256)
     if waiting is None or waiting.state == ArchiveState.DONE:
-        blobs.delete(batch_id, sha256)
+        blobs.delete(batch_id, sha256, older_than_seconds=older_than_seconds)
+
+
+def _wanting(session: Session, archive_id: uuid.UUID, sha256: str) -> uuid.UUID | None:
+    """The batch that waits for the file of this archive, unless it has the same bytes already."""
+    archive = session.get(Archive, archive_id)
+    if archive is None or archive.state != ArchiveState.RECEIVING:
+        return None
+    return archive.batch_id if _stored(session, archive.batch_id, sha256) is None else None
 
 
 def _stored(session: Session, batch_id: uuid.UUID, sha256: str) -> Archive | None:

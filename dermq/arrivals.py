@@ -4,6 +4,7 @@ The web and the unpacker check and receive here. Who adds images locks the batch
 """
 
 import contextlib
+import time
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +15,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, errors, imaging, models, transitions
+from dermq import batches, db, errors, imaging, models, transitions
 from dermq.models import Archive, Batch, Image, Lab, Refusal
 from dermq.settings import Settings
-from dermq.storage.local import Blobs, Incoming
+from dermq.storage import BlobStore, Incoming
 
 _WITH_FILES = (sa.select(Image.id), sa.select(Archive.id).where(Archive.sha256.is_not(None)))
+KEPT_SECONDS = 1800
+"""A row must be written so soon after its file was kept: the reaper collects files without a row after an hour."""
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -67,7 +70,7 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def receive_file(blobs: Blobs, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
+def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
     """Write ``chunks`` to an incoming file and check it; the file is gone after the block unless it was put.
 
     Raises Rejected (TooLarge, UnsupportedFormat) for what is refused and OutOfSpace when the disk is full.
@@ -89,7 +92,7 @@ def check_content(file: Incoming, settings: Settings) -> imaging.Header:
     if file.bytes == 0:
         raise errors.Rejected("empty_file", "The file has 0 bytes.")
     file.finish()
-    with file.path.open("rb") as content:
+    with file.open() as content:
         if content.read(4) in ZIP_MAGIC:
             raise errors.UnsupportedFormat(
                 "archive",
@@ -107,20 +110,52 @@ def too_large(settings: Settings) -> errors.TooLarge:
     )
 
 
+def keep(
+    sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings
+) -> None:
+    """Keep the files of arrivals, before the transaction that receives them. Raises Transient as ``keep_files`` does.
+
+    Files that the batch will not take are not kept. What is kept and not received after all is an orphan, which the
+    reaper collects.
+    """
+    wanted = db.read(sessions, _wanted, batch_id, arrived, settings)
+    if wanted:
+        keep_files(sessions, blobs, batch_id, [arrival.file for arrival in wanted])
+
+
+def keep_files(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID, files: Sequence[Incoming]) -> None:
+    """Keep files of a batch, outside any transaction; the first files of all begin the store.
+
+    Raises Transient when there were files before and the store is not the one that has them.
+    """
+    if not blobs.begun() and not db.read(sessions, _any_files):
+        blobs.begin()
+    blobs.keep(batch_id, files)
+
+
+def check_kept(file: Incoming) -> None:
+    """Raise Transient unless a file was kept a short time ago. Called under the lock under which orphans are removed.
+
+    A program that was suspended between file and row would otherwise name a file that the reaper has collected.
+    """
+    if file.kept_at is None or time.time() - file.kept_at > KEPT_SECONDS:
+        raise errors.Transient("upload_stalled", "The upload was held up for too long; send the file again.")
+
+
 def receive(
     session: Session,
     batch_id: uuid.UUID,
     arrived: Sequence[Arrival],
-    blobs: Blobs,
     settings: Settings,
     *,
     refused: Sequence[tuple[str, errors.DermqError]] = (),
     archive_id: uuid.UUID | None = None,
 ) -> list[Verdict]:
-    """Put checked files into a batch and give a verdict on each, in order; keep the refusals of the others.
+    """Add files that were kept to a batch and give a verdict on each, in order; note the refusals of the others.
 
-    The same name with the same bytes changes nothing; with other bytes, or over a limit, the file is refused and the
-    refusal kept. Raises NotFound and Conflict when the batch takes no images at all.
+    Only rows are written here; ``keep`` comes first. The same name with the same bytes changes nothing; with other
+    bytes, or over a limit, the file is refused and the refusal noted. Raises NotFound and Conflict when the batch
+    takes no images at all, Transient when a file was kept too long ago.
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch, from_archive=archive_id is not None)
@@ -136,23 +171,14 @@ def receive(
             room = room.less_one()
         verdicts.append(verdict)
     if fresh:
-        keep(session, blobs, batch_id, [arrival.file for arrival, _ in fresh])
+        for arrival, _ in fresh:
+            check_kept(arrival.file)
         transitions.add_images(session, batch, [_image_row(arrival, position) for arrival, position in fresh])
     conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
     for name, error in (*refused, *conflicts):
         _add_refusal(session, batch, name, error, archive_id)
     transitions.note_change(batch, by_lab=True)
     return verdicts
-
-
-def keep(session: Session, blobs: Blobs, batch_id: uuid.UUID, files: Sequence[Incoming]) -> None:
-    """Put files of a batch into the store; the first files of all begin it.
-
-    Raises Transient when there were files before and the store is not the one that has them.
-    """
-    if not blobs.begun() and not any(session.scalar(sa.select(one.limit(1).exists())) for one in _WITH_FILES):
-        blobs.begin()
-    blobs.put(batch_id, files)
 
 
 def refuse(
@@ -200,9 +226,25 @@ def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *
             "name_taken", "The batch has another image of this name; names are unique in a batch and bytes stay."
         )
         return Verdict(arrival.name, error=taken)
-    if room.images <= 0:
+    if room.images <= 0 or arrival.file.kept_at is None:  # not kept: there was no room when it came
         return Verdict(arrival.name, error=room.error)
     return Verdict(arrival.name, position)
+
+
+def _wanted(session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings) -> Sequence[Arrival]:
+    """The arrivals that the batch would take now; all of them where the batch is about to be created."""
+    batch = session.get(Batch, batch_id)
+    if batch is None:
+        return arrived
+    if batch.deleted_at is not None or batch.cancelled_at is not None:
+        return ()
+    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
+    new = [arrival for arrival in arrived if arrival.name not in known]
+    return new[: max(0, _room(session, batch, settings).images)]
+
+
+def _any_files(session: Session) -> bool:
+    return any(session.scalar(sa.select(one.limit(1).exists())) for one in _WITH_FILES)
 
 
 def _known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:

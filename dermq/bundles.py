@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dermq import errors, imaging, scoring, taxonomy
+from dermq import errors, recipes, scoring, taxonomy
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def read(path: Path) -> Bundle:
         raise errors.Unfit("bad_card", f"The card in {path} is malformed: {err}") from err
     if card.classes != taxonomy.CODES:
         raise errors.Unfit("bad_card", f"The card's classes are {card.classes}; this program knows {taxonomy.CODES}.")
-    known = Recipe(name=imaging.RECIPE, version=imaging.RECIPE_VERSION)
+    known = Recipe(name=recipes.RECIPE, version=recipes.RECIPE_VERSION)
     if card.recipe != known:
         raise errors.Unfit("unknown_recipe", f"The card asks for {card.recipe}; this program knows {known}.")
     return Bundle(path, card, hashlib.sha256(raw).hexdigest())

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from dermq import db
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
 from dermq.models import Archive, Batch, Claim, Image, Prediction, Refusal
-from dermq.storage.local import THUMBNAIL, Blobs
+from dermq.storage import THUMBNAIL, BlobStore
 
 _PAGE_IMAGES = 1_000
 _STALE_SECONDS = 600
@@ -108,7 +108,7 @@ def next_batches(session: Session, after: uuid.UUID, most: int) -> list[uuid.UUI
     return list(session.scalars(wanted))
 
 
-def audit(sessions: db.Sessions, blobs: Blobs, batch_id: uuid.UUID) -> Audit:
+def audit(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> Audit:
     """Find every breach in a batch. Raises Transient when the store is not there."""
     look = _look(sessions, blobs, batch_id)
     signs = look.signs
@@ -142,7 +142,7 @@ def needed(session: Session, batch_id: uuid.UUID, names: Iterable[str]) -> set[s
     return {name for name, sha256 in by_hash.items() if sha256 in found}
 
 
-def _look(sessions: db.Sessions, blobs: Blobs, batch_id: uuid.UUID) -> _Look:
+def _look(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> _Look:
     look = db.read(sessions, _look_at_batch, batch_id)
     for after in range(0, look.last_position, _PAGE_IMAGES):
         page = db.read(sessions, _page, batch_id, after)

@@ -3,10 +3,10 @@
 import uuid
 
 from dermq import batches, db
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 
 
-def purge(sessions: db.Sessions, blobs: Blobs, batch_id: uuid.UUID) -> None:
+def purge(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> None:
     """Remove the rows and the files of a batch that ``batches.mark_deleted`` has hidden.
 
     Every step is a transaction of its own. Safe to do twice: the reaper finishes what broke off.
@@ -14,4 +14,4 @@ def purge(sessions: db.Sessions, blobs: Blobs, batch_id: uuid.UUID) -> None:
     db.transact(sessions, batches.sweep, batch_id)
     while db.transact(sessions, batches.purge_page, batch_id):
         pass
-    blobs.delete(batch_id)
+    blobs.delete_batch(batch_id)

@@ -14,10 +14,6 @@ from PIL import Image, UnidentifiedImageError
 
 from dermq import errors
 
-RECIPE = "squash-bicubic"
-"""Name of what ``prepare`` does: EXIF orientation, RGB, the whole frame squashed to a square, bicubic, antialiased."""
-RECIPE_VERSION = 1
-
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 FORMATS_TEXT = "JPEG, PNG, TIFF, WebP and BMP"
 THUMBNAIL_SIZE = 192

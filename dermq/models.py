@@ -342,7 +342,7 @@ class Prediction(Base):
 
 
 class Truth(Base):
-    """A diagnosis that the lab says is right, to score a batch against."""
+    """A diagnosis that the lab says is right, to score a batch against. Nothing writes or reads it yet."""
 
     __tablename__ = "truth"
 

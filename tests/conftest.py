@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from dermq import bundles, db, labs
 from dermq.models import Lab
 from dermq.settings import ROOT, Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import servers
 
 SHARED = ROOT.parent / "shared"
@@ -151,8 +151,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def blobs(settings: Settings) -> Blobs:
-    found = Blobs(settings.blobs)
+def blobs(settings: Settings) -> LocalStore:
+    found = LocalStore(settings.blobs)
     found.begin()  # tests put rows beside it before any file
     return found
 

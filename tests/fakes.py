@@ -15,7 +15,7 @@ from dermq import arrivals, batches, bundles, db, transitions
 from dermq.models import Batch, Image, Lab, Prediction
 from dermq.principals import OPERATOR
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 from dermq.wakeups import Queue
 from tests import samples
 from worker.classify.engines import Outputs
@@ -83,7 +83,12 @@ class Heartbeat:
 
 
 def runtime(
-    settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, engine: Engine, name: str = "w"
+    settings: Settings,
+    sessions: db.Sessions,
+    blobs: BlobStore,
+    bundle: bundles.Bundle,
+    engine: Engine,
+    name: str = "w",
 ) -> ClassifyRuntime:
     """A worker's runtime with a fake engine and no processes."""
     services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "heartbeat": Heartbeat(), "wakeups": Wakeups()}
@@ -98,14 +103,15 @@ def create(
 
 
 def add(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, files: dict[str, bytes]
+    sessions: db.Sessions, blobs: BlobStore, settings: Settings, batch: Batch, files: dict[str, bytes]
 ) -> list[arrivals.Verdict]:
     """Put files into a batch as the web does."""
     with contextlib.ExitStack() as stack:
         taken = [
             stack.enter_context(arrivals.receive_file(blobs, name, [data], settings)) for name, data in files.items()
         ]
-        return db.transact(sessions, arrivals.receive, batch.id, taken, blobs, settings)
+        arrivals.keep(sessions, blobs, batch.id, taken, settings)
+        return db.transact(sessions, arrivals.receive, batch.id, taken, settings)
 
 
 def fill(sessions: db.Sessions, batch: Batch, images: int) -> None:

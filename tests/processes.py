@@ -16,7 +16,7 @@ from dermq import batches, bundles, db, labs
 from dermq.models import Batch, Worker
 from dermq.principals import OPERATOR
 from dermq.settings import ROOT, Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue, Wakeups
 from tests import fakes
 
@@ -68,7 +68,7 @@ def runs(worker: psutil.Popen) -> bool:
 def submit(settings: Settings, sessions: db.Sessions, bundle: bundles.Bundle) -> Batch:
     lab = db.transact(sessions, labs.add, "lab")
     batch = fakes.create(sessions, lab, bundle)
-    fakes.add(sessions, Blobs(settings.blobs), settings, batch, fakes.pictures(IMAGES))
+    fakes.add(sessions, LocalStore(settings.blobs), settings, batch, fakes.pictures(IMAGES))
     db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     Wakeups(settings).send(Queue.CLASSIFY)
     return batch

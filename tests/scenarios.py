@@ -46,14 +46,19 @@ class Names:
     def begun(self) -> bool:
         return True
 
-    def put(self, batch: uuid.UUID, files: Iterable[Any]) -> None:
-        self.names[batch] |= {file.sha256 for file in files}
+    def keep(self, batch: uuid.UUID, files: Iterable[Any]) -> None:
+        for file in files:
+            self.names[batch].add(file.sha256)
+            file.kept_at = time.time()
 
     def list(self, batch: uuid.UUID, **ignored: Any) -> list[str]:
         return sorted(self.names[batch])
 
-    def delete(self, batch: uuid.UUID, name: str | None = None) -> None:
-        self.names[batch] -= {name} if name else self.names[batch]
+    def delete(self, batch: uuid.UUID, name: str, **ignored: Any) -> None:
+        self.names[batch] -= {name}
+
+    def delete_batch(self, batch: uuid.UUID) -> None:
+        self.names[batch].clear()
 
     def batches(self, **ignored: Any) -> Sequence[uuid.UUID]:
         return []

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import bundles, errors
-from training import assess, runs
+from training import assess, graph_outputs, runs
 from training import config as configs
 from training import manifest as manifests
 
 DATA = Path("../shared/ham10000")
 _MENDABLE = (errors.DermqError, configs.UnknownConfig, runs.Diverged, runs.Taken, runs.Unfinished, FileNotFoundError)
-SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped")
+FURTHER = {"isic2019": Path("../shared/isic2019/isic2019_not_ham_84x84.zip")}
+SOURCES = ("full_200x150", "full_224x224_squashed", "part_224x224_cropped", "originals_600x450")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,13 +52,15 @@ def describe(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Match images with metadata and write the manifest."""
     places: dict[str, list[Path]] = {}
-    for source in options.source or [str(DATA / f"{name}.zip") for name in SOURCES]:
+    sources = options.source or [str(DATA / f"{name}.zip") for name in SOURCES]
+    for source in sources + [f"{name}={path}" for name, path in FURTHER.items() if options.further]:
         name, _, path = source.rpartition("=")
         places.setdefault(name or Path(path).stem, []).append(Path(path))
     manifest = manifests.prepare(options.metadata, places, _track("matching"))
     manifests.write(manifest, _data(options))
     for source in manifest.places:
-        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in manifests.SPLITS)
+        splits = (manifests.PRETRAIN,) if source in manifest.further else manifests.SPLITS
+        counts = ", ".join(f"{split} {len(manifest.of(source, split))}" for split in splits)
         print(f"{source}: {counts}")
     print(f"manifest {manifest.sha256}")
 
@@ -159,15 +162,43 @@ def score(options: argparse.Namespace) -> None:
     data = _data(options) / "pixels"
     outputs = evaluate.predict(graph, record["size"], manifest, options.split, data, _track("predicting"))
     title = f"{options.run} on {options.split}"
-    found = _write_down(calibrate.softmax(outputs[model.LOGITS]), 1.0, manifest, record["size"], title, options)
+    found = _write_down(calibrate.softmax(outputs[graph_outputs.LOGITS]), 1.0, manifest, record["size"], title, options)
     print(tables.comparison({title: found}))
+
+
+def judge(options: argparse.Namespace) -> None:
+    """Compare runs and bundles on val in every source; what ships is chosen by this."""
+    from training import judge as judges
+    from training import model, onnx_graph
+
+    found = {}
+    for name in options.model:
+        if (path := Path(name) / bundles.CARD).exists():
+            bundle = bundles.read(path.parent)
+            manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
+            found[path.parent.name] = judges.of_bundle(bundle, manifest, _data(options) / "pixels")
+        else:
+            options.run = name
+            network, record, manifest = _trained(options)
+            graph = onnx_graph.build(model.logits(network)).SerializeToString()
+            found[name] = judges.of_graph(graph, record["size"], manifest, _data(options) / "pixels")
+    print(judges.table(found))
+
+
+def agreement(options: argparse.Namespace) -> None:
+    """Tell how often a bundle says the same of pictures that were compressed, blurred, turned or mirrored."""
+    from training import agreement as agreements
+
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
+    found = agreements.measure(bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest)
+    print(agreements.table(found))
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a bundle on a split, write it all down in out/, and compare with its card; 1 when they differ."""
-    from dermq import scoring as metrics
+    from dermq import scoring
     from training import evaluate as evaluation
-    from training import model
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
@@ -177,8 +208,8 @@ def evaluate(options: argparse.Namespace) -> int:
     size, data = bundle.card.input_size, _data(options) / "pixels"
     path = bundle.path / bundles.ONNX_MODEL
     outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
-    probabilities = outputs[model.PROBABILITIES]
-    scored = metrics.score(probabilities, evaluation.truth(manifest, options.split))
+    probabilities = outputs[graph_outputs.PROBABILITIES]
+    scored = scoring.score(probabilities, evaluation.truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")
     _write_down(probabilities, bundle.card.temperature, manifest, size, title, options)
     print(evaluation.describe(options.split, scored))
@@ -201,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--size", type=int, default=160, help="side of the network's input, in pixels")
     command = _command(commands, prepare)
     command.add_argument("--metadata", type=Path, default=DATA / "metadata.csv")
+    command.add_argument("--further", action="store_true", help=f"add {', '.join(FURTHER)} to train on beside HAM10000")
     command.add_argument("source", nargs="*", help="[name=]archive or folder; the first source must be complete")
     command = _command(commands, augment)
     command.add_argument("--kind", choices=("published", "rich"), default="published")
@@ -222,6 +254,10 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, score)
     command.add_argument("run", help="the name of a run with a finished epoch")
     command.add_argument("--split", choices=manifests.SPLITS, default="test")
+    command = _command(commands, judge)
+    command.add_argument("model", nargs="+", help="the folder of a bundle, or the name of a run")
+    command = _command(commands, agreement)
+    command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command = _command(commands, evaluate)
     command.add_argument("bundle", nargs="?", type=Path, help="a bundle's folder; the current one if left out")
     command.add_argument(

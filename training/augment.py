@@ -23,6 +23,7 @@ DESCRIPTION = (
     "mirrored edges; brightness, contrast and saturation up to 20 %, colour cast up to 8 %; lower resolution, blur or "
     "sharpening, and JPEG quality 40 to 95, each drawn alike for every class; a grey patch on a quarter of the images"
 )
+FRAMED_DESCRIPTION = f"{DESCRIPTION}; a quarter of the images as if their frame had been cut square"
 ASPECT = 4 / 3
 """Width to height of HAM10000's frames, before they are squashed to a square."""
 
@@ -45,9 +46,12 @@ class Bounds:
     sharpen_percent: tuple[int, int] = (40, 150)
     jpeg_quality: tuple[int, int] = (40, 95)
     patch_area: tuple[float, float] = (0.02, 0.12)
+    cut_square: float = 0.0
+    """Share of images shown as if the sides of their frame had been cut off, which leaves a lesion unsquashed."""
 
 
 BOUNDS = Bounds()
+FRAMED = Bounds(cut_square=0.25)
 PUBLISHED_SHIFT = 0.2
 PUBLISHED_SHEAR_DEGREES = 0.2
 
@@ -86,6 +90,8 @@ def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.f
     lean = np.array([[1.0, math.tan(shear)], [0.0, 1.0]])
     squash = np.diag([ASPECT, 1.0])
     linear = np.linalg.inv(squash) @ turn @ lean @ np.diag([stretch, 1 / stretch]) @ squash / zoom
+    if bounds.cut_square and chance.random() < bounds.cut_square:
+        linear = linear @ np.diag([1 / ASPECT, 1.0])
     shift = chance.uniform(-bounds.shift, bounds.shift, 2)
     return np.column_stack([linear, shift])
 
@@ -157,4 +163,13 @@ def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) 
     return pixels
 
 
-KINDS: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {"rich": augment, "published": published}
+def framed(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+    """As ``augment``, some images as if their frame had been cut square."""
+    return augment(pixels, chance, FRAMED)
+
+
+KINDS: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
+    "rich": augment,
+    "framed": framed,
+    "published": published,
+}

@@ -22,7 +22,8 @@ from training import manifest as manifests
 AHEAD = 4
 """Batches made before they are asked for, for each process."""
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
+Batch = tuple[NDArray[np.uint8], NDArray[np.float64]]
+"""Images ``(n, s, s, 3)``, and the truth of each as shares of the seven classes ``(n, 7)``."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Stream:
     """Batches of augmented training images at one size."""
 
     sources: tuple[Path, ...]
-    """Pixel arrays, the reference source first."""
+    """Pixel arrays, the reference source first, further datasets last."""
     rows: NDArray[np.int64]
     """``(n, sources)``: the row of each training image in each source, -1 where it has none."""
     truth: NDArray[np.int64]
@@ -41,6 +42,7 @@ class Stream:
     sharp_share: float
     seed: int
     augmentation: str = "rich"
+    mixup: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -60,13 +62,13 @@ class Stream:
         return np.random.default_rng((self.seed, 1, epoch)).permutation(np.concatenate(chosen))
 
     def make(self, epoch: int, step: int) -> Batch:
-        """Batch ``step`` of ``epoch``: pixels ``(batch, s, s, 3) uint8`` and class numbers ``(batch,)``."""
+        """Batch ``step`` of ``epoch``."""
         chosen = self.order(epoch)[step * self.batch : (step + 1) * self.batch]
         chance = np.random.default_rng((self.seed, 2, epoch, step))
         arrays = [np.load(path, mmap_mode="r") for path in self.sources]
         change = augment.KINDS[self.augmentation]
         images = [change(self._draw(arrays, self.rows[row], chance), chance) for row in chosen]
-        return np.stack(images), self.truth[chosen]
+        return mix(np.stack(images), np.eye(len(taxonomy.CODES))[self.truth[chosen]], self.mixup, chance)
 
     def run(self, epoch: int, first_step: int, executor: Executor, ahead: int = AHEAD) -> Iterator[Batch]:
         """The batches of ``epoch`` from ``first_step`` on, made ahead by ``executor``."""
@@ -91,8 +93,8 @@ class Stream:
         self, arrays: list[NDArray[np.uint8]], rows: NDArray[np.int64], chance: np.random.Generator
     ) -> NDArray[np.uint8]:
         sharp, which = chance.random() < self.sharp_share, chance.random()
-        others = [place for place in range(1, len(rows)) if rows[place] >= 0]
-        place = others[int(which * len(others))] if sharp and others else 0
+        first, *others = np.flatnonzero(rows >= 0)
+        place = others[int(which * len(others))] if sharp and others else first
         return np.asarray(arrays[place][rows[place]])
 
 
@@ -107,16 +109,26 @@ def stream(
     sharp_share: float,
     seed: int,
     augmentation: str = "rich",
+    mixup: float = 0.0,
+    further: tuple[str, ...] = (),
+    through: int | None = None,
 ) -> Stream:
-    """The stream of the manifest's training images at ``size``; pixel arrays are made in ``folder`` where missing."""
+    """The stream of the manifest's training images at ``size``; pixel arrays are made in ``folder`` where missing.
+
+    Raises manifest.Mismatch when a source of ``further`` is not in the manifest.
+    """
     entries = manifest.of(manifest.reference, "train")
-    rows = np.full((len(entries), len(manifest.places)), -1, np.int64)
-    for place, source in enumerate(manifest.places):
-        pixels.load(manifest, source, size, folder)
+    entries += [entry for source in further for entry in manifest.with_reference(source).of(source, manifests.PRETRAIN)]
+    own = manifest.trained_on if through is None else [manifest.reference]
+    view = pixels.WHOLE if through is None else f"{pixels.THROUGH}-{through}"
+    sources = [*own, *further]
+    rows = np.full((len(entries), len(sources)), -1, np.int64)
+    for place, source in enumerate(sources):
+        pixels.load(manifest, source, size, folder, view=view)
         found = {entry.image_id: row for row, entry in enumerate(manifest.of(source))}
         rows[:, place] = [found.get(entry.image_id, -1) for entry in entries]
     return Stream(
-        sources=tuple(pixels.path(manifest, source, size, folder) for source in manifest.places),
+        sources=tuple(pixels.path(manifest, source, size, folder, view=view) for source in sources),
         rows=rows,
         truth=np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries]),
         batch=batch,
@@ -125,7 +137,22 @@ def stream(
         sharp_share=sharp_share,
         seed=seed,
         augmentation=augmentation,
+        mixup=mixup,
     )
+
+
+def mix(
+    images: NDArray[np.uint8], truth: NDArray[np.float64], mixup: float, chance: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Half of the time, blend every image and its truth with another of the batch, by a share from Beta(mixup, mixup).
+
+    One share a batch; nothing is drawn without ``mixup``.
+    """
+    if not mixup or chance.random() < 0.5:
+        return images, truth
+    share, order = np.float32(chance.beta(mixup, mixup)), chance.permutation(len(images))
+    blended = share * images + (1 - share) * images[order]
+    return np.round(blended).astype(np.uint8), share * truth + (1 - share) * truth[order]
 
 
 def shares(truth: NDArray[np.int64], images: int, balance: float) -> list[int]:

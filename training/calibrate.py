@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import scoring as metrics
+from dermq import scoring
 
 THRESHOLD_QUANTILE = 0.99
 """Of ``val``'s scores: about one lesion in a hundred is flagged though it is like the training data."""
@@ -38,4 +38,4 @@ def threshold(scores: NDArray[np.floating]) -> float:
 
 
 def _loss(logits: NDArray[np.floating], truth: NDArray[np.integer], log_temperature: float) -> float:
-    return metrics.log_loss(softmax(logits / np.exp(log_temperature)), truth)
+    return scoring.log_loss(softmax(logits / np.exp(log_temperature)), truth)

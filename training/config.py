@@ -55,9 +55,17 @@ class Finetune:
     """Per step, of the moving average of all weights, which is what is evaluated and shipped."""
     sharp_share: float = 0.3
     """How often an image is drawn from a sharper source, where it has one; alike for every class."""
+    further: tuple[str, ...] = ()
+    """Sources of ``training.datasets.FURTHER`` that are drawn beside HAM10000's images."""
+    through: int | None = None
+    """Side in pixels that all images are brought to before they are brought to the phase's, so that no sharpness tells
+    the source; with ``further``, that of its archives. HAM10000's images then come from the reference alone."""
+    mixup: float = 0.0
+    """Of half of all batches, each image is blended with another by a share from Beta(mixup, mixup), its target
+    likewise (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018)."""
     epoch_images: int | None = None
     """Images an epoch; as many as there are for training when None."""
-    augmentation: Literal["rich", "published"] = "rich"
+    augmentation: Literal["rich", "framed", "published"] = "rich"
     """A key of ``training.augment.KINDS``."""
     teachers: tuple[str, ...] = ()
     """Runs of the same size as all phases; the mean of their probabilities for each augmented image is part of its

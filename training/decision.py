@@ -14,8 +14,7 @@ does, the network decides as trained.
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import bundles, taxonomy
-from dermq import scoring as metrics
+from dermq import bundles, scoring, taxonomy
 from training import assess, batches
 
 TAUS = (0.0, 0.25, -0.25, 0.5, -0.5, 0.75, -0.75, 1.0, -1.0)
@@ -38,7 +37,7 @@ def choose(
     shares = ", ".join(f"{tau:g}: {share:.2f}" for tau, share in sorted(zip(TAUS, reached, strict=True)))
     return bundles.Decision(
         tau=tau,
-        shift=metrics.by_code(tau * odds),
+        shift=scoring.by_code(tau * odds),
         chosen=f"on val, for the greatest share of draws of lesions that reach {floors}; shares by tau: {shares}",
     )
 
@@ -58,7 +57,7 @@ def log_odds(truth: NDArray[np.int64], class_balance: float) -> NDArray[np.float
 
 def _share_reached(logits: NDArray[np.floating], truth: NDArray[np.integer], draws: NDArray[np.floating]) -> float:
     """The share of ``draws`` in which the decision reaches every floor."""
-    found = metrics.rates(metrics.confusion(metrics.decide(logits), truth, draws))
+    found = scoring.rates(scoring.confusion(scoring.decide(logits), truth, draws))
     reached = [_figure(found, name) >= floor for name, floor in FLOORS.items()]
     return float(np.all(reached, axis=0).mean())
 

@@ -5,26 +5,61 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from dermq import bundles, taxonomy
+from training import calibrate, graph_outputs, onnx_run, pixels
 from training import manifest as manifests
-from training import onnx_run, pixels
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
+CUT = ("full_224x224_squashed",)
+"""Sources of whole frames that val is also judged on cut square: the only such archive, with its hair left in."""
 
 
 def predict(
-    model: bytes | Path, size: int, manifest: manifests.Manifest, split: str, data: Path, track: Track = iter
+    graph: bytes | Path | onnxruntime.InferenceSession,
+    size: int,
+    manifest: manifests.Manifest,
+    split: str,
+    data: Path,
+    track: Track = iter,
+    *,
+    source: str | None = None,
+    view: str = pixels.WHOLE,
 ) -> dict[str, NDArray[np.float32]]:
-    """Every output of ``model`` for the images of ``split`` in the reference source, in the manifest's order."""
-    images = pixels.of_split(manifest, manifest.reference, split, size, data, track)
-    return onnx_run.run(model, images, track=track)
+    """Every output of ``graph`` for the images of ``split`` in the manifest's order, of the reference or ``source``."""
+    images = pixels.of_split(manifest, source or manifest.reference, split, size, data, track, view=view)
+    return onnx_run.run(graph, images, track=track)
 
 
-def truth(manifest: manifests.Manifest, split: str) -> NDArray[np.int64]:
-    """Class numbers ``(n,)`` of the images of ``split`` in the reference source."""
-    return np.array([taxonomy.CODES.index(entry.diagnosis) for entry in manifest.of(manifest.reference, split)])
+def truth(manifest: manifests.Manifest, split: str, source: str | None = None) -> NDArray[np.int64]:
+    """Class numbers ``(n,)`` of the images of ``split`` in the reference or in ``source``."""
+    entries = manifest.of(source or manifest.reference, split)
+    return np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries], np.int64)
+
+
+def val_by_source(
+    graph: bytes, size: int, manifest: manifests.Manifest, data: Path, output: str = graph_outputs.LOGITS
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Probabilities ``(n, 7)`` and truth ``(n,)`` of val as each source shows it, and as the sharpest one cut square.
+
+    ``output`` of ``graph`` is taken: its logits, or its probabilities. What a lab sends looks like none of the sources,
+    so choices are made by all of them.
+    """
+    session = onnx_run.open_session(graph)
+    seen = {}
+    for source in manifest.places:
+        known = truth(manifest, "val", source)
+        for view in (pixels.WHOLE, pixels.CENTRE) if source in CUT else (pixels.WHOLE,):
+            if len(known):
+                said = predict(session, size, manifest, "val", data, source=source, view=view)[output]
+                name = source if view == pixels.WHOLE else f"{source} {view}"
+                seen[name] = (
+                    calibrate.softmax(said) if output == graph_outputs.LOGITS else said.astype(np.float64),
+                    known,
+                )
+    return seen
 
 
 def describe(split: str, scored: bundles.Metrics) -> str:

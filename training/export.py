@@ -1,6 +1,7 @@
 """From a run to a bundle: decision, temperature, strangeness, threshold, both model files, golden inputs, card."""
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermq import bundles, imaging, taxonomy
-from dermq import scoring as metrics
-from training import calibrate, decision, evaluate, model, onnx_graph, onnx_run, pictures, strangeness
+from dermq import bundles, recipes, scoring, taxonomy
+from training import (
+    calibrate,
+    datasets,
+    decision,
+    evaluate,
+    graph_outputs,
+    model,
+    onnx_graph,
+    onnx_run,
+    pictures,
+    strangeness,
+)
 from training import manifest as manifests
 from training.evaluate import Track
 
-BUNDLE_LICENCE = "CC BY-NC 4.0: trained on HAM10000, so cite it and make no commercial use. Start weights: Apache-2.0."
+BUNDLE_LICENCE = "{licences}: trained on {titles}, so cite it and make no commercial use. Start weights: Apache-2.0."
 LIMITS = (
     "Research only, no clinical or diagnostic value. HAM10000 comes from two sites (Vienna and Queensland) and shows "
     "almost only lightly pigmented skin and seven kinds of pigmented lesions; other skin tones, devices, body sites "
@@ -44,17 +55,17 @@ def export(
     ``record`` is what the run wrote about itself. Folds decision and temperature into ``network``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    size = int(network.input.shape[1])
+    size, further = int(network.input.shape[1]), record.get("further", {})
     plain = onnx_graph.build(model.parts(network)).SerializeToString()
     decided, temperature = _calibrated(plain, size, record["config"]["plan"], manifest, data, track)
-    seen = evaluate.predict(plain, size, manifest, "train", data, track)[model.MIDDLE]
+    seen = evaluate.predict(plain, size, manifest, "train", data, track)[graph_outputs.MIDDLE]
     shift = np.array([decided.shift[code] for code in taxonomy.CODES])
     shipped = model.ship(network, shift=shift, temperature=temperature, whitening=strangeness.whitening(seen))
     write_models(shipped, folder)
     predicted = {split: evaluate.predict(folder / bundles.ONNX_MODEL, size, manifest, split, data, track)
                  for split in ("val", "test")}  # fmt: skip
     write_golden(folder, size)
-    scored = {split: metrics.score(outputs[model.PROBABILITIES], evaluate.truth(manifest, split))
+    scored = {split: scoring.score(outputs[graph_outputs.PROBABILITIES], evaluate.truth(manifest, split))
               for split, outputs in predicted.items()}  # fmt: skip
     card = bundles.Card(
         name=name,
@@ -63,7 +74,7 @@ def export(
         classes=taxonomy.CODES,
         architecture=model.ARCHITECTURE,
         input_size=size,
-        recipe=bundles.Recipe(name=imaging.RECIPE, version=imaging.RECIPE_VERSION),
+        recipe=bundles.Recipe(name=recipes.RECIPE, version=recipes.RECIPE_VERSION),
         temperature=temperature,
         decision=decided,
         out_of_distribution=_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),
@@ -71,14 +82,16 @@ def export(
         start_weights=_start_weights(record["config"]),
         config=record["config"],
         augmentation=record["config"]["augmentation"],
-        training_data=_training_data(manifest, record["config"].get("split", "lesion")),
+        training_data=_training_data(manifest, record["config"].get("split", "lesion"), further),
         hardware=record["hardware"],
         packages=record["packages"],
         wall_seconds=record["wall_seconds"],
         git_commit=record["git_commit"],
         created_at=datetime.now(UTC).replace(microsecond=0),
-        licence=BUNDLE_LICENCE,
-        citation=manifests.CITATION,
+        licence=BUNDLE_LICENCE.format(
+            licences=_of_every_dataset(further, "licence", " and "), titles=_of_every_dataset(further, "title", " and ")
+        ),
+        citation=_of_every_dataset(further, "citation", " "),
         limits=LIMITS,
         files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in bundles.FILES},
     )
@@ -102,7 +115,7 @@ def _calibrated(
     plain: bytes, size: int, plan: dict[str, Any], manifest: manifests.Manifest, data: Path, track: Track
 ) -> tuple[bundles.Decision, float]:
     """The decision and, after it, the temperature, both chosen on val."""
-    logits = evaluate.predict(plain, size, manifest, "val", data, track)[model.LOGITS]
+    logits = evaluate.predict(plain, size, manifest, "val", data, track)[graph_outputs.LOGITS]
     truth = evaluate.truth(manifest, "val")
     lesions = [entry.lesion_id for entry in manifest.of(manifest.reference, "val")]
     odds = decision.log_odds(evaluate.truth(manifest, "train"), plan["class_balance"])
@@ -113,16 +126,18 @@ def _calibrated(
 def _out_of_distribution(
     path: Path, size: int, predicted: dict[str, dict[str, NDArray[np.float32]]]
 ) -> bundles.OutOfDistribution:
-    threshold = calibrate.threshold(predicted["val"][model.OOD_SCORE])
-    strange = {kind: onnx_run.run(path, images)[model.OOD_SCORE] for kind, images in pictures.foreign(size).items()}
-    lesions = predicted["test"][model.OOD_SCORE]
+    threshold = calibrate.threshold(predicted["val"][graph_outputs.OOD_SCORE])
+    strange = {
+        kind: onnx_run.run(path, images)[graph_outputs.OOD_SCORE] for kind, images in pictures.foreign(size).items()
+    }
+    lesions = predicted["test"][graph_outputs.OOD_SCORE]
     every = np.concatenate(list(strange.values()))
-    parts = [f"{kind} ({len(scores)}) {metrics.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
+    parts = [f"{kind} ({len(scores)}) {scoring.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
              for kind, scores in strange.items()]  # fmt: skip
     return bundles.OutOfDistribution(
         method=strangeness.METHOD,
         threshold=threshold,
-        auroc=metrics.auroc(every, lesions),
+        auroc=scoring.auroc(every, lesions),
         measured_on=f"threshold: quantile {calibrate.THRESHOLD_QUANTILE:g} of val; AUROC: {len(lesions)} test images "
         f"against pictures without lesions from scikit-image and scikit-learn, and noise: {'; '.join(parts)}; "
         f"{(lesions > threshold).mean():.1%} of test above the threshold",
@@ -136,13 +151,21 @@ def _start_weights(config: dict[str, Any]) -> str:
     return start
 
 
-def _training_data(manifest: manifests.Manifest, split: str) -> bundles.TrainingData:
+def _training_data(manifest: manifests.Manifest, split: str, further: dict[str, int]) -> bundles.TrainingData:
+    """``further``: images of each further source that the run, or one that it went on from, was trained on."""
     splits = [entry.split for entry in manifest.of(manifest.reference)]
+    before = [f"{datasets.FURTHER[source].title}, {source}, in pretraining alone" for source in further]
     return bundles.TrainingData(
-        name=f"HAM10000, {manifest.reference}",
+        name="; ".join([f"{datasets.HAM10000.title}, {manifest.reference}", *before]),
         sha256=manifest.sha256,
         split=SPLITS[split],
-        images={split: splits.count(split) for split in manifests.SPLITS},
-        citation=manifests.CITATION,
-        licence=manifests.LICENCE,
+        images={split: splits.count(split) for split in manifests.SPLITS} | further,
+        citation=_of_every_dataset(further, "citation", " "),
+        licence=_of_every_dataset(further, "licence", " and "),
     )
+
+
+def _of_every_dataset(further: Iterable[str], what: str, between: str) -> str:
+    """``what`` of HAM10000 and of the ``further`` sources' datasets, each said once."""
+    every = [datasets.HAM10000, *(datasets.FURTHER[source] for source in further)]
+    return between.join(dict.fromkeys(getattr(dataset, what) for dataset in every))

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermq import scoring as metrics
-from dermq import taxonomy
+from dermq import scoring, taxonomy
 from training.assess import Assessment
 
 COLOURS = ("#4477aa", "#ee6677", "#228833")
@@ -37,7 +36,7 @@ class Stage(Protocol):
 def per_class(assessment: Assessment, path: Path) -> None:
     """Precision, recall and F1 of each class as bars, with their intervals."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    places = np.arange(metrics.CLASSES)
+    places = np.arange(scoring.CLASSES)
     for number, name in enumerate(("precision", "recall", "f1")):
         found = [assessment.figures[f"{name}/{code}"] for code in taxonomy.CODES]
         values = np.array([f.value for f in found])
@@ -51,7 +50,7 @@ def per_class(assessment: Assessment, path: Path) -> None:
 
 def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
     """The confusion matrix: shares of each true class, with counts."""
-    table = metrics.confusion(metrics.decide(probabilities), truth)[:, : metrics.CLASSES]
+    table = scoring.confusion(scoring.decide(probabilities), truth)[:, : scoring.CLASSES]
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -59,8 +58,8 @@ def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], pat
         shade = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, f"{share[row, column]:.2f}\n{int(table[row, column])}", None, color=shade, fontsize=8,
                   ha="center", va="center")  # fmt: skip
-    axes.set_xticks(range(metrics.CLASSES), taxonomy.CODES)
-    axes.set_yticks(range(metrics.CLASSES), taxonomy.CODES)
+    axes.set_xticks(range(scoring.CLASSES), taxonomy.CODES)
+    axes.set_yticks(range(scoring.CLASSES), taxonomy.CODES)
     axes.set(xlabel="predicted", ylabel="true")
     _save(figure, path)
 
@@ -70,7 +69,7 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     for number, code in enumerate(taxonomy.CODES):
         if (area := assessment.figures.get(f"auroc/{code}")) is not None:
-            curve = metrics.roc(probabilities[:, number], truth == number)
+            curve = scoring.roc(probabilities[:, number], truth == number)
             axes.step(curve.false, curve.true, where="post", label=f"{code} {area.value:.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
@@ -80,16 +79,16 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
 
 def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
     """Accuracy against confidence, with how many images each point stands for."""
-    place, confidence, right = metrics.confidence_bins(probabilities, truth)
+    place, confidence, right = scoring.confidence_bins(probabilities, truth)
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(5.4, 6), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
-    filled = [b for b in range(metrics.CALIBRATION_BINS) if (place == b).any()]
+    filled = [b for b in range(scoring.CALIBRATION_BINS) if (place == b).any()]
     points = [(confidence[place == b].mean(), right[place == b].mean()) for b in filled]
     upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     upper.plot(*np.transpose(points), "o-", color=COLOURS[0])
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    lower.hist(confidence, bins=metrics.CALIBRATION_BINS, range=(0, 1), color=COLOURS[0])
+    lower.hist(confidence, bins=scoring.CALIBRATION_BINS, range=(0, 1), color=COLOURS[0])
     lower.set(xlabel="confidence", ylabel="images")
     _save(figure, path)
 

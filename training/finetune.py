@@ -15,20 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dermq import scoring as metrics
-from dermq import taxonomy
-from training import batches, calibrate, evaluate, head, model, onnx_graph, onnx_run, runs
+from dermq import scoring
+from training import batches, calibrate, evaluate, graph_outputs, head, model, onnx_graph, onnx_run, runs
 from training import checkpoint as checkpoints
+from training import learner as learners
 from training import manifest as manifests
 from training.checkpoint import Checkpoint, Place
 from training.config import Config, Finetune, Head
+from training.learner import Learner, Weights
 
 CHECKPOINT_SECONDS = 300.0
 AVERAGE_EVERY = 4
 """Steps between updates of the moving average, which copies every weight."""
-_NO_DECAY = ("gamma", "beta", "bias")
 
-Weights = list[NDArray[Any]]
 Teacher = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """From images ``(n, s, s, 3)`` to probabilities ``(n, 7)``."""
 
@@ -52,7 +51,8 @@ def train(
     """
     plan = _plan(config)
     keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(precision)
+    if keras.backend.backend() != "torch":
+        keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
     teachers = [read_teacher(folder.parent / name, plan, build) for name in plan.teachers]
@@ -65,16 +65,16 @@ def train(
                 network.load_weights(runs.weights(folder.parent / config.continues))
             if state is None and plan.head:
                 _train_head(network, config, plan.head, size, manifest, data, folder)
-            network = compiled(_accelerated(network), plan)
-            average = restore(network, state)
+            learner = learners.of(network, plan, config.seed, precision=precision)
+            average = restore(learner, state)
             end = place.epoch + _epochs_left(plan, place.epoch)
             while place.epoch < end:
-                done = _train_epoch(network, average, stream, plan, teachers, place, executor, folder, epochs, stop)
+                done = _train_epoch(learner, average, stream, plan, teachers, place, executor, folder, epochs, stop)
                 if not done:
                     return False
                 epochs.append(_close_epoch(config, network, average, stream, plan, place, manifest, data, folder))
                 place = Place(epoch=place.epoch + 1)
-                state = capture(network, average, place, epochs)
+                state = capture(learner, average, place, epochs)
                 checkpoints.save(folder, state)
                 runs.write_epochs(folder, epochs)
                 runs.write_events(folder, epochs[-1])
@@ -94,7 +94,7 @@ def _train_head(
 
 
 def _train_epoch(
-    network: Any,
+    learner: Learner,
     average: Weights,
     stream: batches.Stream,
     plan: Finetune,
@@ -111,23 +111,21 @@ def _train_epoch(
     for images, truth in stream.run(place.epoch, place.step, executor):
         place.waiting_seconds += time.monotonic() - asked
         rate = learning_rate(plan, place.epoch + place.step / stream.steps)
-        network.optimizer.learning_rate = rate
-        network.reset_metrics()
-        loss, accuracy = map(float, network.train_on_batch(images, targets(images, truth, plan, teachers)))
+        loss, accuracy = learner.step(images, targets(images, truth, plan, teachers), rate)
         if not math.isfinite(loss):
             raise runs.Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
         place.step += 1
         place.loss_sum += loss
         place.accuracy_sum += accuracy
         if place.step % AVERAGE_EVERY == 0:
-            _average(average, network, plan, place.epoch * stream.steps + place.step)
+            _average(average, learner, plan, place.epoch * stream.steps + place.step)
         bar.update()
         bar.set_postfix(loss=f"{place.loss_sum / place.step:.4f}", rate=f"{rate:.2e}")
         place.seconds += time.monotonic() - asked
         asked = time.monotonic()
         stopped = stop(place)
         if stopped or asked - saved > CHECKPOINT_SECONDS:
-            checkpoints.save(folder, capture(network, average, place, epochs))
+            checkpoints.save(folder, capture(learner, average, place, epochs))
             _log(f"epoch {place.epoch} step {place.step}/{stream.steps} loss {place.loss_sum / place.step:.4f}")
             saved = time.monotonic()
         if stopped:
@@ -137,10 +135,9 @@ def _train_epoch(
 
 
 def targets(
-    images: NDArray[np.uint8], truth: NDArray[np.int64], plan: Finetune, teachers: list[Teacher]
+    images: NDArray[np.uint8], known: NDArray[np.float64], plan: Finetune, teachers: list[Teacher]
 ) -> NDArray[np.float64]:
-    """What the network should say of ``images``, ``(n, 7)``: the truth, or in part what ``teachers`` say of them."""
-    known = np.eye(len(taxonomy.CODES))[truth]
+    """What the network should say of ``images``, ``(n, 7)``: what is ``known``, or in part what ``teachers`` say."""
     if not teachers:
         return known
     said: NDArray[np.float64] = np.mean([teacher(images) for teacher in teachers], axis=0)
@@ -155,16 +152,7 @@ def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Tea
     network = build(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
     network.load_weights(runs.weights(folder))
     session = onnx_run.open_session(onnx_graph.build(model.logits(network)).SerializeToString())
-    return lambda images: calibrate.softmax(onnx_run.run(session, images)[model.LOGITS])
-
-
-def _accelerated(network: Any) -> Any:
-    """``network``, its layers calling PyTorch directly where Keras runs on PyTorch."""
-    if keras.backend.backend() != "torch":
-        return network
-    from training import torch_layers  # here, because PyTorch is no dependency
-
-    return torch_layers.accelerate(network)
+    return lambda images: calibrate.softmax(onnx_run.run(session, images)[graph_outputs.LOGITS])
 
 
 def learning_rate(plan: Finetune, epochs_done: float) -> float:
@@ -187,44 +175,31 @@ def phase_size(plan: Finetune, epoch: int) -> int:
     return plan.phases[-1].size
 
 
-def compiled(network: Any, plan: Finetune) -> Any:
-    """``network`` with its optimizer and its loss."""
-    optimizer = keras.optimizers.AdamW(plan.rate, weight_decay=plan.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
-    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    return network
-
-
-def capture(network: Any, average: Weights, place: Place, epochs: list[dict[str, float]]) -> Checkpoint:
-    """All that ``restore`` needs, copied out of ``network``."""
+def capture(learner: Learner, average: Weights, place: Place, epochs: list[dict[str, float]]) -> Checkpoint:
+    """All that ``restore`` needs, copied out of ``learner``."""
     return Checkpoint(
         place=place,
         epochs=epochs,
         average=average,
-        weights=network.get_weights(),
-        optimizer=[keras.ops.convert_to_numpy(variable) for variable in network.optimizer.variables],
-        seeds=[keras.ops.convert_to_numpy(variable) for variable in _seeds(network)],
+        weights=learner.weights(),
+        optimizer=learner.optimizer(),
+        seeds=learner.seeds(),
     )
 
 
-def restore(network: Any, state: Checkpoint | None) -> Weights:
-    """Put ``state`` into ``network``, of any input size, and return the moving average; a fresh one without a state."""
-    network.optimizer.build(network.trainable_variables)
+def restore(learner: Learner, state: Checkpoint | None) -> Weights:
+    """Put ``state`` into ``learner``, of any input size, and return the moving average; a fresh one without a state."""
     if state is None:
-        return [np.array(weight) for weight in network.get_weights()]
-    network.set_weights(state.weights)
-    for variable, value in zip(network.optimizer.variables, state.optimizer, strict=True):
-        variable.assign(value)
-    for variable, value in zip(_seeds(network), state.seeds, strict=True):
-        variable.assign(value)
+        return learner.weights()
+    learner.load(state.weights)
+    learner.restore(state.optimizer, state.seeds)
     return state.average
 
 
-def _average(average: Weights, network: Any, plan: Finetune, steps_done: int) -> None:
+def _average(average: Weights, learner: Learner, plan: Finetune, steps_done: int) -> None:
     """Move ``average`` towards the weights; faster at the start, when it holds nothing but the start weights."""
     decay = min(plan.average_decay, (1 + steps_done) / (10 + steps_done)) ** AVERAGE_EVERY
-    for kept, weight in zip(average, network.get_weights(), strict=True):
+    for kept, weight in zip(average, learner.weights(), strict=True):
         if np.issubdtype(kept.dtype, np.floating):  # the normalisation counts its images in an integer
             kept += (1 - decay) * (weight - kept)
 
@@ -246,16 +221,19 @@ def _close_epoch(
     size = int(network.input.shape[1])
     graph = onnx_graph.build(model.logits(network)).SerializeToString()
     network.save_weights(folder / runs.WEIGHTS)
-    network.set_weights(current)
-    probabilities = calibrate.softmax(evaluate.predict(graph, size, manifest, "val", data)[model.LOGITS])
-    truth = evaluate.truth(manifest, "val")
-    scored = metrics.score(probabilities, truth)
+    network.set_weights(current)  # where Keras itself trains, these go on
+    seen = evaluate.val_by_source(graph, size, manifest, data)
+    probabilities, truth = seen[manifest.reference]
+    scored = scoring.score(probabilities, truth)
+    losses = {source: scoring.log_loss(*said) for source, said in seen.items()}
     row = {
         "epoch": place.epoch,
         "size": size,
         "loss": place.loss_sum / stream.steps,
         "accuracy": place.accuracy_sum / stream.steps,
-        "val_loss": metrics.log_loss(probabilities, truth),
+        "val_loss": losses[manifest.reference],
+        "val_loss_mean": float(np.mean(list(losses.values()))),
+        **{f"val_loss/{source}": loss for source, loss in losses.items() if source != manifest.reference},
         "val_accuracy": scored.accuracy,
         "val_balanced_accuracy": scored.balanced_accuracy,
         "rate": learning_rate(plan, place.epoch + 1),
@@ -270,7 +248,8 @@ def _record(
     config: Config, manifest: manifests.Manifest, size: int, epochs: list[dict[str, float]], folder: Path
 ) -> None:
     seconds = sum(epoch["seconds"] for epoch in epochs)
-    runs.record(folder, config, manifest.sha256, seconds, size=size, epochs=len(epochs))
+    further = {source: len(manifest.of(source)) for source in _plan(config).further}
+    runs.record(folder, config, manifest.sha256, seconds, size=size, epochs=len(epochs), further=further)
 
 
 def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: int, data: Path) -> batches.Stream:
@@ -284,6 +263,9 @@ def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: 
         sharp_share=plan.sharp_share,
         seed=config.seed,
         augmentation=plan.augmentation,
+        mixup=plan.mixup,
+        further=plan.further,
+        through=plan.through,
     )
 
 
@@ -301,12 +283,6 @@ def _epochs_left(plan: Finetune, epoch: int) -> int:
         if epoch < end:
             break
     return end - epoch
-
-
-def _seeds(network: Any) -> list[Any]:
-    """The state of the network's random layers, which is no weight."""
-    weights = {id(variable) for variable in network.weights}
-    return [v for v in network.non_trainable_variables if id(v) not in weights]
 
 
 def _log(text: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import taxonomy
-from training import augment, figures, pixels
+from training import augment, datasets, figures, pixels
 from training import manifest as manifests
 
 IMAGES = 25
@@ -40,7 +40,7 @@ def write(
     _, lesions = _choose(manifest, LESIONS, data)
     shown = _frames(lesions, change, frames, chance)
     figures.animation(track(shown), folder / f"augmentation-{kind}.gif", frames_per_second=FRAMES_PER_SECOND)
-    note = f"{manifests.CITATION}\nLicence of the images: {manifests.LICENCE}\n"
+    note = f"{datasets.HAM10000.citation}\nLicence of the images: {datasets.HAM10000.licence}\n"
     (folder / "LICENCE.txt").write_text(note, encoding="utf-8")
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import taxonomy
+from training import graph_outputs, model, onnx_graph, onnx_run, pixels, runs
 from training import manifest as manifests
-from training import model, onnx_graph, onnx_run, pixels, runs
 from training.config import Head
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
@@ -45,7 +45,7 @@ def train(
     parts = {split: (scaled[splits == split], truth[splits == split]) for split in ("train", "val")}
     kernel, bias, epochs = fit(parts["train"], parts["val"], plan)
     kernel = kernel / deviation[:, None]
-    network.get_layer(model.LOGITS).set_weights([kernel, bias - mean @ kernel])
+    network.get_layer(graph_outputs.LOGITS).set_weights([kernel, bias - mean @ kernel])
     return epochs
 
 
@@ -106,7 +106,7 @@ def _features(network: Any, size: int, manifest: manifests.Manifest, data: Path,
         found = onnx_run.run(onnx_graph.build(cut).SerializeToString(), images, track=track)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.save(file, found[model.FEATURES])
+            np.save(file, found[graph_outputs.FEATURES])
         partial.rename(path)
     features: NDArray[np.float32] = np.load(path)
     return features

@@ -16,17 +16,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from dermq import errors, imaging, taxonomy
+from training import datasets, duplicates
 
 SPLITS = ("train", "val", "test")
+PRETRAIN = "pretrain"
+"""The split of every image of a further dataset: never val, never test."""
+JUDGED_ONLY = ("originals_600x450",)
+"""Sources that nothing is trained on: these hold 50 melanomas, 50 nevi, and nothing else."""
 SPLIT_SHARES = {"test": 0.205, "val": 0.08}
 """Shares of lesions when the metadata brings no split of its own; the rest is for training."""
 MANIFEST = "manifest.csv"
 PLACES = "places.json"
-CITATION = (
-    "Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset, a large collection of multi-source dermatoscopic "
-    "images of common pigmented skin lesions. Scientific Data 5, 180161 (2018). doi:10.1038/sdata.2018.161"
-)
-LICENCE = "CC BY-NC 4.0"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MAX_PIXELS = 50_000_000
 
@@ -75,6 +75,16 @@ class Manifest:
         """The complete source."""
         return next(iter(self.places))
 
+    @property
+    def further(self) -> list[str]:
+        """The sources of other datasets, for training alone."""
+        return [source for source in self.places if source in datasets.FURTHER]
+
+    @property
+    def trained_on(self) -> list[str]:
+        """The sources that training draws HAM10000's images from, the reference first."""
+        return [source for source in self.places if source not in (*self.further, *JUDGED_ONLY)]
+
     def with_reference(self, source: str) -> "Manifest":
         """The same with ``source`` as the reference, complete or not. Raises Mismatch for an unknown one."""
         if source not in self.places:
@@ -91,14 +101,17 @@ def prepare(
 ) -> Manifest:
     """Match the files of ``places`` (sources' names to archives or folders) with ``metadata``.
 
-    The first source must hold every image of the metadata. ``track`` may show progress over the files' names.
+    The first source must hold every image of the metadata. Sources of ``datasets.FURTHER`` bring metadata of their own.
+    ``track`` may show progress over the files' names.
     Raises Mismatch for an image without metadata or the reverse, an unknown diagnosis, a lesion or identical files on
-    two sides of the split, two files of one image in one source, and a file that is no image.
+    two sides of the split, two files of one image in one source, a file that is no image, and an image or a lesion of
+    a further dataset that is one of HAM10000, by its id or by its looks.
     """
     subjects = {subject.image_id: subject for subject in read_metadata(metadata)}
     entries: list[Entry] = []
     for source, paths in places.items():
-        found = [entry for path in paths for entry in _scan(source, path, subjects, track)]
+        known = read_further(paths, subjects.values()) if source in datasets.FURTHER else subjects
+        found = [entry for path in paths for entry in _scan(source, path, known, track)]
         _refuse_repeats("files of one image", (entry.image_id for entry in found))
         entries += sorted(found, key=lambda entry: entry.image_id)
     reference = next(iter(places))
@@ -108,6 +121,9 @@ def prepare(
             "no_file", f"{len(missing)} images of the metadata have no file in {reference}: {_some(missing)}."
         )
     _refuse_straddling("identical files", ((entry.sha256, entry.split) for entry in entries))
+    for source in places:
+        if source in datasets.FURTHER:
+            _refuse_likenesses(places[reference], places[source])
     return Manifest(tuple(entries), {source: [str(path) for path in paths] for source, paths in places.items()})
 
 
@@ -116,14 +132,7 @@ def read_metadata(path: Path) -> list[Subject]:
 
     Raises Mismatch for repeated images, unknown diagnoses or splits, and lesions on two sides.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        subjects = [_subject(row) for row in csv.DictReader(file)]
-    _refuse_repeats("rows of one image", (subject.image_id for subject in subjects))
-    strange = {subject.diagnosis for subject in subjects} - set(taxonomy.CODES)
-    if strange:
-        raise Mismatch(
-            "unknown_diagnosis", f"Unknown diagnoses {_some(strange)}; known are {', '.join(taxonomy.CODES)}."
-        )
+    subjects = _read_rows(path)
     if not any(subject.split for subject in subjects):
         subjects = split_by_lesion(subjects)
     strange = {subject.split for subject in subjects} - set(SPLITS)
@@ -131,6 +140,20 @@ def read_metadata(path: Path) -> list[Subject]:
         raise Mismatch("unknown_split", f"Unknown splits {_some(strange)}; known are {', '.join(SPLITS)}.")
     _refuse_straddling("images of one lesion", ((subject.lesion_id, subject.split) for subject in subjects))
     return subjects
+
+
+def read_further(paths: Iterable[Path], subjects: Iterable[Subject]) -> dict[str, Subject]:
+    """The metadata of a further dataset, by image, from beside its archives; every image is for pretraining.
+
+    Raises Mismatch for an unknown diagnosis, and for an image or a lesion that is one of ``subjects``.
+    """
+    files = sorted({(path if path.is_dir() else path.parent) / "metadata.csv" for path in paths})
+    found = [replace(subject, split=PRETRAIN) for path in files for subject in _read_rows(path)]
+    for what in ("image_id", "lesion_id"):
+        shared = {getattr(one, what) for one in found} & {getattr(one, what) for one in subjects} - {""}
+        if shared:
+            raise Mismatch("overlap", f"In HAM10000 as well, by {what}: {_some(shared)}.")
+    return {subject.image_id: subject for subject in found}
 
 
 def split_by_lesion(subjects: list[Subject], *, seed: int = 1) -> list[Subject]:
@@ -214,13 +237,35 @@ def _scan(
         yield Entry(**asdict(subject), source=source, member=name, sha256=hashlib.sha256(content).hexdigest())
 
 
+def _refuse_likenesses(places: list[Path], further: list[Path]) -> None:
+    """Refuse when a picture of ``further`` is one of ``places``, mirrored or not."""
+    known, new = (duplicates.fingerprint(read_files(paths)) for paths in (places, further))
+    alike = duplicates.find(known, new)
+    if alike:
+        pairs = _some(f"{copy} is {original}" for original, copy in alike)
+        raise Mismatch("overlap", f"In HAM10000 as well, by their looks: {pairs}.")
+
+
+def _read_rows(path: Path) -> list[Subject]:
+    """The rows of a metadata file. Raises Mismatch for repeated images and unknown diagnoses."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        subjects = [_subject(row) for row in csv.DictReader(file)]
+    _refuse_repeats("rows of one image", (subject.image_id for subject in subjects))
+    strange = {subject.diagnosis for subject in subjects} - set(taxonomy.CODES)
+    if strange:
+        raise Mismatch(
+            "unknown_diagnosis", f"Unknown diagnoses {_some(strange)}; known are {', '.join(taxonomy.CODES)}."
+        )
+    return subjects
+
+
 def _subject(row: dict[str, str]) -> Subject:
     try:
         return Subject(
             image_id=row["image_id"],
             lesion_id=row["lesion_id"],
             diagnosis=row["dx"],
-            confirmation=row["dx_type"],
+            confirmation=row.get("dx_type") or "",
             age=row["age"],
             sex=row["sex"],
             site=row["localization"],

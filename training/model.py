@@ -8,13 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import taxonomy
+from training import graph_outputs
 
 ARCHITECTURE = "EfficientNetB1 (stock Keras graph, no top), global average pooling, dense 7, softmax"
-FEATURES = "features"
-LOGITS = "logits"
-PROBABILITIES = "probabilities"
-OOD_SCORE = "ood_score"
-MIDDLE = "middle"
 _MIDDLE_LAYER = "block5d_add"
 START_WEIGHTS = {
     "shared": "efficientnetb1_notop.weights.h5: EfficientNetB1 derived from EfficientNet-Lite1's ImageNet weights "
@@ -73,23 +69,23 @@ def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIP
     stock = BACKBONES[backbone](size, start)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(stock.output)
     dropped = keras.layers.Dropout(dropout, name="pool_dropout")(pooled)
-    logits = keras.layers.Dense(len(taxonomy.CODES), dtype="float32", name=LOGITS)(dropped)
+    logits = keras.layers.Dense(len(taxonomy.CODES), dtype="float32", name=graph_outputs.LOGITS)(dropped)
     return keras.Model(stock.input, logits, name="dermq")
 
 
 def features(network: Any) -> Any:
     """``network`` cut after pooling, its one output named ``features``: ``(n, 1280) float32``."""
-    return keras.Model(network.input, {FEATURES: network.get_layer("pool").output})
+    return keras.Model(network.input, {graph_outputs.FEATURES: network.get_layer("pool").output})
 
 
 def logits(network: Any) -> Any:
     """``network`` with its output named, as the ONNX translation wants it."""
-    return keras.Model(network.input, {LOGITS: network.output})
+    return keras.Model(network.input, {graph_outputs.LOGITS: network.output})
 
 
 def parts(network: Any) -> Any:
     """What an export is chosen by: ``logits (n, 7)`` and ``middle (n, 112)``, the channel means after five stages."""
-    return keras.Model(network.input, {LOGITS: network.output, MIDDLE: _middle(network)})
+    return keras.Model(network.input, {graph_outputs.LOGITS: network.output, graph_outputs.MIDDLE: _middle(network)})
 
 
 def ship(
@@ -99,25 +95,36 @@ def ship(
     temperature: float = 1.0,
     whitening: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Any:
-    """The form that ships: outputs ``probabilities (n, 7)`` and ``ood_score (n,)``, both float32.
+    """The form that ships, all float32: ``probabilities (n, 7)``, ``ood_score (n,)`` and ``class_maps (n, h, w, 7)``.
 
     The ``shift`` is added to the logits, and the temperature (Guo et al., "On Calibration of Modern Neural Networks",
     ICML 2017) divided out of them, in the last layer's weights: **changes ``network``**. The score is the length of
     ``middle`` after ``whitening``, a kernel and a bias (see ``training.strangeness``): higher means less like the
-    training data.
+    training data. A class map tells what each place of the image says for each diagnosis (Zhou et al., "Learning Deep
+    Features for Discriminative Localization", CVPR 2016): as the pooling is a mean and the head linear, the mean of the
+    maps over all places is exactly what the softmax is taken of.
 
     Stock layers and operations only, so that the file loads without this package.
     """
-    head = network.get_layer(LOGITS)
+    head = network.get_layer(graph_outputs.LOGITS)
     kernel, bias = head.get_weights()
     head.set_weights([kernel / temperature, (bias + shift) / temperature])
-    probabilities = keras.layers.Softmax(name=PROBABILITIES)(network.output)
+    probabilities = keras.layers.Softmax(name=graph_outputs.PROBABILITIES)(network.output)
     middle = _middle(network)
     distance = keras.layers.Dense(middle.shape[-1], kernel_initializer="identity", name="strangeness")
     score = keras.ops.norm(distance(middle), axis=-1)
     if whitening is not None:
         distance.set_weights(whitening)
-    return keras.Model(network.input, {PROBABILITIES: probabilities, OOD_SCORE: score}, name="dermq")
+    by_place = keras.layers.Conv2D(kernel.shape[-1], 1, name="logits_by_place")
+    maps = by_place(network.get_layer("pool").input)
+    kernel, bias = head.get_weights()
+    by_place.set_weights([kernel[None, None], bias])
+    outputs = {
+        graph_outputs.PROBABILITIES: probabilities,
+        graph_outputs.OOD_SCORE: score,
+        graph_outputs.CLASS_MAPS: maps,
+    }
+    return keras.Model(network.input, outputs, name="dermq")
 
 
 def _middle(network: Any) -> Any:

@@ -242,7 +242,9 @@ def _weights(layer: Any) -> list[Array]:
 
 def _declare_output(graph: _Graph, name: str, tensor: Any) -> onnx.ValueInfoProto:
     source = graph.names[id(tensor)]
-    if source in graph.pooled:
+    if len(tensor.shape) == 4:
+        graph.add("Transpose", [source], name, perm=[0, 2, 3, 1])
+    elif source in graph.pooled:
         graph.add("Flatten", [source], name, axis=1)
     elif source != name:
         graph.add("Identity", [source], name)

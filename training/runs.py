@@ -37,16 +37,28 @@ class Unfinished(Exception):
     """Raised when a run has nothing to make a bundle of."""
 
 
-def record(folder: Path, config: Config, manifest_sha256: str, wall_seconds: float, *, size: int, epochs: int) -> None:
+def record(
+    folder: Path,
+    config: Config,
+    manifest_sha256: str,
+    wall_seconds: float,
+    *,
+    size: int,
+    epochs: int,
+    further: dict[str, int] | None = None,
+) -> None:
     """Write down what stands in ``folder``: configuration, data, machine, packages, time, commit.
 
-    ``size`` and ``epochs`` are those that the weights there have reached, which may not be the last yet.
+    ``size`` and ``epochs`` are those that the weights there have reached, which may not be the last yet. ``further``
+    tells how many images of which further sources it saw; what the run goes on from adds its own.
     """
+    before = read_record(folder.parent / config.continues) if config.continues else {}
     content = {
         "config": asdict(config),
         "size": size,
         "epochs": epochs,
         "manifest_sha256": manifest_sha256,
+        "further": before.get("further", {}) | (further or {}),
         "wall_seconds": round(wall_seconds, 1),
         "hardware": hardware(),
         "packages": packages(),
@@ -79,7 +91,10 @@ def weights(folder: Path) -> Path:
 
 def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
     """Write the table of epochs as CSV and as Markdown; columns that no epoch has are left out."""
-    columns = [column for column in EPOCH_COLUMNS if any(column in epoch for epoch in epochs)]
+    present = list(dict.fromkeys(column for epoch in epochs for column in epoch))
+    columns = [column for column in EPOCH_COLUMNS if column in present]
+    place = columns.index("val_loss") + 1 if "val_loss" in columns else len(columns)
+    columns[place:place] = [column for column in present if column.startswith("val_loss_") or "/" in column]
     rows = [[_cell(epoch.get(column)) for column in columns] for epoch in epochs]
     with (folder / EPOCHS_CSV).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])

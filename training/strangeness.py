@@ -1,11 +1,11 @@
 """How unlike the training images an image is: the out-of-distribution score that ships with a bundle.
 
 The score is a Mahalanobis distance (Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples
-and Adversarial Attacks", NeurIPS 2018) of what the network sees half-way, ``model.MIDDLE``, to one Gaussian over all
-training images (the background of Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
-2021), its covariance shrunk as in Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance
-matrices" (2004). Half-way, because the features before the head forget, as training goes on, whatever does not tell the
-seven diagnoses apart; docs/adr/0002 has the comparison.
+and Adversarial Attacks", NeurIPS 2018) of what the network sees half-way, ``graph_outputs.MIDDLE``, to one Gaussian
+over all training images (the background of Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD
+Detection", 2021), its covariance shrunk as in Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
+covariance matrices" (2004). Half-way, because the features before the head forget, as training goes on, whatever does
+not tell the seven diagnoses apart; docs/adr/0002 has the comparison.
 """
 
 import numpy as np

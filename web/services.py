@@ -6,9 +6,9 @@ from typing import Protocol
 
 from flask import Flask, current_app
 
-from dermq import bundles, db
+from dermq import bundles, db, storage
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
 
 EXTENSION = "dermq"
@@ -28,7 +28,7 @@ class Services:
 
     settings: Settings
     sessions: db.Sessions
-    blobs: Blobs
+    blobs: BlobStore
     wakeups: Wakes
     receiving: threading.BoundedSemaphore
     """One place for each thread that may receive a body at a time."""
@@ -43,7 +43,7 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
     return Services(
         settings=settings,
         sessions=db.Sessions(settings.database, pool_size=settings.web_threads),
-        blobs=Blobs(settings.blobs),
+        blobs=storage.build(settings),
         wakeups=wakeups or Wakeups(settings),
         receiving=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
     )

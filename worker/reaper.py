@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dermq import archives, batches, conservation, db, deletion, errors, transitions
+from dermq import archives, batches, conservation, db, deletion, errors, storage, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.principals import REAPER
 from dermq.queue import claims
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ _ABANDONED_MINUTES = 10
 _INCOMING_HOURS = 24
 """Incoming files are this old before they count as left by a program that died."""
 _ORPHAN_HOURS = 1
-"""Files without a row are left alone for this long: the row may be about to be committed."""
+"""Files without a row are left alone for this long: the row may be about to be committed. Longer than
+``arrivals.KEPT_SECONDS``."""
 _ORPHAN_PAGE = 500
 _WORKER_HOURS = 1
 _CHECKED_BATCHES = 20
@@ -46,7 +47,7 @@ def run(settings: Settings) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    reaper = Reaper(settings, db.Sessions(settings.database), Blobs(settings.blobs), Wakeups(settings))
+    reaper = Reaper(settings, db.Sessions(settings.database), storage.build(settings), Wakeups(settings))
     log.info("reaping every %g s", settings.reaper_seconds)
     while True:
         reaper.round()
@@ -57,7 +58,7 @@ def run(settings: Settings) -> None:
 class Reaper:
     """One round of duties after the other."""
 
-    def __init__(self, settings: Settings, sessions: db.Sessions, blobs: Blobs, wakeups: Wakeups) -> None:
+    def __init__(self, settings: Settings, sessions: db.Sessions, blobs: BlobStore, wakeups: Wakeups) -> None:
         self._settings = settings
         self._sessions = sessions
         self._blobs = blobs
@@ -141,7 +142,7 @@ class Reaper:
             page = folders[at : at + _ORPHAN_PAGE]
             for batch_id in set(page) - set(self._batches(Batch.id.in_(page))):
                 log.warning("the blobs of batch %s have no batch and are removed", batch_id)
-                self._blobs.delete(batch_id)
+                self._blobs.delete_batch(batch_id)
 
     def check_conservation(self) -> None:
         """Check a few batches, others in each round, and remove the files that none of their rows needs."""
@@ -205,12 +206,15 @@ class Reaper:
             log.info("removed %d files of batch %s that no row needed", removed, batch_id)
 
     def _remove_orphans(self, session: Session, batch_id: uuid.UUID, names: list[str]) -> int:
-        """Remove those files that still no row needs, under the lock under which uploads put files and add rows."""
+        """Remove those files that still no row needs, under the lock under which uploads add rows.
+
+        An upload keeps its file before it asks for the lock, so files that are young by now stay.
+        """
         if not transitions.lock_batches(session, [batch_id]):
             return 0
         orphans = set(names) - conservation.needed(session, batch_id, names)
         for name in orphans:
-            self._blobs.delete(batch_id, name)
+            self._blobs.delete(batch_id, name, older_than_seconds=_ORPHAN_HOURS * 3600)
         return len(orphans)
 
     def _batches(self, *where: sa.ColumnElement[bool]) -> list[uuid.UUID]:

@@ -1,1 +1,12 @@
 """Where the bytes of images and archives are kept."""
+
+from dermq.settings import Settings
+from dermq.storage.local import LocalStore
+from dermq.storage.protocol import THUMBNAIL, BlobStore, Incoming
+
+__all__ = ["THUMBNAIL", "BlobStore", "Incoming", "build"]
+
+
+def build(settings: Settings) -> BlobStore:
+    """Build the store that the settings name: a folder on this machine."""
+    return LocalStore(settings.blobs)

@@ -27,7 +27,7 @@ from dermq.lifecycle import ImageState
 from dermq.models import Batch, Claim, Image, Lab, Prediction, Worker
 from dermq.principals import OPERATOR
 from dermq.settings import ROOT, Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue, Wakeups
 from tests import fakes, scenarios, servers
 from tests.chaos import worker
@@ -135,7 +135,7 @@ class System:
         )
         self.sessions = db.Sessions(database_url)
         self.bundle = bundles.current(ROOT / "bundles")
-        self.blobs = Blobs(self.settings.blobs)
+        self.blobs = LocalStore(self.settings.blobs)
         self.wakeups = Wakeups(self.settings)
         self.programs: list[Program] = []
         self.postgresql: servers.Postgresql | None = None

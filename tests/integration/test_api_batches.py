@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from dermq import batches, db, models
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Image
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
 from tests import api, fakes, samples
 
@@ -154,7 +154,7 @@ def test_a_retry_queues_what_failed_and_wakes_the_workers(
 
 
 def test_deleting_leaves_no_rows_and_no_files(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "PAGE_IMAGES", 2)
     batch = api.create(client)

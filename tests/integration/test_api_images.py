@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from dermq import bundles, db, taxonomy
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Image, Prediction
-from dermq.storage.local import THUMBNAIL, Blobs
+from dermq.storage.local import LocalStore
+from dermq.storage.protocol import THUMBNAIL
 from tests import api, samples
 from web import listing
 from web.reports import registry, rows, source
@@ -118,12 +119,12 @@ def test_an_image_that_is_not_there_is_not_found(client: FlaskClient, batch: dic
 
 
 def test_a_thumbnail_is_not_found_until_a_worker_made_it(
-    client: FlaskClient, batch: dict[str, Any], blobs: Blobs
+    client: FlaskClient, batch: dict[str, Any], blobs: LocalStore
 ) -> None:
     image = client.get(api.url(batch, "/images/1")).get_json()
     api.assert_problem(client.get(image["links"]["thumbnail"]), 404, "no_thumbnail")
     blobs.put_thumbnail(uuid.UUID(batch["id"]), image["sha256"], samples.jpeg(7))
-    assert blobs.exists(uuid.UUID(batch["id"]), image["sha256"] + THUMBNAIL)
+    assert image["sha256"] + THUMBNAIL in blobs.list(uuid.UUID(batch["id"]))
     with client.get(image["links"]["thumbnail"]) as answer:
         assert (answer.status_code, answer.content_type) == (200, "image/jpeg")
         assert answer.data == samples.jpeg(7)

@@ -18,7 +18,7 @@ from PIL import Image as Picture
 from dermq import archives, batches, db, errors
 from dermq.models import Archive, Image
 from dermq.principals import OPERATOR
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
 from tests import api, fakes, samples
 from tests.integration.conftest import with_token
@@ -26,7 +26,7 @@ from web import services
 
 
 def test_an_image_is_received_and_the_workers_are_woken(
-    client: FlaskClient, wakeups: fakes.Wakeups, blobs: Blobs
+    client: FlaskClient, wakeups: fakes.Wakeups, blobs: LocalStore
 ) -> None:
     batch = api.create(client)
     answer = api.put(client, batch, "visit 2/ISIC_1.jpg", samples.jpeg(width=64, height=48))
@@ -75,7 +75,7 @@ REFUSED = {
 }
 
 
-def test_what_can_be_told_without_decoding_is_refused_and_kept(client: FlaskClient, blobs: Blobs) -> None:
+def test_what_can_be_told_without_decoding_is_refused_and_kept(client: FlaskClient, blobs: LocalStore) -> None:
     batch = api.create(client)
     for name, (data, status, code) in REFUSED.items():
         for _ in range(2):  # a client that tries again adds nothing
@@ -151,7 +151,7 @@ def test_an_image_over_the_limit_is_refused_before_it_is_read(make_app: Callable
 
 
 def test_an_image_over_the_limit_that_does_not_say_so_is_refused(
-    make_app: Callable[..., APIFlask], token: str, blobs: Blobs
+    make_app: Callable[..., APIFlask], token: str, blobs: LocalStore
 ) -> None:
     client = with_token(make_app(max_image_bytes=1000), token)
     batch = api.create(client)
@@ -171,7 +171,7 @@ def test_a_batch_over_its_limit_refuses_the_rest(make_app: Callable[..., APIFlas
     assert api.refusals(client, batch) == {"2.jpg": "batch_full"}
 
 
-def test_a_client_that_dies_midway_leaves_nothing(client: FlaskClient, blobs: Blobs) -> None:
+def test_a_client_that_dies_midway_leaves_nothing(client: FlaskClient, blobs: LocalStore) -> None:
     batch = api.create(client)
     half = samples.jpeg()[:500]
     body = api.streamed(io.BytesIO(half), len(half) + 1)
@@ -182,7 +182,7 @@ def test_a_client_that_dies_midway_leaves_nothing(client: FlaskClient, blobs: Bl
     assert not any((blobs.root / "incoming").glob("*"))
 
 
-def test_a_chunked_body_that_breaks_off_leaves_nothing(client: FlaskClient, blobs: Blobs) -> None:
+def test_a_chunked_body_that_breaks_off_leaves_nothing(client: FlaskClient, blobs: LocalStore) -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if chunk := super().read(size):
@@ -197,7 +197,7 @@ def test_a_chunked_body_that_breaks_off_leaves_nothing(client: FlaskClient, blob
 
 
 def test_a_transaction_that_is_run_again_receives_an_image_once(
-    client: FlaskClient, app: APIFlask, blobs: Blobs
+    client: FlaskClient, app: APIFlask, blobs: LocalStore
 ) -> None:
     batch = api.create(client)
     with first_commit_fails(app):
@@ -253,7 +253,7 @@ def test_an_identical_archive_is_a_no_op_and_another_adds(client: FlaskClient, w
     "data", [samples.jpeg(), b"", samples.archive({"a.jpg": samples.jpeg()})[:-30], b"PK\x03\x04 and no more"]
 )
 def test_what_is_no_archive_is_refused_and_keeps_no_batch_open(
-    client: FlaskClient, wakeups: fakes.Wakeups, blobs: Blobs, data: bytes
+    client: FlaskClient, wakeups: fakes.Wakeups, blobs: LocalStore, data: bytes
 ) -> None:
     batch = api.create(client)
     api.assert_problem(client.put(api.url(batch, "/archive"), data=data), 415, "not_a_zip")
@@ -264,7 +264,9 @@ def test_what_is_no_archive_is_refused_and_keeps_no_batch_open(
     assert client.post(api.url(batch, "/seal")).get_json()["state"] == "finished"
 
 
-def test_an_archive_over_the_limit_is_a_problem(make_app: Callable[..., APIFlask], token: str, blobs: Blobs) -> None:
+def test_an_archive_over_the_limit_is_a_problem(
+    make_app: Callable[..., APIFlask], token: str, blobs: LocalStore
+) -> None:
     client = with_token(make_app(max_archive_bytes=1000, max_image_bytes=1000), token)
     batch = api.create(client)
     unread = client.put(api.url(batch, "/archive"), environ_overrides=api.streamed(_Unreadable(), 1001))
@@ -310,7 +312,7 @@ def test_an_archive_being_received_gives_signs_of_life(
 
 
 def test_an_upload_to_a_batch_that_is_cancelled_meanwhile_is_a_conflict(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore
 ) -> None:
     batch = api.create(client)
 
@@ -333,7 +335,7 @@ def test_a_full_disk_is_said_and_nothing_is_counted(client: FlaskClient, monkeyp
     def full(self: object, chunk: bytes) -> None:
         raise errors.OutOfSpace("storage_full", "The storage is full; what was accepted before is kept.")
 
-    monkeypatch.setattr("dermq.storage.local.Incoming.write", full)
+    monkeypatch.setattr("dermq.storage.local.LocalIncoming.write", full)
     api.assert_problem(api.put(client, batch, "a.jpg"), 507, "storage_full")
     counts = api.status(client, batch)["counts"]
     assert (counts["received"], counts["refused"]) == (0, 0)

@@ -11,7 +11,7 @@ from click.testing import Result
 from dermq import bundles, db, models
 from dermq.models import Batch, Claim, Lab
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import api, fakes
 from tests.integration.conftest import with_token
 
@@ -73,7 +73,7 @@ def test_a_database_without_tables_is_said(app: APIFlask) -> None:
 
 
 @pytest.fixture
-def batch(sessions: db.Sessions, blobs: Blobs, settings: Settings, lab: Lab, bundle: bundles.Bundle) -> Batch:
+def batch(sessions: db.Sessions, blobs: LocalStore, settings: Settings, lab: Lab, bundle: bundles.Bundle) -> Batch:
     """A batch of three images."""
     found = fakes.create(sessions, lab, bundle)
     fakes.add(sessions, blobs, settings, found, fakes.pictures(3))
@@ -86,7 +86,7 @@ def test_an_audit_counts_what_it_saw(app: APIFlask, batch: Batch) -> None:
 
 
 def test_an_audit_tells_each_finding_and_fails(
-    app: APIFlask, sessions: db.Sessions, blobs: Blobs, batch: Batch
+    app: APIFlask, sessions: db.Sessions, blobs: LocalStore, batch: Batch
 ) -> None:
     blobs.delete(batch.id, fakes.images(sessions, batch)[1].sha256)
     result = run(app, "audit")
@@ -103,7 +103,7 @@ def test_an_audit_tells_of_a_claim_that_belongs_to_no_batch(app: APIFlask, sessi
 
 
 def test_an_audit_for_programs_is_one_json_object(
-    app: APIFlask, sessions: db.Sessions, blobs: Blobs, batch: Batch
+    app: APIFlask, sessions: db.Sessions, blobs: LocalStore, batch: Batch
 ) -> None:
     blobs.delete(batch.id, fakes.images(sessions, batch)[0].sha256)
     result = run(app, "audit", "--json")
@@ -113,7 +113,7 @@ def test_an_audit_for_programs_is_one_json_object(
 
 
 def test_one_batch_is_audited_alone(
-    app: APIFlask, sessions: db.Sessions, blobs: Blobs, batch: Batch, lab: Lab, bundle: bundles.Bundle
+    app: APIFlask, sessions: db.Sessions, blobs: LocalStore, batch: Batch, lab: Lab, bundle: bundles.Bundle
 ) -> None:
     other = fakes.create(sessions, lab, bundle)
     blobs.delete(batch.id, fakes.images(sessions, batch)[0].sha256)
@@ -123,7 +123,7 @@ def test_one_batch_is_audited_alone(
     assert unknown.exit_code == 1 and "There is no batch" in unknown.output
 
 
-def test_an_audit_without_the_store_is_said(app: APIFlask, blobs: Blobs, batch: Batch) -> None:
+def test_an_audit_without_the_store_is_said(app: APIFlask, blobs: LocalStore, batch: Batch) -> None:
     blobs.root.rename(blobs.root.with_name("not mounted"))
     result = run(app, "audit")
     assert result.exit_code == 1 and "is not the one used before" in result.output

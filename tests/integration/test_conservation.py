@@ -18,7 +18,7 @@ from dermq.principals import OPERATOR
 from dermq.queue import archive_claims, claims
 from dermq.queue.claims import Claimant
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import fakes, samples
 from worker.classify import pipeline
 from worker.classify.runtime import ClassifyRuntime
@@ -28,7 +28,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 
 
 @pytest.fixture
-def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> ClassifyRuntime:
+def runtime(sessions: db.Sessions, blobs: LocalStore, settings: Settings, bundle: bundles.Bundle) -> ClassifyRuntime:
     return fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine())
 
 
@@ -61,7 +61,8 @@ class World:
         with self.runtime.blobs.incoming() as file:
             file.write(samples.archive({"e.jpg": samples.jpeg(5)}))
             file.finish()
-            db.transact(self.sessions, archives.store, archive_id, file, self.runtime.blobs)
+            archives.keep(self.sessions, self.runtime.blobs, archive_id, file)
+            db.transact(self.sessions, archives.store, archive_id, file)
 
     def do(self, statement: sa.Executable) -> None:
         db.transact(self.sessions, lambda session: session.execute(statement))
@@ -122,6 +123,7 @@ def lose_image_file(world: World) -> None:
 
 def lose_archive_file(world: World) -> None:
     sha256 = db.read(world.sessions, lambda session: session.scalar(sa.select(Archive.sha256)))
+    assert sha256 is not None
     world.runtime.blobs.delete(world.batch.id, sha256)
 
 
@@ -230,7 +232,7 @@ def test_a_whole_life_is_conserved_at_every_step(world: World) -> None:
     assert (found.done, found.cancelled, found.finished_at is not None) == (5, 1, True)
 
 
-def test_a_batch_cancelled_this_moment_is_no_breach(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:
+def test_a_batch_cancelled_this_moment_is_no_breach(sessions: db.Sessions, blobs: LocalStore, batch: Batch) -> None:
     db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     assert conservation.audit(sessions, blobs, batch.id).findings == ()
 
@@ -246,28 +248,28 @@ def test_a_claim_of_nothing_is_stale_when_it_ran_out_long_ago(world: World) -> N
 
 
 def test_a_store_that_is_not_there_is_no_breach_of_every_batch(world: World) -> None:
-    world.runtime.blobs.root.rename(world.runtime.blobs.root.with_name("not mounted"))
+    world.runtime.settings.blobs.rename(world.runtime.settings.blobs.with_name("not mounted"))
     with pytest.raises(errors.Transient):
         world.audit()
 
 
 def meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
     """Let something happen after the rows were read and before the files are listed, once."""
-    listed, happened = Blobs.list, list[bool]()
+    listed, happened = LocalStore.list, list[bool]()
 
-    def list_later(self: Blobs, batch: uuid.UUID, **age: float) -> list[str]:
+    def list_later(self: LocalStore, batch: uuid.UUID, **age: float) -> list[str]:
         if not happened:
             happened.append(True)
             happen()
         return listed(self, batch, **age)
 
-    monkeypatch.setattr(Blobs, "list", list_later)
+    monkeypatch.setattr(LocalStore, "list", list_later)
 
 
 def test_a_batch_deleted_meanwhile_is_no_breach(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def delete() -> None:
         db.transact(world.sessions, batches.mark_deleted, world.batch.id, by=OPERATOR)
-        world.runtime.blobs.delete(world.batch.id)
+        world.runtime.blobs.delete_batch(world.batch.id)
 
     meanwhile(world, monkeypatch, delete)
     found = world.audit()
@@ -306,7 +308,7 @@ def test_nothing_is_found_while_others_upload_work_and_delete(
         db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
         while db.transact(sessions, batches.purge_page, batch.id):
             pass
-        runtime.blobs.delete(batch.id)
+        runtime.blobs.delete_batch(batch.id)
     ended.set()
     auditor.join()
     assert failures == [] and {audit.findings for audit in audits} == {()}

@@ -22,7 +22,7 @@ from dermq.models import Batch, Claim, Lab, Prediction
 from dermq.principals import OPERATOR
 from dermq.queue import claims, leases
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import api, fakes, samples, scenarios, servers
 from tests.integration.conftest import with_token
 from tests.wire import Cut, Wire
@@ -76,11 +76,12 @@ def count(sessions: db.Sessions, table: type[Any]) -> int:
 
 @both_cuts
 def test_an_upload_is_accepted_once(
-    over_wire: db.Sessions, wire: Wire, filed: Batch, blobs: Blobs, settings: Settings, cut: Cut
+    over_wire: db.Sessions, wire: Wire, filed: Batch, blobs: LocalStore, settings: Settings, cut: Cut
 ) -> None:
     with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg()], settings) as arrival:
+        arrivals.keep(over_wire, blobs, filed.id, [arrival], settings)
         wire.cut_commit(cut)
-        [verdict] = db.transact(over_wire, arrivals.receive, filed.id, [arrival], blobs, settings)
+        [verdict] = db.transact(over_wire, arrivals.receive, filed.id, [arrival], settings)
     assert wire.cuts == 1
     assert verdict.error is None and verdict.position == 4 and verdict.unchanged == (cut == "after")
     assert fakes.get(over_wire, filed).received == 4 and len(blobs.list(filed.id)) == 1
@@ -96,14 +97,17 @@ def test_a_batch_is_created_once(over_wire: db.Sessions, wire: Wire, bundle: bun
 
 
 @both_cuts
-def test_an_archive_is_stored_once(over_wire: db.Sessions, wire: Wire, filed: Batch, blobs: Blobs, cut: Cut) -> None:
+def test_an_archive_is_stored_once(
+    over_wire: db.Sessions, wire: Wire, filed: Batch, blobs: LocalStore, cut: Cut
+) -> None:
     archive_id = batches.new_id()
     db.transact(over_wire, archives.begin, filed.id, archive_id)
     with blobs.incoming() as file:
         file.write(samples.archive({"a.jpg": samples.jpeg()}))
         file.finish()
+        archives.keep(over_wire, blobs, archive_id, file)
         wire.cut_commit(cut)
-        archive, is_new = db.transact(over_wire, archives.store, archive_id, file, blobs)
+        archive, is_new = db.transact(over_wire, archives.store, archive_id, file)
     assert wire.cuts == 1 and is_new and archive.id == archive_id
     assert fakes.get(over_wire, filed).archives_open == 1
 

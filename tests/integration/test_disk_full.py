@@ -22,7 +22,7 @@ from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab
 from dermq.principals import OPERATOR
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import api, fakes, samples
 from tests.conftest import missing
 from worker.classify import pipeline
@@ -134,13 +134,13 @@ def until_full(request: Callable[[int], TestResponse]) -> int:
     raise AssertionError("The database was never full.")
 
 
-def assert_conserved(sessions: db.Sessions, blobs: Blobs, batch_id: str | uuid.UUID) -> None:
+def assert_conserved(sessions: db.Sessions, blobs: LocalStore, batch_id: str | uuid.UUID) -> None:
     assert conservation.audit(sessions, blobs, uuid.UUID(str(batch_id))).findings == ()
 
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
 def test_an_image_without_room_is_said_and_comes_in_later(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, disk: Disk
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     batch = api.create(client)
     assert api.put(client, batch, "a.jpg", samples.jpeg(1)).status_code == 202
@@ -157,7 +157,7 @@ def test_an_image_without_room_is_said_and_comes_in_later(
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
 def test_an_archive_without_room_is_said_and_holds_its_batch_no_longer(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, disk: Disk
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     batch = api.create(client)
     disk.is_full = True
@@ -171,7 +171,7 @@ def test_an_archive_without_room_is_said_and_holds_its_batch_no_longer(
 
 @pytest.mark.parametrize("disk", EDGES, indirect=True)
 def test_a_form_without_room_creates_nothing_and_may_be_repeated(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, disk: Disk
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, disk: Disk
 ) -> None:
     key = {"Idempotency-Key": "once"}
     disk.is_full = True
@@ -184,7 +184,7 @@ def test_a_form_without_room_creates_nothing_and_may_be_repeated(
 
 
 def test_images_over_a_full_database_are_said_and_those_accepted_stay(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, database: FullDatabase
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, database: FullDatabase
 ) -> None:
     batch = api.create(client)
     database.fill()
@@ -208,7 +208,7 @@ def test_no_batch_is_half_created_over_a_full_database(client: FlaskClient, data
 
 
 def test_an_archive_over_a_full_database_is_said_and_closed_later(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, settings: Settings, database: FullDatabase
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, database: FullDatabase
 ) -> None:
     """Given a database that fills up while an archive arrives, so that it cannot even be noted that it failed."""
     batch = api.create(client, metadata={"filler": "x" * 3_000})
@@ -237,7 +237,7 @@ def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
 
 def test_a_worker_waits_to_record_until_the_database_has_room_and_predicts_nothing_twice(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     settings: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -263,7 +263,7 @@ def test_a_worker_waits_to_record_until_the_database_has_room_and_predicts_nothi
 
 def test_a_thumbnail_without_room_charges_no_image(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     settings: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -286,7 +286,7 @@ def test_a_thumbnail_without_room_charges_no_image(
 
 def test_unpacking_goes_on_when_there_is_room_again(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     settings: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -299,7 +299,8 @@ def test_unpacking_goes_on_when_there_is_room_again(
     with blobs.incoming() as file:
         file.write(samples.archive(IMAGES))
         file.finish()
-        db.transact(sessions, archives.store, archive_id, file, blobs)
+        archives.keep(sessions, blobs, archive_id, file)
+        db.transact(sessions, archives.store, archive_id, file)
     disk.is_full = True
     runtime = fakes.runtime(settings.model_copy(update={"drain_seconds": 0.5}), sessions, blobs, bundle, fakes.Engine())
     unpack.drain(runtime)
@@ -313,7 +314,7 @@ def test_unpacking_goes_on_when_there_is_room_again(
 
 
 def test_the_reaper_lives_through_a_full_database(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, database: FullDatabase
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, database: FullDatabase
 ) -> None:
     fakes.fill(sessions, batch, 100)
     db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)

@@ -84,6 +84,7 @@ class File:
 
     sha256: str
     bytes: int = 1
+    kept_at: float | None = None
 
 
 @dataclass
@@ -140,8 +141,13 @@ class Lifecycle(RuleBasedStateMachine):
     def submit_for(self, lab: Lab, *, urgent: bool, images: int) -> None:
         batch_id = fakes.create(self.sessions, lab, self.shipped, urgent=urgent).id
         self.batches[batch_id] = Submitted(lab.id)
-        self.do(arrivals.receive, batch_id, _arrivals([(n, False) for n in range(images)]), self.blobs, self.settings)
+        self.receive(batch_id, [(n, False) for n in range(images)])
         self.find_new_images(batch_id)
+
+    def receive(self, batch_id: uuid.UUID, names: list[tuple[int, bool]]) -> None:
+        found = _arrivals(names)
+        arrivals.keep(self.sessions, self.blobs, batch_id, found, self.settings)
+        self.do(arrivals.receive, batch_id, found, self.settings)
 
     @precondition(lambda self: self.batches)
     @rule(names=NAMES, draw=st.data())
@@ -149,7 +155,7 @@ class Lifecycle(RuleBasedStateMachine):
         batch_id, batch = self.a_batch(draw)
         refusal = _closed(batch) or ("batch_sealed" if batch.sealed else None)
         with self.expecting(refusal):
-            self.do(arrivals.receive, batch_id, _arrivals(names), self.blobs, self.settings)
+            self.receive(batch_id, names)
             batch.idle = False
         self.find_new_images(batch_id)
 
@@ -183,7 +189,9 @@ class Lifecycle(RuleBasedStateMachine):
         ]
         open_still = archive.state is ArchiveState.RECEIVING and not batch.cancelled
         with self.expecting(None if again or open_still else "no_batch" if batch.deleted else "archive_closed"):
-            _, is_new = self.do(archives.store, archive_id, cast(Any, File(sha256)), self.blobs)
+            file = cast(Any, File(sha256))
+            archives.keep(self.sessions, self.blobs, archive_id, file)
+            _, is_new = self.do(archives.store, archive_id, file)
             assert is_new == (again or not same)
             if again:
                 return

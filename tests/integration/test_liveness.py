@@ -13,7 +13,7 @@ from dermq import archives, batches, bundles, db, liveness
 from dermq.models import Archive, Batch, Lab, Worker
 from dermq.principals import OPERATOR
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
 from tests import fakes, samples
 from tests.processes import until
@@ -50,7 +50,7 @@ def counted() -> Counted:
 
 @pytest.fixture
 def runtime(
-    settings: Settings, sessions: db.Sessions, blobs: Blobs, bundle: bundles.Bundle, counted: Counted
+    settings: Settings, sessions: db.Sessions, blobs: LocalStore, bundle: bundles.Bundle, counted: Counted
 ) -> ClassifyRuntime:
     return dataclasses.replace(fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine()), heartbeat=counted)
 
@@ -80,7 +80,12 @@ def test_a_drain_that_finds_nothing_that_it_can_claim_gets_on(
 
 
 def test_an_engine_that_hangs_does_not_get_on(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, runtime: ClassifyRuntime, counted: Counted
+    sessions: db.Sessions,
+    blobs: LocalStore,
+    settings: Settings,
+    batch: Batch,
+    runtime: ClassifyRuntime,
+    counted: Counted,
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
     seen: list[int] = []
@@ -99,7 +104,7 @@ def test_an_engine_that_hangs_does_not_get_on(
 
 def test_a_worker_holds_no_model_while_it_looks_for_one(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     settings: Settings,
     batch: Batch,
     bundle: bundles.Bundle,
@@ -112,7 +117,7 @@ def test_a_worker_holds_no_model_while_it_looks_for_one(
 
 
 def test_unpacking_gets_on_with_every_page_and_with_nothing_to_do(
-    sessions: db.Sessions, blobs: Blobs, batch: Batch, runtime: ClassifyRuntime, counted: Counted
+    sessions: db.Sessions, blobs: LocalStore, batch: Batch, runtime: ClassifyRuntime, counted: Counted
 ) -> None:
     unpack.drain(runtime)
     assert counted.times == 1
@@ -175,7 +180,7 @@ def test_retried_images_wait_from_then_on(sessions: db.Sessions, batch: Batch) -
     assert found is not None and found < 50
 
 
-def test_archives_wait_once_they_are_stored(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:
+def test_archives_wait_once_they_are_stored(sessions: db.Sessions, blobs: LocalStore, batch: Batch) -> None:
     assert waited(sessions, Queue.INTAKE) is None
     _store(sessions, blobs, batch)
     update(sessions, Archive, touched_at=db.now(-100))
@@ -226,10 +231,11 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
     assert not observation.waiting and not observation.reachable
 
 
-def _store(sessions: db.Sessions, blobs: Blobs, batch: Batch) -> None:
+def _store(sessions: db.Sessions, blobs: LocalStore, batch: Batch) -> None:
     archive_id = batches.new_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
     with blobs.incoming() as file:
         file.write(samples.archive({"a.jpg": samples.jpeg()}))
         file.finish()
-        db.transact(sessions, archives.store, archive_id, file, blobs)
+        archives.keep(sessions, blobs, archive_id, file)
+        db.transact(sessions, archives.store, archive_id, file)

@@ -15,7 +15,7 @@ from dermq import access_tokens, db, labs, sign_in_codes, taxonomy
 from dermq.bundles import Bundle
 from dermq.models import Batch, Lab
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import fakes, samples
 from web.pages import routes
 
@@ -36,7 +36,7 @@ def browser(visitor: FlaskClient, token: str) -> FlaskClient:
 
 
 @pytest.fixture
-def batch(sessions: db.Sessions, blobs: Blobs, settings: Settings, lab: Lab, bundle: Bundle) -> Batch:
+def batch(sessions: db.Sessions, blobs: LocalStore, settings: Settings, lab: Lab, bundle: Bundle) -> Batch:
     """A batch of two images that wait."""
     made = fakes.create(sessions, lab, bundle, name="<i>mine</i>")
     fakes.add(sessions, blobs, settings, made, {"<b>good.jpg": samples.jpeg(), "half.jpg": samples.truncated_jpeg()})
@@ -157,7 +157,7 @@ def test_no_page_has_scripts_or_styles_of_its_own(browser: FlaskClient, batch: B
 
 
 def test_a_refresh_costs_a_304_until_something_changes(
-    browser: FlaskClient, sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch
+    browser: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch
 ) -> None:
     for path in ("/", f"/batches/{batch.id}", f"/batches/{batch.id}?state=failed"):
         known = {"If-None-Match": browser.get(path).headers["ETag"]}

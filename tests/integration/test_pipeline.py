@@ -22,7 +22,8 @@ from dermq.models import Batch, Lab
 from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
-from dermq.storage.local import THUMBNAIL, Blobs
+from dermq.storage.local import LocalStore
+from dermq.storage.protocol import THUMBNAIL
 from dermq.wakeups import Queue
 from tests import fakes, samples
 from worker.classify import engines, model, pipeline, prediction
@@ -48,7 +49,7 @@ def counts(batch: Batch) -> tuple[int, ...]:
 
 
 def test_a_drain_classifies_everything_that_waits(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(20))
     db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
@@ -57,11 +58,11 @@ def test_a_drain_classifies_everything_that_waits(
     found = fakes.get(sessions, batch)
     assert counts(found) == (20, 0, 0, 20, 0) and found.finished_at is not None
     assert engine.steps == [4, 4, 4, 4, 4] and fakes.predictions(sessions, batch.id) == 20
-    assert blobs.exists(batch.id, fakes.images(sessions, batch)[0].sha256 + THUMBNAIL)
+    assert fakes.images(sessions, batch)[0].sha256 + THUMBNAIL in blobs.list(batch.id)
 
 
 def test_a_full_claim_wakes_another_worker(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(9))
     runtime = fakes.runtime(small, sessions, blobs, bundle, fakes.Engine())
@@ -70,7 +71,7 @@ def test_a_full_claim_wakes_another_worker(
 
 
 def test_a_damaged_image_fails_alone(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     files = {**fakes.pictures(3), "bad.jpg": samples.truncated_jpeg()}
     fakes.add(sessions, blobs, small, batch, files)
@@ -81,7 +82,7 @@ def test_a_damaged_image_fails_alone(
 
 
 def test_an_image_that_exhausts_memory_fails_alone(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
     fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
@@ -99,7 +100,7 @@ def test_an_image_that_exhausts_memory_fails_alone(
 
 def test_an_image_that_decoding_did_not_foresee_fails_alone(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -120,7 +121,7 @@ def test_an_image_that_decoding_did_not_foresee_fails_alone(
 
 def test_a_score_that_is_no_number_is_not_recorded(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -142,7 +143,7 @@ def test_a_score_that_is_no_number_is_not_recorded(
 
 def test_a_claim_that_cannot_be_decoded_at_all_is_given_back_uncharged(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -161,7 +162,7 @@ def test_a_claim_that_cannot_be_decoded_at_all_is_given_back_uncharged(
 
 def test_a_stop_does_not_wait_for_a_slow_decoder(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -201,7 +202,7 @@ def _eventually(true: Callable[[], bool]) -> bool:
 
 def test_a_fault_of_the_storage_charges_no_image(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -224,7 +225,7 @@ def test_a_fault_of_the_storage_charges_no_image(
 
 def test_a_lost_engine_is_waited_for_then_ends_the_process_and_charges_no_image(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -243,7 +244,7 @@ def test_a_lost_engine_is_waited_for_then_ends_the_process_and_charges_no_image(
 
 
 def test_a_missing_file_fails_its_image_alone(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(5))
     blobs.delete(batch.id, fakes.images(sessions, batch)[2].sha256)
@@ -254,7 +255,7 @@ def test_a_missing_file_fails_its_image_alone(
 
 def test_a_database_away_while_giving_back_makes_no_suspects(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -284,7 +285,7 @@ def test_a_database_away_while_giving_back_makes_no_suspects(
 
 
 def test_a_batch_cancelled_midway_keeps_what_was_done(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(30))
     engine = fakes.Engine()
@@ -301,7 +302,7 @@ def test_a_batch_cancelled_midway_keeps_what_was_done(
 
 
 def test_a_batch_deleted_midway_is_gone(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, batch: Batch
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(10))
 
@@ -310,7 +311,7 @@ def test_a_batch_deleted_midway_is_gone(
         db.transact(sessions, batches.sweep, batch.id)
         while db.transact(sessions, batches.purge_page, batch.id):
             pass
-        blobs.delete(batch.id)
+        blobs.delete_batch(batch.id)
 
     pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(delete)))
     assert db.read(sessions, lambda session: session.get(Batch, batch.id)) is None
@@ -319,7 +320,7 @@ def test_a_batch_deleted_midway_is_gone(
 
 def test_suspects_and_all_others_take_turns(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
@@ -346,7 +347,7 @@ def test_suspects_and_all_others_take_turns(
 
 
 def test_only_images_of_the_loaded_bundle_are_claimed(
-    sessions: db.Sessions, blobs: Blobs, small: Settings, bundle: bundles.Bundle, lab: Lab
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, lab: Lab
 ) -> None:
     other = bundles.Bundle(bundle.path, bundle.card, "f" * 64)
     batch = fakes.create(sessions, lab, other)
@@ -383,3 +384,25 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256
+
+
+def test_losses_of_the_engine_count_in_a_row_only(
+    sessions: db.Sessions,
+    blobs: LocalStore,
+    small: Settings,
+    bundle: bundles.Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.01, 0.01))
+    lost = errors.Transient("storage_failed", "gone"), prediction.EngineLost("engine_lost", "lost")
+    rounds: list[bool | Exception] = [lost[1], lost[1], True, lost[1], lost[1], lost[0], lost[1], False]
+
+    def work(*_: object) -> bool:
+        found = rounds.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(pipeline, "_work", work)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert rounds == []

@@ -13,7 +13,7 @@ from dermq import access_tokens, db, labs
 from dermq.models import NAME_LENGTH, Batch, Event, Lab
 from dermq.principals import Scope
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from tests import api, fakes
 from tests.integration.conftest import with_token
 from web.access import auth
@@ -76,7 +76,7 @@ def test_the_audit_names_the_operator(sessions: db.Sessions, lab: Lab, token: st
 
 
 def test_the_audit_names_the_reaper(
-    client: FlaskClient, sessions: db.Sessions, blobs: Blobs, settings: Settings, wakeups: fakes.Wakeups
+    client: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, wakeups: fakes.Wakeups
 ) -> None:
     api.create(client)
     idle = sa.update(Batch).values(touched_at=datetime.now(UTC) - timedelta(days=9))

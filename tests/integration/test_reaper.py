@@ -1,9 +1,11 @@
 """The reaper's duties, each on both databases."""
 
+import contextlib
 import os
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, bundles, db, errors
+from dermq import archives, arrivals, batches, bundles, db, deletion, errors
 from dermq.lifecycle import ArchiveState, BatchState
 from dermq.models import Archive, Batch, Claim, Lab, Worker
 from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
-from dermq.storage.local import THUMBNAIL, Blobs
+from dermq.storage.local import LocalStore
+from dermq.storage.protocol import THUMBNAIL
 from dermq.wakeups import Queue
 from tests import fakes, samples
 from worker.process.heartbeat import Heartbeat
@@ -37,7 +40,7 @@ def wakeups() -> fakes.Wakeups:
 
 
 @pytest.fixture
-def reaper(sessions: db.Sessions, blobs: Blobs, settings: Settings, wakeups: fakes.Wakeups) -> Reaper:
+def reaper(sessions: db.Sessions, blobs: LocalStore, settings: Settings, wakeups: fakes.Wakeups) -> Reaper:
     return Reaper(settings, sessions, blobs, wakeups)  # type: ignore[arg-type]
 
 
@@ -83,7 +86,7 @@ def test_a_cancel_that_stopped_halfway_is_finished(sessions: db.Sessions, batch:
 
 
 def test_a_delete_that_stopped_halfway_is_finished(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, reaper: Reaper
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, reaper: Reaper
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
     db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
@@ -113,7 +116,7 @@ def test_an_abandoned_upload_no_longer_holds_its_batch(sessions: db.Sessions, ba
 
 
 def test_a_lost_unpacker_is_replaced_and_the_third_fails_the_archive(
-    sessions: db.Sessions, blobs: Blobs, batch: Batch, reaper: Reaper
+    sessions: db.Sessions, blobs: LocalStore, batch: Batch, reaper: Reaper
 ) -> None:
     archive_id = batches.new_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
@@ -130,7 +133,7 @@ def test_a_lost_unpacker_is_replaced_and_the_third_fails_the_archive(
 
 
 def test_batches_are_deleted_when_their_time_is_over(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, wakeups: fakes.Wakeups
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, wakeups: fakes.Wakeups
 ) -> None:
     db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     update(sessions, Batch, finished_at=datetime.now(UTC) - timedelta(days=8))
@@ -153,7 +156,7 @@ def test_a_batch_that_was_retried_meanwhile_is_not_deleted(sessions: db.Sessions
 def test_the_first_files_of_all_begin_the_store_and_no_others(
     sessions: db.Sessions, settings: Settings, batch: Batch, tmp_path: Path
 ) -> None:
-    first, other = Blobs(tmp_path / "first"), Blobs(tmp_path / "other")
+    first, other = LocalStore(tmp_path / "first"), LocalStore(tmp_path / "other")
     fakes.add(sessions, first, settings, batch, fakes.pictures(1))
     first.probe()
     with pytest.raises(errors.Transient, match="Nothing was stored"):
@@ -162,7 +165,7 @@ def test_the_first_files_of_all_begin_the_store_and_no_others(
 
 
 def test_orphan_blobs_are_removed_and_others_kept(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, reaper: Reaper
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, reaper: Reaper
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
     orphan = blobs.root / str(uuid.uuid4())
@@ -230,7 +233,7 @@ def test_a_lease_that_cannot_be_expired_keeps_no_other_waiting(
 
 def test_a_breach_is_said_and_noted_until_it_is_mended_and_changes_no_status(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     settings: Settings,
     batch: Batch,
     reaper: Reaper,
@@ -271,7 +274,7 @@ def test_every_batch_is_checked_in_its_turn(
 
 def test_a_batch_that_cannot_be_checked_keeps_no_other_waiting(
     sessions: db.Sessions,
-    blobs: Blobs,
+    blobs: LocalStore,
     lab: Lab,
     bundle: bundles.Bundle,
     reaper: Reaper,
@@ -279,21 +282,21 @@ def test_a_batch_that_cannot_be_checked_keeps_no_other_waiting(
 ) -> None:
     bad, good = fakes.create(sessions, lab, bundle), fakes.create(sessions, lab, bundle)
     update(sessions, Batch, received=1, done=1)
-    listed = Blobs.list
+    listed = LocalStore.list
 
-    def fails_for_one(self: Blobs, batch: uuid.UUID, **age: float) -> list[str]:
+    def fails_for_one(self: LocalStore, batch: uuid.UUID, **age: float) -> list[str]:
         if batch == bad.id:
             raise errors.Transient("storage_failed", "The storage failed.")
         return listed(self, batch, **age)
 
-    monkeypatch.setattr(Blobs, "list", fails_for_one)
+    monkeypatch.setattr(LocalStore, "list", fails_for_one)
     for _ in range(2):
         reaper.round()
     assert fakes.get(sessions, good).breached_at is not None
 
 
 @pytest.fixture
-def uploaded(sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch) -> set[str]:
+def uploaded(sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch) -> set[str]:
     """The names of an image's files and of a stored archive's, all of them old."""
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
     [image] = fakes.images(sessions, batch)
@@ -303,32 +306,33 @@ def uploaded(sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Bat
     return set(blobs.list(batch.id))
 
 
-def store(sessions: db.Sessions, blobs: Blobs, batch: Batch, data: bytes) -> uuid.UUID:
+def store(sessions: db.Sessions, blobs: LocalStore, batch: Batch, data: bytes) -> uuid.UUID:
     archive_id = batches.new_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
     with blobs.incoming() as file:
         file.write(data)
         file.finish()
-        db.transact(sessions, archives.store, archive_id, file, blobs)
+        archives.keep(sessions, blobs, archive_id, file)
+        db.transact(sessions, archives.store, archive_id, file)
     return archive_id
 
 
-def leave_orphan(blobs: Blobs, batch: Batch, data: bytes) -> str:
+def leave_orphan(blobs: LocalStore, batch: Batch, data: bytes) -> str:
     """What a web process leaves that is killed between file and row."""
     with blobs.incoming() as file:
         file.write(data)
         file.finish()
-        blobs.put(batch.id, [file])
+        blobs.keep(batch.id, [file])
         return file.sha256
 
 
-def age(blobs: Blobs, batch: Batch) -> None:
+def age(blobs: LocalStore, batch: Batch) -> None:
     for name in blobs.list(batch.id):
         os.utime(blobs.root / str(batch.id) / name, (0, 0))
 
 
 def test_files_that_no_row_needs_are_removed_when_they_are_old(
-    blobs: Blobs, batch: Batch, reaper: Reaper, uploaded: set[str]
+    blobs: LocalStore, batch: Batch, reaper: Reaper, uploaded: set[str]
 ) -> None:
     orphan = leave_orphan(blobs, batch, samples.jpeg(7))
     blobs.put_thumbnail(batch.id, orphan, b"thumbnail")
@@ -341,7 +345,7 @@ def test_files_that_no_row_needs_are_removed_when_they_are_old(
 
 @pytest.mark.parametrize("ended", [ArchiveState.DONE, ArchiveState.FAILED, ArchiveState.CANCELLED])
 def test_the_file_of_an_archive_that_ended_is_removed(
-    sessions: db.Sessions, blobs: Blobs, batch: Batch, reaper: Reaper, uploaded: set[str], ended: ArchiveState
+    sessions: db.Sessions, blobs: LocalStore, batch: Batch, reaper: Reaper, uploaded: set[str], ended: ArchiveState
 ) -> None:
     update(sessions, Archive, state=ended)
     update(sessions, Batch, archives_open=0)
@@ -352,7 +356,7 @@ def test_the_file_of_an_archive_that_ended_is_removed(
 
 
 def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
-    sessions: db.Sessions, blobs: Blobs, settings: Settings, batch: Batch, reaper: Reaper
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, reaper: Reaper
 ) -> None:
     name = leave_orphan(blobs, batch, samples.jpeg(0))
     blobs.put_thumbnail(batch.id, name, b"thumbnail")
@@ -362,8 +366,11 @@ def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
         removed.append(db.transact(sessions, reaper._remove_orphans, batch.id, [name, name + THUMBNAIL]))
 
     collector = threading.Thread(target=collect)
-    with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival, sessions.writing() as session:
-        arrivals.receive(session, batch.id, [arrival], blobs, settings)
+    taking = arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings)
+    with taking as arrival, contextlib.ExitStack() as stack:
+        arrivals.keep(sessions, blobs, batch.id, [arrival], settings)
+        session = stack.enter_context(sessions.writing())
+        arrivals.receive(session, batch.id, [arrival], settings)
         collector.start()
         collector.join(0.3)
         assert collector.is_alive(), "it waits until the row is committed"
@@ -371,22 +378,94 @@ def test_an_orphan_whose_bytes_are_uploaded_meanwhile_is_kept(
     assert removed == [0] and blobs.list(batch.id) == [name, name + THUMBNAIL]
 
 
+def test_an_orphan_whose_bytes_are_kept_again_stays_until_its_row_comes(
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, reaper: Reaper
+) -> None:
+    name = leave_orphan(blobs, batch, samples.jpeg(0))
+    age(blobs, batch)
+    with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival:
+        arrivals.keep(sessions, blobs, batch.id, [arrival], settings)
+        db.transact(sessions, reaper._remove_orphans, batch.id, [name])  # it was old when the reaper listed it
+        reaper.remove_orphan_blobs()
+        db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)
+    assert blobs.list(batch.id) == [name] and fakes.get(sessions, batch).received == 1
+
+
+def test_no_row_names_a_file_that_was_kept_too_long_ago(
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, reaper: Reaper
+) -> None:
+    with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival:
+        arrivals.keep(sessions, blobs, batch.id, [arrival], settings)
+        assert arrival.file.kept_at is not None
+        arrival.file.kept_at -= arrivals.KEPT_SECONDS + 1  # the program was suspended meanwhile
+        with pytest.raises(errors.Transient, match="held up"):
+            db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)
+    assert fakes.get(sessions, batch).received == 0
+
+
+def test_files_of_a_batch_that_is_deleted_before_their_rows_are_collected(
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch, reaper: Reaper
+) -> None:
+    with arrivals.receive_file(blobs, "a.jpg", [samples.jpeg(0)], settings) as arrival:
+        db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
+        deletion.purge(sessions, blobs, batch.id)
+        arrivals.keep(sessions, blobs, batch.id, [arrival], settings)
+        with pytest.raises(errors.NotFound):
+            db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)
+    assert blobs.list(batch.id)
+    os.utime(blobs.root / str(batch.id), (0, 0))
+    reaper.remove_orphan_blobs()
+    assert not blobs.list(batch.id)
+
+
+def test_a_file_that_found_no_room_is_refused_and_leaves_nothing(
+    sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch
+) -> None:
+    full = settings.model_copy(update={"max_images_per_batch": 1})
+    fakes.add(sessions, blobs, full, batch, fakes.pictures(1))
+    with arrivals.receive_file(blobs, "more.jpg", [samples.jpeg(5)], settings) as arrival:
+        arrivals.keep(sessions, blobs, batch.id, [arrival], full)
+        [verdict] = db.transact(sessions, arrivals.receive, batch.id, [arrival], settings)  # there is room by now
+    assert verdict.error is not None and verdict.error.code == "batch_full"
+    assert len(blobs.list(batch.id)) == 1
+
+
+def test_an_archive_sent_again_while_the_first_ends_keeps_its_file(
+    sessions: db.Sessions, blobs: LocalStore, batch: Batch
+) -> None:
+    data = samples.archive({"a.jpg": samples.jpeg(1)})
+    store(sessions, blobs, batch, data)
+    update(sessions, Archive, state=ArchiveState.FAILED)
+    update(sessions, Batch, archives_open=0)
+    age(blobs, batch)
+    archive_id = batches.new_id()
+    db.transact(sessions, archives.begin, batch.id, archive_id)
+    with blobs.incoming() as file:
+        file.write(data)
+        file.finish()
+        archives.keep(sessions, blobs, archive_id, file)
+        drop = partial(archives.drop_blob, older_than_seconds=60)
+        db.transact(sessions, drop, batch.id, file.sha256, blobs)
+        db.transact(sessions, archives.store, archive_id, file)
+    assert blobs.list(batch.id) == [file.sha256]
+
+
 def test_a_file_that_a_row_needs_by_now_is_kept(
-    sessions: db.Sessions, blobs: Blobs, batch: Batch, reaper: Reaper, uploaded: set[str]
+    sessions: db.Sessions, blobs: LocalStore, batch: Batch, reaper: Reaper, uploaded: set[str]
 ) -> None:
     assert db.transact(sessions, reaper._remove_orphans, batch.id, sorted(uploaded)) == 0
     assert set(blobs.list(batch.id)) == uploaded and len(uploaded) == 3
 
 
-def test_a_file_collected_between_two_runs_of_its_upload_is_missed(blobs: Blobs, batch: Batch) -> None:
+def test_a_file_collected_between_two_runs_of_its_upload_is_missed(blobs: LocalStore, batch: Batch) -> None:
     with blobs.incoming() as file:
         file.write(b"bytes")
         file.finish()
-        blobs.put(batch.id, [file])
-        blobs.put(batch.id, [file])
+        blobs.keep(batch.id, [file])
+        blobs.keep(batch.id, [file])
         blobs.delete(batch.id, file.sha256)
         with pytest.raises(errors.Transient):
-            blobs.put(batch.id, [file])
+            blobs.keep(batch.id, [file])
 
 
 def test_a_batch_touched_meanwhile_is_not_sealed(sessions: db.Sessions, batch: Batch) -> None:

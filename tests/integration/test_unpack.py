@@ -17,7 +17,7 @@ from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab, Refusal
 from dermq.principals import OPERATOR
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
 from tests import fakes, samples
 from worker.classify.runtime import ClassifyRuntime
@@ -30,7 +30,7 @@ def batch(sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle) -> Batch:
 
 
 @pytest.fixture
-def runtime(sessions: db.Sessions, blobs: Blobs, settings: Settings, bundle: bundles.Bundle) -> ClassifyRuntime:
+def runtime(sessions: db.Sessions, blobs: LocalStore, settings: Settings, bundle: bundles.Bundle) -> ClassifyRuntime:
     return fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine())
 
 
@@ -40,7 +40,8 @@ def store(runtime: ClassifyRuntime, batch: Batch, data: bytes) -> Archive:
     with runtime.blobs.incoming() as file:
         file.write(data)
         file.finish()
-        archive, _ = db.transact(runtime.sessions, archives.store, archive_id, file, runtime.blobs)
+        archives.keep(runtime.sessions, runtime.blobs, archive_id, file)
+        archive, _ = db.transact(runtime.sessions, archives.store, archive_id, file)
     return archive
 
 
@@ -190,7 +191,7 @@ def test_an_archive_waits_while_the_store_fails_and_goes_behind_the_others(
     first, second = (store(runtime, batch, samples.archive({f"{seed}.jpg": samples.jpeg(seed)})) for seed in (10, 20))
     open_archive, tried = entries.open_archive, []
 
-    def fails_twice(blobs: Blobs, batch_id: uuid.UUID, sha256: str, *rest: Any) -> Any:
+    def fails_twice(blobs: LocalStore, batch_id: uuid.UUID, sha256: str, *rest: Any) -> Any:
         tried.append(sha256)
         if len(tried) <= 2:
             raise errors.Transient("storage_failed", "gone")

@@ -16,7 +16,7 @@ from dermq import archives, batches, bundles, db, labs
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Claim
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue, Wakeups
 from tests import fakes, samples
 from tests.processes import IMAGES, Programs, is_alive, pool, runs, submit, until
@@ -80,12 +80,13 @@ def test_a_stopped_unpacker_puts_its_archive_back_at_once(
     until(lambda: is_alive(stored, Queue.INTAKE))
     entries = 2_000
     batch = fakes.create(stored, db.transact(stored, labs.add, "archivist"), bundle)
-    archive_id, blobs = batches.new_id(), Blobs(deployed.blobs)
+    archive_id, blobs = batches.new_id(), LocalStore(deployed.blobs)
     db.transact(stored, archives.begin, batch.id, archive_id)
     with blobs.incoming() as file:
         file.write(samples.archive(fakes.pictures(entries)))
         file.finish()
-        db.transact(stored, archives.store, archive_id, file, blobs)
+        archives.keep(stored, blobs, archive_id, file)
+        db.transact(stored, archives.store, archive_id, file)
     Wakeups(deployed).send(Queue.INTAKE)
     until(lambda: fakes.get(stored, batch).received > 0)
     stop = os.killpg if group else os.kill

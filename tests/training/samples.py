@@ -18,8 +18,11 @@ COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (200, 40
 SPLITS = ("train", "train", "train", "train", "val", "test")
 
 
-def prepare(folder: Path) -> manifest.Manifest:
-    """Six images of each class, each class of one colour, two of them a lesion; written and matched in ``folder``."""
+def prepare(folder: Path, *, further: bool = False) -> manifest.Manifest:
+    """Six images of each class, each class of one colour, two of them a lesion; written and matched in ``folder``.
+
+    With ``further``, one more of each class stands for ISIC 2019's.
+    """
     chance = np.random.default_rng(0)
     rows = []
     with zipfile.ZipFile(folder / "tiny.zip", "w") as archive:
@@ -36,9 +39,28 @@ def prepare(folder: Path) -> manifest.Manifest:
     with (folder / "metadata.csv").open("w", newline="") as file:
         columns = ("image_id", "lesion_id", "dx", "dx_type", "age", "sex", "localization", "split")
         csv.writer(file).writerows([columns, *rows])
-    made = manifest.prepare(folder / "metadata.csv", {"tiny": [folder / "tiny.zip"]})
+    places = {"tiny": [folder / "tiny.zip"]}
+    if further:
+        places["isic2019"] = [prepare_further(folder / "isic2019")]
+    made = manifest.prepare(folder / "metadata.csv", places)
     manifest.write(made, folder / "data")
     return made
+
+
+def prepare_further(folder: Path, name: str = "new-{code}") -> Path:
+    """A folder of one image of each class with its metadata, in ISIC 2019's columns."""
+    folder.mkdir()
+    chance = np.random.default_rng(1)
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image_id", "lesion_id", "dx", "isic2019", "source", "age", "sex", "localization", "in_84"))
+        for number, code in enumerate(taxonomy.CODES):
+            image_id = name.format(code=code)
+            rows.writerow((image_id, "", code, code.upper(), "bcn", "40", "male", "head/neck", "1"))
+            noise = chance.integers(-30, 30, (21, 21, 3))
+            image = np.clip(np.array(COLOURS[number]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(folder / f"{image_id}.png")
+    return folder
 
 
 def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = "") -> Any:

@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from dermq import scoring as metrics
-from dermq import taxonomy
+from dermq import scoring, taxonomy
 from training import assess, calibrate, tables
 from training.manifest import Entry
 
@@ -101,7 +100,7 @@ def test_the_calibration_before_is_that_without_the_temperature(found, probabili
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
     undone = calibrate.softmax(TEMPERATURE * np.log(probabilities))
     before = found.figures["expected_calibration_error_before"].value
-    assert before == pytest.approx(float(metrics.calibration_error(undone, truth)))
+    assert before == pytest.approx(float(scoring.calibration_error(undone, truth)))
     assert before != found.figures["expected_calibration_error"].value
 
 

@@ -1,12 +1,14 @@
 """The stream of batches: complete, repeatable, balanced; and augmentation within its bounds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from dermq import taxonomy
+from dermq import imaging, taxonomy
 from tests.training import samples
-from training import augment, batches
+from training import augment, batches, manifest
 
 
 @pytest.fixture
@@ -45,7 +47,54 @@ def test_batches_show_the_class_that_they_name(stream):
     images, truth = stream.make(0, 0)
     assert images.shape == (4, 16, 16, 3)
     assert images.dtype == np.uint8
-    assert len(truth) == 4
+    assert truth.shape == (4, 7)
+    for image, shares in zip(images, truth, strict=True):
+        shown = np.abs(np.array(samples.COLOURS) - image.mean(axis=(0, 1))).sum(axis=1)
+        assert shares.max() == 1
+        assert shown[shares.argmax()] < np.sort(shown)[3]
+
+
+def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches():
+    images, truth = np.stack([np.full((2, 2, 3), 200, np.uint8), np.zeros((2, 2, 3), np.uint8)]), np.eye(7)[:2]
+    drawn = [batches.mix(images, truth, 1.0, np.random.default_rng(seed)) for seed in range(200)]
+    for mixed, shares in drawn:
+        assert mixed.dtype == np.uint8
+        assert mixed.mean(axis=(1, 2, 3)) / 200 == pytest.approx(shares[:, 0], abs=0.004)
+        assert shares.sum(axis=1) == pytest.approx(1)
+    blended = np.mean([0 < shares[0, 0] < 1 for _, shares in drawn])
+    assert 0.15 < blended < 0.35  # a half, and half of these with themselves
+    chance = np.random.default_rng(0)
+    same = batches.mix(images, truth, 0.0, chance)
+    assert np.array_equal(same[0], images)
+    assert chance.random() == np.random.default_rng(0).random()
+
+
+def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_size(tmp_path):
+    made = samples.prepare(tmp_path, further=True)
+    settings = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
+    mixed = batches.stream(made, 16, tmp_path / "pixels", **settings, further=("isic2019",), through=8)
+    plain = batches.stream(made, 16, tmp_path / "pixels", **settings)
+    assert len(mixed.truth) == len(plain.truth) + 7
+    assert [(row >= 0).tolist() for row in mixed.rows[[0, -1]]] == [[True, False], [False, True]]
+    for path in mixed.sources:
+        small = np.load(path)
+        assert small.shape[1:] == (16, 16, 3)
+        rebuilt = np.stack([imaging.squash(Image.fromarray(one[::2, ::2]), 16) for one in small])
+        assert np.abs(rebuilt.astype(int) - small).mean() < 6
+    assert not set(mixed.sources) & set(plain.sources)
+
+
+def test_further_images_that_were_not_prepared_are_named(tmp_path):
+    settings = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
+    with pytest.raises(manifest.Mismatch, match="isic2019"):
+        batches.stream(samples.prepare(tmp_path), 16, tmp_path / "pixels", **settings, further=("isic2019",))
+
+
+def test_an_image_cut_square_shows_its_middle_unsquashed():
+    straight = augment.Bounds(angle_degrees=0, zoom=(1, 1), stretch=1, shear_degrees=0, shift=0)
+    cut = dataclasses.replace(straight, cut_square=1.0)
+    assert augment.matrix(np.random.default_rng(0), straight)[:, :2] == pytest.approx(np.eye(2))
+    assert augment.matrix(np.random.default_rng(0), cut)[:, :2] == pytest.approx(np.diag([0.75, 1]))
 
 
 @pytest.mark.parametrize(("balance", "expected"), [(0.0, [90, 10]), (0.5, [75, 25]), (1.0, [50, 50])])

@@ -11,7 +11,7 @@ from PIL import Image
 from dermq import bundles
 from tests.training import samples
 from training import __main__ as commands
-from training import decision, manifest, runs
+from training import agreement, decision, manifest, runs
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ def test_from_archives_to_a_bundle(training, tmp_path, capsys):
     assert re.search(r"^\| published \| 0.843 \| 0.73 .*\n\| smoke on test \| 0\.", printed, re.M)
     scored = re.findall(r"^\| smoke on test \| (.+)$", printed, re.M)
     assert Path("out/smoke-on-test/assessment.json").exists()
+    assert training("judge", "bundles/tiny-1", "smoke") == 0
+    judged = re.findall(r"^\| (.+) \| (tiny|mean over sources) \| 7? ?\| (0|1|2)", capsys.readouterr().out, re.M)
+    assert [row[:2] for row in judged] == [
+        (name, source) for name in ("tiny-1", "smoke") for source in ("tiny", "mean over sources")
+    ]
+    assert training("agreement") == 0
+    changes = re.findall(r"^\| ([a-z].+) \| 7 \| [01]\.\d{3} \| 0\.\d{3} \|$", capsys.readouterr().out, re.M)
+    assert changes == list(agreement.CHANGES)
     assert training("soup", "smoke", "smoke") == 0
     assert training("score", "soup-smoke-smoke") == 0
     mean = re.findall(r"^\| soup-smoke-smoke on test \| (.+)$", capsys.readouterr().out, re.M)

@@ -9,7 +9,19 @@ import pytest
 
 from dermq import bundles, imaging, taxonomy
 from tests.training import samples
-from training import calibrate, decision, evaluate, export, manifest, model, onnx_graph, onnx_run, pictures, strangeness
+from training import (
+    calibrate,
+    datasets,
+    decision,
+    evaluate,
+    export,
+    graph_outputs,
+    model,
+    onnx_graph,
+    onnx_run,
+    pictures,
+    strangeness,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -42,20 +54,21 @@ def test_onnx_and_keras_agree_on_real_images(shipped, lesions):
     loaded = keras.saving.load_model(shipped.path / bundles.KERAS_MODEL)
     keras_outputs = loaded.predict(lesions, batch_size=32, verbose=0)
     onnx_outputs = onnx_run.run(shipped.path / bundles.ONNX_MODEL, lesions)
-    assert set(keras_outputs) == set(onnx_outputs) == {model.PROBABILITIES, model.OOD_SCORE}
+    assert set(keras_outputs) == set(onnx_outputs) >= {graph_outputs.PROBABILITIES, graph_outputs.OOD_SCORE}
     for name, expected in onnx_outputs.items():
         assert expected.dtype == np.float32
         assert np.abs(keras_outputs[name] - expected).max() < TOLERANCE
     assert np.array_equal(
-        keras_outputs[model.PROBABILITIES].argmax(axis=1), onnx_outputs[model.PROBABILITIES].argmax(axis=1)
+        keras_outputs[graph_outputs.PROBABILITIES].argmax(axis=1),
+        onnx_outputs[graph_outputs.PROBABILITIES].argmax(axis=1),
     )
-    assert len(set(onnx_outputs[model.PROBABILITIES].argmax(axis=1))) >= 3
+    assert len(set(onnx_outputs[graph_outputs.PROBABILITIES].argmax(axis=1))) >= 3
 
 
 def test_probabilities_sum_to_one_in_any_batch(shipped, lesions):
     path = shipped.path / bundles.ONNX_MODEL
-    whole = onnx_run.run(path, lesions[:5])[model.PROBABILITIES]
-    single = np.concatenate([onnx_run.run(path, lesions[n : n + 1])[model.PROBABILITIES] for n in range(5)])
+    whole = onnx_run.run(path, lesions[:5])[graph_outputs.PROBABILITIES]
+    single = np.concatenate([onnx_run.run(path, lesions[n : n + 1])[graph_outputs.PROBABILITIES] for n in range(5)])
     assert whole.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
     assert np.abs(whole - single).max() < TOLERANCE
 
@@ -63,8 +76,8 @@ def test_probabilities_sum_to_one_in_any_batch(shipped, lesions):
 def test_the_golden_outputs_are_what_the_onnx_graph_computes(shipped):
     golden = np.load(shipped.path / bundles.GOLDEN)
     outputs = onnx_run.run(shipped.path / bundles.ONNX_MODEL, golden["pixels"])
-    for name in (model.PROBABILITIES, model.OOD_SCORE):
-        assert np.abs(outputs[name] - golden[name]).max() < 1e-5
+    for name, found in outputs.items():
+        assert np.abs(found - golden[name]).max() < 1e-5
 
 
 def test_the_golden_inputs_are_generated_and_public_domain_pictures(shipped):
@@ -79,7 +92,7 @@ def test_the_card_states_its_files_and_figures(shipped):
     assert card.training_data.images == {"train": 7155, "val": 809, "test": 2051}
     assert card.metrics["test"].images == 2051
     assert set(card.metrics["test"].recall) == set(taxonomy.CODES)
-    assert card.training_data.citation == manifest.CITATION
+    assert datasets.HAM10000.citation in card.training_data.citation
     assert all((shipped.path / name).stat().st_size < 50e6 for name in bundles.FILES)
 
 
@@ -98,7 +111,7 @@ def small():
 def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small):
     images = pictures.golden(64)
     graph = onnx_graph.build(model.logits(small))
-    found = onnx_run.run(graph.SerializeToString(), images)[model.LOGITS]
+    found = onnx_run.run(graph.SerializeToString(), images)[graph_outputs.LOGITS]
     assert found == pytest.approx(small.predict(images, verbose=0), abs=1e-4)
     assert {node.op_type for node in graph.graph.node}.isdisjoint({"BatchNormalization"})
 
@@ -107,7 +120,7 @@ def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too():
     keras.utils.set_random_seed(0)
     network = model.network(64, "none", backbone="efficientnetv2b0")
     images = pictures.golden(64)
-    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[model.LOGITS]
+    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
     assert np.ptp(found, axis=0).max() > 0
     assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-4)
 
@@ -116,14 +129,14 @@ def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too():
 def test_a_strided_convolution_is_padded_as_tensorflow_pads(size):
     network = samples.network(size, "none")
     images = pictures.golden(size)
-    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[model.LOGITS]
+    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
     assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-5)
 
 
 @pytest.fixture
 def unfolded(small):
     """``small``, its last layer put back after the test."""
-    head = small.get_layer(model.LOGITS)
+    head = small.get_layer(graph_outputs.LOGITS)
     before = head.get_weights()
     yield small
     head.set_weights(before)
@@ -134,25 +147,37 @@ def test_shift_and_temperature_are_folded_into_the_shipped_form_once(unfolded):
     logits = unfolded.predict(images, verbose=0)
     shift = np.linspace(-1, 1, 7)
     outputs = model.ship(unfolded, shift=shift, temperature=2.5).predict(images, verbose=0)
-    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax((logits + shift) / 2.5), abs=1e-5)
+    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax((logits + shift) / 2.5), abs=1e-5)
 
 
 def test_no_shift_and_no_temperature_change_nothing(unfolded):
     images = pictures.golden(64)
     logits = unfolded.predict(images, verbose=0)
     outputs = model.ship(unfolded).predict(images, verbose=0)
-    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(logits), abs=1e-6)
+    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax(logits), abs=1e-6)
+
+
+def test_the_mean_of_the_class_maps_is_what_the_softmax_is_taken_of(unfolded):
+    images = pictures.golden(64)
+    shipped = model.ship(unfolded, shift=np.linspace(-1, 1, 7), temperature=2.5)
+    by_keras = shipped.predict(images, verbose=0)
+    by_onnx = onnx_run.run(onnx_graph.build(shipped).SerializeToString(), images)
+    maps = by_onnx[graph_outputs.CLASS_MAPS]
+    assert maps.shape == (8, 2, 2, 7)
+    assert np.abs(maps - by_keras[graph_outputs.CLASS_MAPS]).max() < TOLERANCE
+    assert np.ptp(maps, axis=(1, 2)).max() > 0
+    assert calibrate.softmax(maps.mean(axis=(1, 2))) == pytest.approx(by_onnx[graph_outputs.PROBABILITIES], abs=1e-5)
 
 
 def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_onnx(shared, unfolded):
     images = real_images(shared, 64)
-    seen = model.parts(unfolded).predict(images, verbose=0)[model.MIDDLE]
+    seen = model.parts(unfolded).predict(images, verbose=0)[graph_outputs.MIDDLE]
     chance = np.random.default_rng(0)
     kernel, bias = whitening = chance.normal(size=(112, 112)) / 112, chance.normal(size=112) / 112
     shipped = model.ship(unfolded, whitening=whitening)
     by_keras = shipped.predict(images, verbose=0)
     by_onnx = onnx_run.run(onnx_graph.build(shipped).SerializeToString(), images)
-    assert by_keras[model.OOD_SCORE] == pytest.approx(np.linalg.norm(seen @ kernel + bias, axis=1), rel=1e-4)
+    assert by_keras[graph_outputs.OOD_SCORE] == pytest.approx(np.linalg.norm(seen @ kernel + bias, axis=1), rel=1e-4)
     for name, expected in by_keras.items():
         assert np.abs(by_onnx[name] - expected).max() < TOLERANCE
 
@@ -178,16 +203,23 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(tmp_path, m
     logits = evaluate.predict(onnx_graph.build(model.logits(network)).SerializeToString(), 32, made, "val", data)
     plan = {"class_balance": 0.5}
     config = {"plan": plan, "start": "none", "continues": "first", "description": "", "augmentation": "none"}
-    record = {"config": config}
+    record = {"config": config, "further": {"isic2019": 7}}
     record |= {"hardware": "", "packages": {}, "wall_seconds": 1.0, "git_commit": ""}
     card = export.export(network, record, made, data, folder, name="tiny", version="1").card
-    shifted = logits[model.LOGITS] + odds / 2
+    shifted = logits[graph_outputs.LOGITS] + odds / 2
     assert card.decision.tau == 1
     assert list(card.decision.shift.values()) == pytest.approx(odds / 2)
     assert card.temperature == 2.5
     assert fitted[0] == pytest.approx(shifted)
     outputs = evaluate.predict(folder / bundles.ONNX_MODEL, 32, made, "val", data)
-    assert outputs[model.PROBABILITIES] == pytest.approx(calibrate.softmax(shifted / 2.5), abs=1e-5)
+    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax(shifted / 2.5), abs=1e-5)
+    assert card.training_data.images == {"train": 28, "val": 7, "test": 7, "isic2019": 7}
+    for dataset in (datasets.HAM10000, datasets.ISIC2019):
+        assert dataset.title in card.training_data.name
+        assert dataset.title in card.licence
+        assert dataset.citation in card.citation
+        assert dataset.citation in card.training_data.citation
+    assert card.training_data.licence == "CC BY-NC 4.0"
     assert card.out_of_distribution.method == strangeness.METHOD
     assert (
         card.start_weights

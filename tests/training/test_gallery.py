@@ -3,7 +3,7 @@
 from PIL import Image
 
 from tests.training import samples
-from training import gallery, manifest
+from training import datasets, gallery
 
 
 def test_a_sheet_an_animation_and_the_citation_are_written(tmp_path):
@@ -14,7 +14,7 @@ def test_a_sheet_an_animation_and_the_citation_are_written(tmp_path):
         assert animation.n_frames == 12
         assert animation.info["duration"] == 100
     assert (tmp_path / "out" / "augmentation-published.png").stat().st_size > 10_000
-    assert manifest.CITATION in (tmp_path / "out" / "LICENCE.txt").read_text()
+    assert datasets.HAM10000.citation in (tmp_path / "out" / "LICENCE.txt").read_text()
 
 
 def test_training_images_of_every_class_are_shown_in_turn(tmp_path):

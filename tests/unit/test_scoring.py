@@ -110,3 +110,68 @@ def test_support_counts_the_images_of_each_class() -> None:
     assert scoring.support(np.array([4, 4, 5])) == {
         "akiec": 0, "bcc": 0, "bkl": 0, "df": 0, "mel": 2, "nv": 1, "vasc": 0,
     }  # fmt: skip
+
+
+def test_rates_of_many_tables_are_those_of_each() -> None:
+    tables = np.random.default_rng(4).integers(0, 9, (5, 7, 8)).astype(float)
+    many, measured = scoring.rates(tables), scoring.defined(tables)
+    for at, table in enumerate(tables):
+        for name, value in scoring.rates(table).items():
+            assert many[name][at] == pytest.approx(value), name
+        for name, is_measured in scoring.defined(table).items():
+            assert np.array_equal(measured[name][at], is_measured)
+
+
+def test_rates_of_one_image_that_is_wrong_are_0() -> None:
+    table = scoring.confusion(np.array([5]), np.array([4]))
+    found = scoring.rates(table)
+    assert (found["recall"][4], found["precision"][5], found["f1"][4], found["f1"][5]) == (0, 0, 0, 0)
+    assert found["recall"][5] == found["precision"][4] == 1, "by convention"
+
+
+def test_a_tie_decides_for_no_class_and_stands_in_the_last_column() -> None:
+    tied = np.array([[0.4, 0.4, 0.2, 0, 0, 0, 0]])
+    assert scoring.decide(tied) == [scoring.UNDECIDED] == [7]
+    assert scoring.confusion(scoring.decide(tied), np.array([0]))[0, 7] == 1
+
+
+def test_confidence_falls_into_fifteen_equal_bins_and_1_into_the_last() -> None:
+    confidence = np.array([0.5, 1.0, 14 / 15 - 1e-9, 14 / 15 + 1e-9, 0.2 + 1e-9])
+    probabilities = np.column_stack([confidence, *[(1 - confidence) / 6] * 6])
+    place, found, right = scoring.confidence_bins(probabilities, np.array([0, 0, 0, 1, 0]))
+    assert list(place) == [7, 14, 13, 14, 3]
+    assert found == pytest.approx(confidence)
+    assert list(right) == [True, True, True, False, True]
+
+
+def test_the_sensitivity_for_melanoma_is_that_of_melanoma() -> None:
+    probabilities = np.full((10, 7), 0.01)
+    probabilities[:, 4] = [0.9, 0.8, 0.3, 0.7, 0.2, 0.2, 0.2, 0.2, 0.2, 0.1]
+    probabilities[:, 5] = 1 - probabilities[:, 4] - 0.05
+    truth = np.array([4] * 3 + [5] * 7)
+    found = scoring.figures(probabilities, truth, np.ones((2, 10)))
+    assert found["melanoma_sensitivity_at_specificity/0.8"].value == 1
+    assert found["melanoma_sensitivity_at_specificity/0.9"].value == pytest.approx(2 / 3)
+    assert found["auroc/mel"].value == pytest.approx(20 / 21)
+
+
+def test_draws_without_a_class_say_nothing_about_its_area() -> None:
+    probabilities = np.full((4, 7), 0.01)
+    probabilities[:, 4] = [0.8, 0.3, 0.5, 0.2]
+    weights = np.array([[1.0, 1, 1, 1], [2, 2, 0, 0], [0, 0, 2, 2]])
+    found = scoring.figures(probabilities, np.array([4, 4, 5, 5]), weights)
+    assert found["auroc/mel"] == Figure(0.75, 0.75, 0.75)
+
+
+def test_scores_state_every_figure_of_a_split() -> None:
+    scored = scoring.score(FOUR, np.array([4, 5, 5, 5]))
+    assert (scored.images, scored.accuracy) == (4, 0.75)
+    assert scored.balanced_accuracy == pytest.approx(5 / 6)
+    assert (scored.precision["mel"], scored.recall["nv"], scored.f1["mel"]) == pytest.approx((1 / 2, 2 / 3, 2 / 3))
+    assert scored.macro_f1 == pytest.approx((5 + 2 / 3 + 4 / 5) / 7)
+
+
+def test_a_rate_by_class_has_its_code_in_its_name() -> None:
+    assert scoring.flat({"accuracy": np.array(0.5), "f1": np.arange(7.0)}) == {
+        "accuracy": 0.5, "f1/akiec": 0, "f1/bcc": 1, "f1/bkl": 2, "f1/df": 3, "f1/mel": 4, "f1/nv": 5, "f1/vasc": 6,
+    }  # fmt: skip

@@ -108,19 +108,30 @@ def _draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
 
 
 def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
-    """Create the batch with its files in one transaction, and return its id or that of the one created before."""
+    """Create the batch with its files in one transaction, and return its id or that of the one created before.
+
+    The files are kept first, for a batch that is not there yet. They are removed when it is not created.
+    """
     here, by = services.current(), auth.principal()
     bundle = here.bundle()
 
     def work(session: Session) -> uuid.UUID:
         batch, is_new = batches.create(session, by.lab_id, draft, bundle, by=by)
         if is_new and form.files:
-            arrivals.receive(session, batch.id, form.arrivals, here.blobs, here.settings, refused=form.refused)
+            arrivals.receive(session, batch.id, form.arrivals, here.settings, refused=form.refused)
         if is_new and seal:
             batches.seal(session, batch.id, by=by)
         return batch.id
 
-    return db.transact(here.sessions, work)
+    try:
+        arrivals.keep(here.sessions, here.blobs, draft.id, form.arrivals, here.settings)
+        batch_id = db.transact(here.sessions, work)
+    except (errors.Rejected, errors.Conflict):
+        here.blobs.delete_batch(draft.id)
+        raise
+    if batch_id != draft.id:
+        here.blobs.delete_batch(draft.id)
+    return batch_id
 
 
 def _created(batch_id: uuid.UUID) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:

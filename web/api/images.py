@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from dermq import db, errors
 from dermq.principals import Scope
-from dermq.storage.local import THUMBNAIL
+from dermq.storage import THUMBNAIL
 from web import listing, services
 from web.access import auth, owned
 from web.api import blueprints, documents, image_schemas

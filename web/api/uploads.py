@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from dermq import archives, arrivals, batches, db, errors
 from dermq.models import Archive
 from dermq.principals import Scope
-from dermq.storage.local import Incoming
+from dermq.storage import Incoming
 from dermq.wakeups import Queue
 from web import listing, services
 from web.access import auth, owned
@@ -54,7 +54,8 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
         except errors.Rejected as err:
             db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err)
             raise
-        [verdict] = db.transact(here.sessions, arrivals.receive, batch_id, [arrival], here.blobs, here.settings)
+        arrivals.keep(here.sessions, here.blobs, batch_id, [arrival], here.settings)
+        [verdict] = db.transact(here.sessions, arrivals.receive, batch_id, [arrival], here.settings)
     if verdict.error is not None:
         raise verdict.error
     received = image_schemas.ReceivedImage.of(batch_id, arrival, verdict)
@@ -89,7 +90,8 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _closing(archive_id):
             _receive_archive(archive_id, file, too_large, most)
-            archive, is_new = db.transact(here.sessions, archives.store, archive_id, file, here.blobs)
+            archives.keep(here.sessions, here.blobs, archive_id, file)
+            archive, is_new = db.transact(here.sessions, archives.store, archive_id, file)
     shown = schemas.Archive.of(archive)
     if not is_new:
         return shown, 200, {}
@@ -160,7 +162,7 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
             db.transact(here.sessions, archives.touch, archive_id, file.bytes)
             touched = time.monotonic()
     file.finish()
-    with file.path.open("rb") as content:
+    with file.open() as content:
         is_zip = content.read(4) in arrivals.ZIP_MAGIC and zipfile.is_zipfile(content)
     if not is_zip:
         raise errors.UnsupportedFormat(

@@ -3,7 +3,6 @@
 Every program writes what it does to SQL, so one web process can tell of all. No label holds what a lab wrote.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -58,7 +57,9 @@ class Figures(Collector):
             read = [*_batches(session), *_leases(session), *_workers(session, self._here.settings)]
         yield from read
         yield _one("dermq_redis_up", "Whether Redis answers.", self._here.wakeups.reachable())
-        yield _one("dermq_blobs_free_bytes", "Free bytes where the images are kept.", _free_bytes(self._here))
+        free = self._here.blobs.free_bytes()
+        if free is not None:
+            yield _one("dermq_blobs_free_bytes", "Free bytes where the images are kept.", free)
 
 
 def _batches(session: Session) -> Iterator[GaugeMetricFamily]:
@@ -121,13 +122,6 @@ def _workers(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily
         "dermq_workers_stalled", "Those that do nothing while work waits.", "queue", {q: stalled[q] for q in Queue}
     )
     yield _each("dermq_progress_age_seconds", "Since a worker that lives last got on.", "queue", quiet)
-
-
-def _free_bytes(here: Services) -> int:
-    folder = here.blobs.root
-    while not folder.exists():  # no image has arrived yet
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _one(name: str, meaning: str, value: Any) -> GaugeMetricFamily:

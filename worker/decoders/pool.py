@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dermq import errors, imaging
 from dermq.queue.claims import ClaimedImage
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 
 Pixels = NDArray[np.uint8]
 
@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 class Decoder:
     """A few threads from blobs to pixels and thumbnails."""
 
-    def __init__(self, blobs: Blobs, settings: Settings) -> None:
+    def __init__(self, blobs: BlobStore, settings: Settings) -> None:
         self._blobs = blobs
         self._max_pixels = settings.max_image_pixels
         self._draft = settings.jpeg_draft

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from dermq import arrivals, errors
 from dermq.arrivals import Arrival
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 
 PAGE_ENTRIES = 64
 PAGE_SECONDS = 1.0
@@ -44,7 +44,7 @@ class EntryPage:
 
 @contextlib.contextmanager
 def open_archive(
-    blobs: Blobs, batch_id: uuid.UUID, sha256: str, settings: Settings, progress: Callable[[], None]
+    blobs: BlobStore, batch_id: uuid.UUID, sha256: str, settings: Settings, progress: Callable[[], None]
 ) -> Iterator["Entries"]:
     """Open a stored archive; ``progress`` is called at every step. Raises Permanent when it is no readable ZIP.
 
@@ -68,7 +68,7 @@ class Entries:
     """The entries of an open archive, in their order."""
 
     def __init__(
-        self, archive: zipfile.ZipFile, blobs: Blobs, settings: Settings, progress: Callable[[], None]
+        self, archive: zipfile.ZipFile, blobs: BlobStore, settings: Settings, progress: Callable[[], None]
     ) -> None:
         self._archive = archive
         self._infos = archive.infolist()

@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -60,6 +61,7 @@ def drain(runtime: Runtime) -> None:
 
 def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
     """Unpack one archive for a slice of time, then end it or put it back."""
+    began = time.time()
     with LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal:
         renewal.add(lease.token)
         try:
@@ -78,7 +80,8 @@ def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
             db.transact(runtime.sessions, archive_claims.end, lease, unpacked=False)
             raise
     if whole:
-        db.transact(runtime.sessions, archives.drop_blob, lease.batch_id, lease.sha256, runtime.blobs)
+        drop = partial(archives.drop_blob, older_than_seconds=time.time() - began)
+        db.transact(runtime.sessions, drop, lease.batch_id, lease.sha256, runtime.blobs)
 
 
 def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: StopRequest) -> bool:
@@ -96,6 +99,7 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
                 return False
             with contextlib.ExitStack() as files:
                 page = archive.page(page, files)
+                arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)
                 db.transact(runtime.sessions, _record, runtime, lease, page)
             note_progress()
             runtime.wakeups.send(Queue.CLASSIFY)
@@ -111,7 +115,6 @@ def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entri
         session,
         lease.batch_id,
         page.arrived,
-        runtime.blobs,
         runtime.settings,
         refused=page.refused,
         archive_id=lease.archive_id,

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from typing import Any, Self
 
-from dermq import db
+from dermq import db, storage
 from dermq.settings import Settings
-from dermq.storage.local import Blobs
+from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
 from worker.process import heartbeat
 from worker.process.heartbeat import Heartbeat, Loaded
@@ -20,7 +20,7 @@ class Runtime:
     queue: Queue
     name: str
     sessions: db.Sessions
-    blobs: Blobs
+    blobs: BlobStore
     wakeups: Wakeups
     heartbeat: Heartbeat
 
@@ -34,7 +34,7 @@ class Runtime:
             queue=queue,
             name=name,
             sessions=sessions,
-            blobs=Blobs(settings.blobs),
+            blobs=storage.build(settings),
             wakeups=Wakeups(settings),
             heartbeat=Heartbeat(sessions, name, queue, settings.worker_seen_seconds),
             **own,

@@ -1,1 +1,0 @@
-"""The image formats that dermq takes."""

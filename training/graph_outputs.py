@@ -1,0 +1,10 @@
+"""The names of what the exported graphs compute, for what runs them without Keras."""
+
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+OOD_SCORE = "ood_score"
+CLASS_MAPS = "class_maps"
+FEATURES = "features"
+"""What is pooled of the last stage."""
+MIDDLE = "middle"
+"""What is pooled of the middle of the network; strangeness is measured there."""
