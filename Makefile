@@ -41,8 +41,8 @@ chaos: .venv/.dev ## do everything to a whole system that can be done to it; a r
 chaos-short: .venv/.dev ## a part of make chaos, for CI
 	$(VENV) -m tests.chaos --short
 
-containers: .venv/.dev ## build the images and run the compose file: upgrade, kill, restore; needs root, podman and Debian
-	$(VENV) -m tests.containers
+containers: .venv/.dev ## build the images and run the compose file; needs root, podman, Debian (CONTAINERS=--gpu: its image too)
+	$(VENV) -m tests.containers $(CONTAINERS)
 
 bench: .venv/.dev ## images per second, end to end and of the engine alone (BENCH="--images 10015": all)
 	$(VENV) -m tests.bench $(BENCH)

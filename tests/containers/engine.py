@@ -5,6 +5,7 @@ systemd podman asks for no health by itself.
 """
 
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -22,8 +23,16 @@ _LIMITS = ["--ulimit", "nofile=1000:1000", "--ulimit", "nproc=1000:1000"]
 """What a machine allows on which limits may not be raised; dermq needs no more."""
 
 
+_started = time.monotonic()
+
+
 class Failed(Exception):
     """Raised when a command failed, or something did not come about in time."""
+
+
+def say(text: str) -> None:
+    """Print a line of the log, with the seconds since the start."""
+    print(f"{time.monotonic() - _started:6.1f} s  {text}", flush=True)
 
 
 def missing() -> str:
@@ -39,7 +48,9 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        run = Path("/run/dermq-containers")
+        folder.mkdir(parents=True, exist_ok=True)
+        # Podman takes at most 50 characters, and two clones may not share it.
+        run = Path(f"/run/dermq-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}")
         run.mkdir(exist_ok=True)
         networks = folder / "networks"
         networks.mkdir(parents=True, exist_ok=True)
@@ -53,10 +64,21 @@ class Engine:
     def raw(self, *arguments: str, input: bytes | None = None) -> bytes:
         return self._run(["podman", *self._global, *arguments], input=input)
 
-    def import_image(self, tarball: Path, name: str, changes: Iterable[str]) -> None:
-        self.podman("import", *(f"--change={change}" for change in changes), str(tarball), name)
+    def has_image(self, name: str) -> bool:
+        return name in self.podman("images", "--format", "{{.Repository}}:{{.Tag}}").replace(":latest", "").split()
 
-    def build(self, source: Path, target: str, tag: str) -> None:
+    def image_bytes(self, name: str) -> int:
+        return int(self.podman("image", "inspect", "--format", "{{.Size}}", name))
+
+    def derive(self, name: str, lines: Iterable[str]) -> None:
+        """Make an image by a Containerfile of ``lines``, which copies nothing."""
+        file = self.folder / "Containerfile"
+        file.write_text("".join(f"{line}\n" for line in lines))
+        empty = self.folder / "empty"
+        empty.mkdir(exist_ok=True)
+        self.podman("build", "--quiet", "--format=docker", "--tag", name, "--file", str(file), *_LIMITS, str(empty))
+
+    def build(self, source: Path, target: str, tag: str, timeout: float = 900) -> None:
         """Build one target of the Dockerfile with this machine's own configuration of pip."""
         self.podman(
             *[
@@ -72,7 +94,7 @@ class Engine:
                 *_mounts_of_pip(self.folder),
                 str(source),
             ],
-            timeout=600,
+            timeout=timeout,
         )
 
     def compose(self, project: "Project", *arguments: str) -> None:
@@ -144,20 +166,31 @@ class Project:
             elif service in ("redis", "postgres", "web"):
                 self.wait_healthy(service)
 
+    def stop(self, *services: str) -> None:
+        """Stop services at one time, as `docker compose stop` does, and remove their containers."""
+        present = set(self.engine.podman("ps", "-a", "--format", "{{.Names}}").split())
+        names = [name for name in map(self.container, services) if name in present]
+        if names:
+            self.engine.podman("stop", "-t", "20", *names)
+            self.engine.podman("rm", "-f", *names)
+
     def down(self, *, volumes: bool = False) -> None:
         """Stop programs before the servers they use, and remove the containers."""
-        present = set(self.engine.podman("ps", "-a", "--format", "{{.Names}}").split())
-        for service in ("proxy", "web", "reaper", "worker-cpu", "intake", "migrate", "redis", "postgres"):
-            if (name := self.container(service)) in present:
-                self.engine.podman("stop", "-t", "20", name)
-                self.engine.podman("rm", "-f", name)
+        self.stop("proxy", "web", "reaper", "worker-cpu", "intake", "migrate")
+        self.stop("redis", "postgres")
         if volumes:
-            for volume in self.engine.podman("volume", "ls", "-q").split():
-                self.engine.podman("volume", "rm", "-f", volume)
+            self.engine.podman("volume", "rm", "--all", "--force")
 
     def healthy(self, service: str) -> bool:
         try:
             self.engine.podman("healthcheck", "run", self.container(service))
+        except Failed:
+            return False
+        return True
+
+    def succeeds(self, service: str, *command: str) -> bool:
+        try:
+            self.execute(service, *command)
         except Failed:
             return False
         return True
@@ -175,6 +208,10 @@ class Project:
     def inspect(self, service: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.engine.podman("inspect", self.container(service)))[0]
         return found
+
+    def pid(self, service: str) -> int:
+        """The first process of a service's container, as this machine numbers it; 0 when there is none."""
+        return int(self.inspect(service)["State"]["Pid"])
 
     def logs(self, service: str) -> str:
         name = self.container(service)

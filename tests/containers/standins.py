@@ -65,30 +65,37 @@ def make_servers(tarball: Path) -> None:
     _debian(tarball, ["postgresql", "redis-server", "caddy", "ca-certificates", "libcap2-bin"], hooks)
 
 
-IMPORTED = {
-    "python": ["CMD python3"],
-    "postgres": ['ENTRYPOINT ["postgres-entrypoint"]', "VOLUME /var/lib/postgresql/data"],
-    "redis": ['ENTRYPOINT ["redis-entrypoint"]', 'CMD ["redis-server"]', "WORKDIR /data", "VOLUME /data"],
-    "caddy": [
-        'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]',
+IMAGES = {
+    "docker.io/library/python:3.11-slim-bookworm": ["FROM localhost/stand-in-python", 'CMD ["python3"]'],
+    "docker.io/library/postgres:17-alpine": [
+        "FROM localhost/stand-in-servers",
+        'ENTRYPOINT ["postgres-entrypoint"]',
+        "VOLUME /var/lib/postgresql/data",
+    ],
+    "docker.io/library/redis:8-alpine": [
+        "FROM localhost/stand-in-servers",
+        'ENTRYPOINT ["redis-entrypoint"]',
+        'CMD ["redis-server"]',
+        "WORKDIR /data",
+        "VOLUME /data",
+    ],
+    "docker.io/library/caddy:2-alpine": [
+        "FROM localhost/stand-in-servers",
         "ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data",
+        'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]',
     ],
 }
-"""What the configuration of each image says."""
+"""The Containerfile of each image, by the name that the Dockerfile or the compose file asks for."""
 
 
 def _debian(tarball: Path, packages: list[str], hooks: list[str]) -> None:
-    if tarball.is_file():
-        return
-    made = tarball.with_name(f"making-{tarball.name}")
     command = [
         shutil.which("mmdebstrap") or "mmdebstrap",
         "--quiet",
         "--variant=minbase",
         f"--include={','.join(packages)}",
     ]
-    subprocess.run([*command, *(f"--customize-hook={hook}" for hook in hooks), _suite(), str(made)], check=True)
-    made.rename(tarball)
+    subprocess.run([*command, *(f"--customize-hook={hook}" for hook in hooks), _suite(), str(tarball)], check=True)
 
 
 def _suite() -> str:
