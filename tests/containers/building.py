@@ -1,7 +1,10 @@
 """The images of two versions, built from their commits, and the compose files that use them."""
 
 import io
+import os
+import re
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -57,9 +60,10 @@ def _check_out(commit: str, folder: Path) -> None:
 def build(here: Engine, old: Project, new: Project, *, gpu: bool) -> None:
     """Make the images that are not there yet: stand-ins, and those of both versions."""
     _make_stand_ins(here)
+    _pin(here, new)
     for project, tag, version in ((old, "first", "version 0.1.0"), (new, "now", "this version")):
         for target in TARGETS:
-            here.build(project.folder, target, f"localhost/dermq-{target}:{tag}")
+            here.build(project, target, f"localhost/dermq-{target}:{tag}")
             say(f"built {target}, {version}")
     free = shutil.disk_usage(here.folder).free
     if not gpu:
@@ -67,8 +71,26 @@ def build(here: Engine, old: Project, new: Project, *, gpu: bool) -> None:
     elif free < _GPU_FREE_BYTES:
         say(f"SKIPPED the image worker-gpu: {free / 1e9:.0f} GB of disk are free, it takes {_GPU_FREE_BYTES / 1e9:.0f}")
     else:
-        here.build(new.folder, "worker-gpu", "localhost/dermq-worker-gpu:now", timeout=3000)
+        here.build(new, "worker-gpu", "localhost/dermq-worker-gpu:now", timeout=3000)
         say(f"built worker-gpu, {here.image_bytes('localhost/dermq-worker-gpu:now') / 1e9:.1f} GB; it is not run")
+
+
+def _pin(here: Engine, project: Project) -> None:
+    """Run the command of docs/operating.md that writes digests into ``.env``, and take them from there."""
+    text = (project.folder / "docs" / "operating.md").read_text()
+    [command] = [block for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if "RepoDigests" in block]
+    docker = here.folder / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    options = shlex.join(here.options)
+    docker.write_text(f'#!/bin/sh\n[ "$1" = pull ] || exec podman {options} "$@"\n')  # the stand-ins are here
+    docker.chmod(0o755)
+    environment = os.environ | {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euc", command], cwd=project.folder, env=environment, check=True)
+    pins = dict(line.split("=", 1) for line in (project.folder / ".env").read_text().splitlines())
+    if len(pins) != len(standins.IMAGES) or not all("@sha256:" in image for image in pins.values()):
+        raise Failed(f"the documented command pinned {pins}")
+    project.environment = project.environment | pins
+    say(f"pinned by digest as docs/operating.md says: {', '.join(sorted(pins))}")
 
 
 def install(here: Engine, tag: str) -> None:

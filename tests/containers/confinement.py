@@ -13,6 +13,9 @@ _UNITS = {"m": 2**20, "g": 2**30}
 def check(project: Project, services: tuple[str, ...]) -> None:
     """Raise Failed when a container may do or reach more than the compose file says."""
     for service in services:
+        image = project.services[service]["image"]
+        if image.startswith("${") and "@sha256:" not in project.inspect(service)["ImageName"]:
+            raise Failed(f"{service} runs an image that is not pinned")
         _check_privileges(project, service)
         _check_limits(project, service)
     _check_secrets(project, services)

@@ -54,15 +54,15 @@ class Engine:
         run.mkdir(exist_ok=True)
         networks = folder / "networks"
         networks.mkdir(parents=True, exist_ok=True)
-        self._global = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--root", str(folder / "store")]
-        self._global += ["--runroot", str(run), "--network-config-dir", str(networks)]
+        self.options = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--root", str(folder / "store")]
+        self.options += ["--runroot", str(run), "--network-config-dir", str(networks)]
 
     def podman(self, *arguments: str, input: bytes | None = None, timeout: float = 300) -> str:
         """Run one command of podman and return what it prints."""
-        return self._run(["podman", *self._global, *arguments], input=input, timeout=timeout).decode()
+        return self._run(["podman", *self.options, *arguments], input=input, timeout=timeout).decode()
 
     def raw(self, *arguments: str, input: bytes | None = None) -> bytes:
-        return self._run(["podman", *self._global, *arguments], input=input)
+        return self._run(["podman", *self.options, *arguments], input=input)
 
     def has_image(self, name: str) -> bool:
         return name in self.podman("images", "--format", "{{.Repository}}:{{.Tag}}").replace(":latest", "").split()
@@ -78,8 +78,9 @@ class Engine:
         empty.mkdir(exist_ok=True)
         self.podman("build", "--quiet", "--format=docker", "--tag", name, "--file", str(file), *_LIMITS, str(empty))
 
-    def build(self, source: Path, target: str, tag: str, timeout: float = 900) -> None:
+    def build(self, project: "Project", target: str, tag: str, timeout: float = 900) -> None:
         """Build one target of the Dockerfile with this machine's own configuration of pip."""
+        python = project.environment.get("PYTHON_IMAGE")
         self.podman(
             *[
                 "build",
@@ -92,7 +93,8 @@ class Engine:
                 "--network=host",
                 *_LIMITS,
                 *_mounts_of_pip(self.folder),
-                str(source),
+                *(["--build-arg", f"PYTHON_IMAGE={python}"] if python else []),
+                str(project.folder),
             ],
             timeout=timeout,
         )
@@ -109,7 +111,7 @@ class Engine:
         wrapper.write_text(
             f"#!{sys.executable}\n"
             "import os, re, sys\n"
-            f"limits, options, ulimits = {limits!r}, {self._global!r}, {_LIMITS!r}\n"
+            f"limits, options, ulimits = {limits!r}, {self.options!r}, {_LIMITS!r}\n"
             "arguments = sys.argv[1:]\n"
             "if arguments[:1] in (['run'], ['create']):\n"
             "    name = next(a for a in arguments if a.startswith('--name='))\n"
@@ -215,7 +217,7 @@ class Project:
 
     def logs(self, service: str) -> str:
         name = self.container(service)
-        done = subprocess.run(["podman", *self.engine._global, "logs", "--tail", "40", name], capture_output=True)
+        done = subprocess.run(["podman", *self.engine.options, "logs", "--tail", "40", name], capture_output=True)
         return (done.stdout + done.stderr).decode(errors="replace")
 
 

@@ -93,6 +93,7 @@ def _debian(tarball: Path, packages: list[str], hooks: list[str]) -> None:
         shutil.which("mmdebstrap") or "mmdebstrap",
         "--quiet",
         "--variant=minbase",
+        "--dpkgopt=force-unsafe-io",  # what is lost with a crash is made again
         f"--include={','.join(packages)}",
     ]
     subprocess.run([*command, *(f"--customize-hook={hook}" for hook in hooks), _suite(), str(tarball)], check=True)
