@@ -59,7 +59,7 @@ def make_servers(tarball: Path) -> None:
     hooks += [
         'rm -rf "$1/var/lib/postgresql" "$1/data"',
         'install -d -o 70 -g 70 -m 1777 "$1/var/lib/postgresql/data"',
-        'install -d -o 999 -g 1000 "$1/data"',
+        'install -d "$1/data"',
         'chroot "$1" setcap cap_net_bind_service=+ep /usr/bin/caddy',  # as in the official image
     ]
     _debian(tarball, ["postgresql", "redis-server", "caddy", "ca-certificates", "libcap2-bin"], hooks)
@@ -74,6 +74,7 @@ IMAGES = {
     ],
     "docker.io/library/redis:8-alpine": [
         "FROM localhost/stand-in-servers",
+        "RUN chown 999:1000 /data",
         'ENTRYPOINT ["redis-entrypoint"]',
         'CMD ["redis-server"]',
         "WORKDIR /data",
