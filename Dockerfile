@@ -1,7 +1,8 @@
 # Builds three images: web, worker-cpu and worker-gpu. The intake worker and the reaper run in the image worker-cpu.
 # The Python version is the one of the tests. Packages come from hashed locks alone; none is for development.
 
-FROM python:3.11-slim-bookworm AS base
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN groupadd --gid 10001 dermq \
     && useradd --uid 10001 --gid dermq --home-dir /var/lib/dermq --shell /usr/sbin/nologin dermq \

@@ -4,7 +4,8 @@
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +25,10 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of the database; empty means SQLite under `var_dir`."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """Redis for wake-ups: `redis://host:port/db` or `unix:///path/to/socket`. If it is lost, work is only delayed."""
+    database_password_file: Path | None = None
+    """File with the password of `database_url`, which then contains none, so that no environment holds the password."""
+    redis_password_file: Path | None = None
+    """File with the password of `redis_url`, used in the same way."""
     blobs_dir: Path | None = None
     """Folder of the image files; unset means `blobs` under `var_dir`."""
     bundles_dir: Path = ROOT / "bundles"
@@ -85,6 +90,15 @@ class Settings(BaseSettings):
     sql_echo: bool = False
     """Log every SQL statement with its parameters, which hold file names. For debugging, not for production."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_passwords(cls, given: dict[str, Any]) -> dict[str, Any]:
+        urls = {}
+        for name in ("database", "redis"):
+            if file := given.get(f"{name}_password_file"):
+                urls[f"{name}_url"] = _with_password(str(given.get(f"{name}_url", "")), Path(file))
+        return given | urls
+
     @model_validator(mode="after")
     def _idle_workers_are_woken_in_time(self) -> Self:
         least = self.reaper_seconds + self.worker_seen_seconds
@@ -103,3 +117,16 @@ class Settings(BaseSettings):
     @property
     def blobs(self) -> Path:
         return self.blobs_dir or self.var_dir / "blobs"
+
+
+def _with_password(url: str, file: Path) -> str:
+    """Put the password that ``file`` holds into ``url``."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.password is not None:
+        raise ValueError("A password file needs a URL with a host and without a password.")
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as err:
+        raise ValueError(f"The password file {file} cannot be read: {err.strerror}.") from err
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()

@@ -1,4 +1,4 @@
-"""Checks of the container files that need no container engine. No container is started."""
+"""Checks of the container files that need no container engine. `make containers` runs them."""
 
 import json
 import re
@@ -30,20 +30,43 @@ def test_compose_file_follows_the_schema(compose: dict[str, Any]) -> None:
 
 
 def test_every_program_of_dermq_is_there(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == PROGRAMS | {"redis", "postgres"}
+    assert set(compose["services"]) == PROGRAMS | {"redis", "postgres", "proxy"}
 
 
 def test_ports_are_on_this_machine_only(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
+    assert ports and all(port.startswith(("127.0.0.1:", "${PROXY_BIND:-127.0.0.1}:")) for port in ports)
 
 
-def test_no_password_has_a_default() -> None:
+def test_passwords_are_files(compose: dict[str, Any]) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    uses = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
-    assert {name for name, _ in uses} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
-    assert all(rest.startswith(":?") for _, rest in uses)
-    assert all("${" in line for line in text.splitlines() if re.search(r"PASSWORD: |requirepass", line))
+    assert re.findall(r"\$\{\w*PASSWORD", text) == []
+    assert {secret["file"] for secret in compose["secrets"].values()} == {
+        "./secrets/postgres_password",
+        "./secrets/redis_password",
+    }
+    for service in compose["services"].values():
+        assert set(service.get("secrets", [])) <= set(compose["secrets"])
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_every_service_is_hardened(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"] and service["pids_limit"], name
+        assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else []), name
+
+
+def test_the_back_does_not_reach_out(compose: dict[str, Any]) -> None:
+    assert compose["networks"]["back"] == {"internal": True}
+    in_front = {name for name, service in compose["services"].items() if "front" in service["networks"]}
+    assert in_front == {"web", "proxy"}
+    assert "back" not in compose["services"]["proxy"]["networks"]
+
+
+def test_cookies_are_secure_unless_said_otherwise(compose: dict[str, Any]) -> None:
+    assert compose["services"]["web"]["environment"]["DERMQ_SECURE_COOKIES"] == "${DERMQ_SECURE_COOKIES:-true}"
 
 
 def test_a_machine_without_a_gpu_has_a_profile(compose: dict[str, Any]) -> None:
@@ -66,7 +89,7 @@ def test_every_program_that_ends_by_itself_is_started_again(compose: dict[str, A
 
 def test_services_are_checked_for_health(compose: dict[str, Any]) -> None:
     for name in ("redis", "postgres"):
-        assert compose["services"][name]["healthcheck"]["test"][0] == "CMD"
+        assert compose["services"][name]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     for target in ("web", "worker-cpu", "worker-gpu"):
         assert "HEALTHCHECK" in _stages()[target]
 
@@ -82,7 +105,9 @@ def test_volumes_and_services_that_are_named_exist(compose: dict[str, Any]) -> N
     services = compose["services"]
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
-        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(compose["volumes"])
+        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= {*compose["volumes"], "."} | {
+            "./docker/Caddyfile"
+        }
 
 
 def test_images_run_as_nobody_in_particular() -> None:

@@ -1,0 +1,1 @@
+"""The container files, run for real: ``make containers``."""
