@@ -70,7 +70,7 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
-    """Write ``chunks`` to an incoming file and check it; the file is gone after the block unless it was put.
+    """Write ``chunks`` to an incoming file and check it; the file is gone after the block unless it was kept.
 
     Raises Rejected (TooLarge, UnsupportedFormat) for what is refused and OutOfSpace when the disk is full.
     """

@@ -81,7 +81,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[LocalIncoming]:
-        """A new incoming file, removed at the end of the block unless it was put in its place."""
+        """A new incoming file, removed at the end of the block unless it was kept."""
         folder = self.root / _INCOMING
         with translated():
             folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from dermq import errors, formats, imaging
 from dermq.settings import ROOT
@@ -32,6 +32,7 @@ WITH_SIZE = {
 WITHOUT_SIZE = {
     "TIFF": samples.encoded(PICTURE, "TIFF"),
     "TIFF big-endian": b"MM\0*" + bytes(60),
+    "TIFF with its version swapped": b"II\0*" + samples.encoded(PICTURE, "TIFF")[4:],
     "BigTIFF": b"II+\0" + bytes(60),
     "JPEG with its size far behind": samples.encoded(PICTURE, icc_profile=b"p" * 90_000),
     "JPEG that counts its lines later": samples.encoded(PICTURE).replace(
@@ -74,7 +75,7 @@ def test_any_bytes_behind_a_signature_are_read_without_an_error(kind: str, rest:
     whole = {**WITH_SIZE, **WITHOUT_SIZE}[kind]
     for kept in (4, 12, 20, 30):
         with contextlib.suppress(errors.UnsupportedFormat, errors.TooLarge):
-            found(whole[:kept] + rest)
+            assert found(whole[:kept] + rest).name == kind.split()[0].replace("BigTIFF", "TIFF")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,11 @@ def test_every_format_of_the_registry_is_decoded() -> None:
         data = samples.encoded(PICTURE, name)
         assert found(data).media_type == Image.MIME[name]
         assert imaging.decode(data, max_pixels=LIMIT).size == (301, 203)
+
+
+def test_every_signature_that_pillow_takes_for_a_tiff_is_one() -> None:
+    for signature in TiffImagePlugin.PREFIXES:
+        assert found(signature + bytes(60)).name == "TIFF"
 
 
 @pytest.mark.parametrize("module", ["web.app", "worker.intake.runtime", "worker.reaper"])
