@@ -105,7 +105,12 @@ def _open(file: BinaryIO) -> Image.Image:
             warnings.simplefilter("ignore")  # a damaged EXIF block is no reason to refuse an image
             return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as err:
-        raise formats.unsupported() from err
+        file.seek(0)
+        if formats.find(file.read(formats.HEAD_BYTES)) is None:
+            raise formats.unsupported() from err
+        raise errors.UnsupportedFormat(
+            "unreadable_header", "The image's header is damaged and cannot be read."
+        ) from err
     except MemoryError:
         raise
     except Exception as err:  # Pillow raises any exception for a damaged file

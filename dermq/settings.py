@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(32_000_000, ge=1)
     """Bytes an image file may have (32 MB)."""
     max_image_pixels: int = Field(50_000_000, ge=1)
-    """Pixels an image may have, by the size in its header (50 megapixels)."""
+    """Pixels an image may have (50 megapixels), checked before its pixels are decoded."""
     max_archive_bytes: int = Field(4_000_000_000, ge=1)
     """Bytes a ZIP archive may have (4 GB)."""
     max_archive_unpacked_bytes: int = Field(64_000_000_000, ge=1)

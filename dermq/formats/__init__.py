@@ -19,13 +19,18 @@ def check(head: bytes, *, max_pixels: int) -> ImageFormat:
     Raises UnsupportedFormat for bytes of no accepted format and TooLarge for more than ``max_pixels`` pixels. A size
     that stands at no fixed place is left to the decoder.
     """
-    found = next((one for one in FORMATS if one.matches(head)), None)
+    found = find(head)
     if found is None:
         raise unsupported()
     size = found.size(head)
     if size is not None:
         check_pixels(*size, max_pixels)
     return found
+
+
+def find(head: bytes) -> ImageFormat | None:
+    """Return the format whose leading bytes these are, or None."""
+    return next((one for one in FORMATS if one.matches(head)), None)
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:

@@ -82,6 +82,23 @@ def test_a_damaged_image_fails_alone(
     assert bad.error_code == "undecodable" and "damaged" in str(bad.error_detail)
 
 
+def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    first, second = samples.picture(seed=1), samples.picture(seed=2)
+    files = {
+        "pages.tif": samples.encoded(first, "TIFF", save_all=True, append_images=[second]),
+        "large.tif": samples.encoded(samples.picture(400, 300), "TIFF"),
+        "header.tif": b"II*\0" + bytes(60),
+    }
+    limited = small.model_copy(update={"max_image_pixels": 100_000})
+    fakes.add(sessions, blobs, limited, batch, files)
+    pipeline.drain(fakes.runtime(limited, sessions, blobs, bundle, fakes.Engine()))
+    found = fakes.images(sessions, batch)
+    assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "unreadable_header"]
+    assert [(image.width, image.height) for image in found] == [(None, None)] * 3
+
+
 def test_an_image_that_exhausts_memory_fails_alone(
     sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
 ) -> None:
