@@ -15,7 +15,7 @@ _KEY_LENGTH = models.NAME_LENGTH
 
 
 def _printable(text: str) -> str:
-    if text != arrivals.printable(text):
+    if text != arrivals.escaped(text):
         raise ValueError("holds control characters; printable characters are accepted")
     return text
 
