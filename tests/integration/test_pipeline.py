@@ -1,5 +1,6 @@
 """The pipeline with a fake engine: every image ends exactly once, even when the engine or a file fails."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
 from dermq import batches, bundles, db, errors, imaging
 from dermq.models import Batch, Lab
+from dermq.models import Image as ImageRow
+from dermq.notes import Note
 from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
@@ -97,6 +101,28 @@ def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
     found = fakes.images(sessions, batch)
     assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "unreadable_header"]
     assert [(image.width, image.height) for image in found] == [(None, None)] * 3
+
+
+def test_notes_of_a_file_are_kept_with_those_that_its_image_has(
+    sessions: db.Sessions,
+    blobs: LocalStore,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(2))
+    first, second = ({"code": code, "detail": f"{code}."} for code in ("early", "late"))
+    wanted = sa.update(ImageRow).where(ImageRow.position == 1).values(notes=[first, second])
+    db.transact(sessions, lambda session: session.execute(wanted))
+    read = imaging.read
+
+    def noted(data: bytes, **options: Any) -> imaging.Decoded:
+        return dataclasses.replace(read(data, **options), notes=(Note(**second),))
+
+    monkeypatch.setattr(imaging, "read", noted)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert [image.notes for image in fakes.images(sessions, batch)] == [[first, second], [second]]
 
 
 def test_an_image_that_exhausts_memory_fails_alone(
