@@ -430,6 +430,17 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     assert found is not None and found.bundle.sha256 == bundle.sha256
 
 
+def test_a_bundle_that_images_wait_for_and_that_is_missing_is_logged_once(
+    tmp_path: Path, bundle: bundles.Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "good")
+    (tmp_path / "current").write_text("good")
+    models = model.Models(tmp_path, "onnx", step_images=4)
+    for _ in range(3):
+        assert models.find(["0" * 64]) is None
+    assert [record.getMessage().count("0" * 64) for record in caplog.records] == [1]
+
+
 def test_losses_of_the_engine_count_in_a_row_only(
     sessions: db.Sessions,
     blobs: LocalStore,
