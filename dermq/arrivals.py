@@ -55,7 +55,7 @@ def check_name(name: str) -> str:
         raise errors.Rejected(
             "bad_name", f"The name has {len(name)} characters; at most {models.NAME_LENGTH} are accepted."
         )
-    if name != escaped(name):
+    if name != escape_controls(name):
         raise errors.Rejected("bad_name", "The name holds control characters; printable characters are accepted.")
     parts = name.split("/")
     if ".." in parts or "." in parts or "" in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
@@ -65,7 +65,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def escaped(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Return ``text`` with an escape for each character that no database or terminal should be given: ``a\\tb``.
 
     Names that differ in such a character stay different, so that no two refused files look like one.
@@ -90,22 +90,24 @@ def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings:
     """
     name = check_name(name)
     left = iter(chunks)
-    head = _read_head(left)
+    head = _read_head(left, settings)
     check_head(head[: formats.HEAD_BYTES], settings)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         for chunk in itertools.chain([head], left):
             if file.bytes + len(chunk) > settings.max_image_bytes:
-                raise too_large(settings)
+                raise make_too_large(settings)
             file.write(chunk)
         file.finish()
         yield Arrival(name, file)
 
 
-def _read_head(chunks: Iterator[bytes]) -> bytes:
-    """Return the first chunks of a file, joined, as far as its leading bytes reach."""
+def _read_head(chunks: Iterator[bytes], settings: Settings) -> bytes:
+    """Return the first chunks of a file, joined, as far as its leading bytes reach. Raises TooLarge."""
     head = b""
     for chunk in chunks:
         head += chunk
+        if len(head) > settings.max_image_bytes:
+            raise make_too_large(settings)
         if len(head) >= formats.HEAD_BYTES:
             break
     return head
@@ -127,7 +129,7 @@ def check_head(head: bytes, settings: Settings) -> None:
     formats.check(head, max_pixels=settings.max_image_pixels)
 
 
-def too_large(settings: Settings) -> errors.TooLarge:
+def make_too_large(settings: Settings) -> errors.TooLarge:
     """The error for an image file over the limit."""
     return errors.TooLarge(
         "image_too_large", f"The file has more than {settings.max_image_bytes:,} bytes, the most that is accepted."
@@ -139,7 +141,7 @@ def count_room(session: Session, batch_id: uuid.UUID, settings: Settings) -> int
     batch = session.get(Batch, batch_id)
     if batch is None or batch.deleted_at is not None:
         raise errors.NotFound("no_batch", f"There is no batch {batch_id}.")
-    return _room(session, batch, settings).images
+    return _measure_room(session, batch, settings).images
 
 
 def keep(
@@ -150,7 +152,7 @@ def keep(
     Files that the batch will not take are not kept. What is kept and not received after all is an orphan, which the
     reaper collects.
     """
-    wanted = db.read(sessions, _wanted, batch_id, arrived, settings)
+    wanted = db.read(sessions, _select_wanted, batch_id, arrived, settings)
     if wanted:
         keep_files(sessions, blobs, batch_id, [arrival.file for arrival in wanted])
 
@@ -160,7 +162,7 @@ def keep_files(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID, fil
 
     Raises Transient when there were files before and the store is not the one that has them.
     """
-    if not blobs.begun() and not db.read(sessions, _any_files):
+    if not blobs.is_begun() and not db.read(sessions, _has_files):
         blobs.begin()
     blobs.keep(batch_id, files)
 
@@ -191,28 +193,28 @@ def receive(
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch, from_archive=archive_id is not None)
-    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
-    room = _room(session, batch, settings)
+    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
+    room = _measure_room(session, batch, settings)
     verdicts: list[Verdict] = []
     fresh: list[tuple[Arrival, int]] = []
     for arrival in arrived:
-        verdict = _verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
+        verdict = _decide_verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
         if verdict.error is None and not verdict.unchanged and verdict.position is not None:
             fresh.append((arrival, verdict.position))
             known[arrival.name] = (arrival.file.sha256, verdict.position)
-            room = room.less_one()
+            room = room.take_one()
         verdicts.append(verdict)
     if fresh:
         for arrival, _ in fresh:
             check_kept(arrival.file)
-        transitions.add_images(session, batch, [_image_row(arrival, position) for arrival, position in fresh])
+        transitions.add_images(session, batch, [_make_image_row(arrival, position) for arrival, position in fresh])
     conflicts = [
         (verdict.name, verdict.error, None if archive_id else arrival.file.sha256)
         for verdict, arrival in zip(verdicts, arrived, strict=True)
         if verdict.error is not None
     ]
-    rows = [_refusal_row(name, error, archive_id, None) for name, error in refused]
-    rows += [_refusal_row(name, error, archive_id, sha256) for name, error, sha256 in conflicts]
+    rows = [_make_refusal_row(name, error, archive_id, None) for name, error in refused]
+    rows += [_make_refusal_row(name, error, archive_id, sha256) for name, error, sha256 in conflicts]
     _add_refusals(session, batch, rows)
     transitions.note_change(batch, by_lab=True)
     return verdicts
@@ -231,7 +233,7 @@ def refuse(
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch)
-    _add_refusals(session, batch, [_refusal_row(name, error, None, content)])
+    _add_refusals(session, batch, [_make_refusal_row(name, error, None, content)])
     transitions.note_change(batch, by_lab=True)
 
 
@@ -242,11 +244,11 @@ class _Room:
     images: int
     error: errors.DermqError
 
-    def less_one(self) -> "_Room":
+    def take_one(self) -> "_Room":
         return _Room(self.images - 1, self.error)
 
 
-def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
+def _measure_room(session: Session, batch: Batch, settings: Settings) -> _Room:
     most = settings.max_images_per_batch
     full = errors.TooLarge("batch_full", f"The batch holds {most:,} images, the most that is accepted.")
     room = _Room(most - batch.received, full)
@@ -258,7 +260,7 @@ def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
     return min(room, _Room(quota - waiting, over), key=lambda candidate: candidate.images)
 
 
-def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
+def _decide_verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
     if arrival.name in known:
         sha256, at = known[arrival.name]
         if sha256 == arrival.file.sha256:
@@ -272,30 +274,32 @@ def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *
     return Verdict(arrival.name, position)
 
 
-def _wanted(session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings) -> Sequence[Arrival]:
+def _select_wanted(
+    session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings
+) -> Sequence[Arrival]:
     """The arrivals that the batch would take now; all of them where the batch is about to be created."""
     batch = session.get(Batch, batch_id)
     if batch is None:
         return arrived
     if batch.deleted_at is not None or batch.cancelled_at is not None:
         return ()
-    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
+    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
     new = [arrival for arrival in arrived if arrival.name not in known]
-    return new[: max(0, _room(session, batch, settings).images)]
+    return new[: max(0, _measure_room(session, batch, settings).images)]
 
 
-def _any_files(session: Session) -> bool:
+def _has_files(session: Session) -> bool:
     return any(session.scalar(sa.select(one.limit(1).exists())) for one in _WITH_FILES)
 
 
-def _known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
+def _find_known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
     found = session.execute(
         sa.select(Image.name, Image.sha256, Image.position).where(Image.batch_id == batch_id, Image.name.in_(names))
     )
     return {name: (sha256, position) for name, sha256, position in found}
 
 
-def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
+def _make_image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     return {
         "position": position,
         "name": arrival.name,
@@ -304,14 +308,14 @@ def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     }
 
 
-def _refusal_row(
+def _make_refusal_row(
     name: str, error: errors.DermqError, archive_id: uuid.UUID | None, content: str | None
 ) -> dict[str, Any]:
     """Return the columns of a refusal. One with a ``content`` is kept once, as its file may be sent again."""
     same = None if content is None else hashlib.sha256(repr((name, error.code, content)).encode()).hexdigest()
     return {
         "archive_id": archive_id,
-        "name": escaped(name)[: models.Refusal.name.type.length],
+        "name": escape_controls(name)[: models.Refusal.name.type.length],
         "code": error.code,
         "detail": error.detail[:1000],
         "fingerprint": same,

@@ -6,14 +6,16 @@ The web never imports this module: it looks at leading bytes by ``dermq.formats`
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dermq import errors, formats
+from dermq import errors, formats, recipes
 from dermq.formats import Size
+from dermq.notes import Note
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 """Pillow's names of the formats of ``dermq.formats``."""
@@ -51,13 +53,27 @@ def identify(file: BinaryIO, *, max_pixels: int) -> Size:
     return size
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A file that was read."""
+
+    image: Image.Image
+    """Upright, RGB, 8 bits a channel."""
+    size: Size
+    """Width and height as the file stores them."""
+    notes: tuple[Note, ...] = ()
+    """What its lab should know of the file."""
+
+
 def decode(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> Image.Image:
-    """Decode ``data`` into an upright RGB image, as ``decode_with_size`` does."""
-    return decode_with_size(data, max_pixels=max_pixels, draft_size=draft_size)[0]
+    """Decode ``data`` into an upright RGB image, as ``read`` does by the newest recipe."""
+    return read(data, max_pixels=max_pixels, draft_size=draft_size).image
 
 
-def decode_with_size(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> tuple[Image.Image, Size]:
-    """Decode ``data`` into an upright RGB image, and return it with the width and height that the file stores.
+def read(
+    data: bytes, *, max_pixels: int, draft_size: int | None = None, recipe_version: int = recipes.RECIPE_VERSION
+) -> Decoded:
+    """Decode ``data`` into an upright RGB image by a version of the recipe.
 
     Transparent pixels are laid on white; 16-bit grey keeps its upper eight bits. With ``draft_size`` a JPEG may be
     decoded at a fraction of its size, never below ``draft_size`` pixels a side.
@@ -69,7 +85,7 @@ def decode_with_size(data: bytes, *, max_pixels: int, draft_size: int | None = N
             if draft_size is not None:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            return _rgb(_upright(image)), size
+            return Decoded(_convert_to_rgb(_turn_upright(image)), size)
     except (errors.UnsupportedFormat, errors.TooLarge) as err:
         raise errors.Permanent(err.code, err.detail) from err
     except (errors.Permanent, MemoryError):
@@ -83,12 +99,14 @@ def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def prepare(data: bytes, size: int, *, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
+def prepare(
+    data: bytes, size: int, *, max_pixels: int = 50_000_000, recipe_version: int = recipes.RECIPE_VERSION
+) -> NDArray[np.uint8]:
     """Turn the bytes of an image file into what a model sees: ``(size, size, 3) uint8``, RGB."""
-    return squash(decode(data, max_pixels=max_pixels), size)
+    return squash(read(data, max_pixels=max_pixels, recipe_version=recipe_version).image, size)
 
 
-def thumbnail(image: Image.Image) -> bytes:
+def make_thumbnail(image: Image.Image) -> bytes:
     """A small JPEG of a decoded image, without any metadata."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -107,7 +125,7 @@ def _open(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError as err:
         file.seek(0)
         if formats.find(file.read(formats.HEAD_BYTES)) is None:
-            raise formats.unsupported() from err
+            raise formats.make_unsupported() from err
         raise errors.UnsupportedFormat(
             "unreadable_header", "The image's header is damaged and cannot be read."
         ) from err
@@ -117,7 +135,7 @@ def _open(file: BinaryIO) -> Image.Image:
         raise errors.UnsupportedFormat("unreadable_header", f"The image's header cannot be read: {err}") from err
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says.
 
     ``ImageOps.exif_transpose`` also writes the EXIF block anew and raises an error over a damaged block, although only
@@ -130,7 +148,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode == "I":

@@ -1,4 +1,4 @@
-"""Where the bytes of images and archives are kept."""
+"""The blob store, which keeps the bytes of images and archives."""
 
 from dermq import errors
 from dermq.settings import Settings
@@ -18,7 +18,7 @@ def build(settings: Settings) -> BlobStore:
 
 def check_room(blobs: BlobStore, wanted_bytes: int) -> None:
     """Raise OutOfSpace unless ``wanted_bytes`` can be written with ``RESERVE_BYTES`` left free."""
-    free = blobs.free_bytes()
+    free = blobs.measure_free_bytes()
     if free is not None and free < wanted_bytes + RESERVE_BYTES:
         raise errors.OutOfSpace(
             "storage_full",

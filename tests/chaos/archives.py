@@ -159,9 +159,9 @@ def too_small(system: System, scale: Scale) -> Told:
 def _store(system: System, lab: Lab, files: dict[str, bytes]) -> Batch:
     """Add an archive to a new, sealed batch as the web does, and wake the unpacker."""
     batch = fakes.create(system.sessions, lab, system.bundle, name="chaos")
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(system.sessions, archives.begin, batch.id, archive_id)
-    with system.blobs.incoming() as file:
+    with system.blobs.receive() as file:
         file.write(samples.archive(files))
         file.finish()
         archives.keep(system.sessions, system.blobs, archive_id, file)

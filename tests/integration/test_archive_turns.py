@@ -116,5 +116,5 @@ def test_an_archive_that_is_being_received_has_no_turn(
     runtime: ClassifyRuntime, lab: Lab, bundle: bundles.Bundle
 ) -> None:
     batch = fakes.create(runtime.sessions, lab, bundle)
-    db.transact(runtime.sessions, archives.begin, batch.id, batches.new_id())
+    db.transact(runtime.sessions, archives.begin, batch.id, batches.make_id())
     assert take(runtime) is None

@@ -226,11 +226,11 @@ def test_what_is_refused_by_its_leading_bytes_is_not_written_and_only_what_is_ke
     runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, written = list[int](), list[object]()
-    fsync, incoming = os.fsync, LocalStore.incoming
+    fsync, receive = os.fsync, LocalStore.receive
     data = zips.build([*[Member(b"%d.txt.jpg" % n, b"text" * n) for n in range(1, 100)], GOOD])
     archive = store(runtime, batch, data)
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(descriptor) or fsync(descriptor))
-    monkeypatch.setattr(LocalStore, "incoming", lambda self: written.append(self) or incoming(self))
+    monkeypatch.setattr(LocalStore, "receive", lambda self: written.append(self) or receive(self))
     unpack.drain(runtime)
     assert (get(runtime, archive).refused, get(runtime, archive).received) == (99, 1)
     assert (len(written), len(synced)) == (1, 2), (

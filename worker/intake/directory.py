@@ -81,7 +81,7 @@ def read(file: BinaryIO) -> Directory:
             f"The archive's list of entries has {size:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are accepted.",
         )
     file.seek(begins_at)
-    return Directory(tuple(_entries(file.read(size), begins_at, shift)), begins_at)
+    return Directory(tuple(_read_entries(file.read(size), begins_at, shift)), begins_at)
 
 
 def _locate(file: BinaryIO) -> tuple[int, int, int]:
@@ -138,7 +138,7 @@ def _read_end64(file: BinaryIO, end_at: int) -> tuple[int, int, int, int, int] |
     return None
 
 
-def _entries(listed: bytes, begins_at: int, shift: int) -> Iterator[Entry]:
+def _read_entries(listed: bytes, begins_at: int, shift: int) -> Iterator[Entry]:
     at = 0
     while at < len(listed):
         if len(listed) - at < _RECORD.size or not listed.startswith(_RECORD_SIGNATURE, at):
@@ -152,10 +152,10 @@ def _entries(listed: bytes, begins_at: int, shift: int) -> Iterator[Entry]:
         at = comment_at + record[12]
         if at > len(listed):
             raise errors.Permanent("bad_archive", "The archive is not a readable ZIP file: its list of entries is cut.")
-        yield _entry(record, listed[name_at:extra_at], listed[extra_at:comment_at], begins_at, shift)
+        yield _read_entry(record, listed[name_at:extra_at], listed[extra_at:comment_at], begins_at, shift)
 
 
-def _entry(record: tuple[int, ...], raw_name: bytes, extra: bytes, begins_at: int, shift: int) -> Entry:
+def _read_entry(record: tuple[int, ...], raw_name: bytes, extra: bytes, begins_at: int, shift: int) -> Entry:
     _, made_by, _, flags, method, _, _, crc, compressed, size, _, _, _, disk, _, attributes, offset = record
     damage = "it lies on another disk" if disk not in (0, 0xFFFF) else ""
     if _IN_ZIP64 in (size, compressed, offset):
@@ -169,7 +169,9 @@ def _entry(record: tuple[int, ...], raw_name: bytes, extra: bytes, begins_at: in
         damage = "it lies outside of the archive"
     file_type = attributes >> 16 & _FILE_TYPE if made_by >> 8 == _UNIX else 0
     is_special = file_type not in (0, _REGULAR, _FOLDER)
-    return Entry(raw_name, _name(raw_name, flags), flags, method, crc, compressed, size, offset, is_special, damage)
+    return Entry(
+        raw_name, _decode_name(raw_name, flags), flags, method, crc, compressed, size, offset, is_special, damage
+    )
 
 
 def _read_zip64(extra: bytes, size: int, compressed: int, offset: int) -> tuple[int, int, int] | None:
@@ -197,7 +199,7 @@ def _find_extra(extra: bytes, wanted: int) -> bytes:
     return b""
 
 
-def _name(raw_name: bytes, flags: int) -> str:
+def _decode_name(raw_name: bytes, flags: int) -> str:
     """Decode a name as UTF-8, which is declared or can be seen, or as the code page of the first ZIP program."""
     try:
         return raw_name.decode()

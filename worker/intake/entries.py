@@ -128,7 +128,7 @@ class Entries:
                 "Nothing of it was unpacked.",
             )
 
-    def page(self, next_entry: int, files: contextlib.ExitStack) -> EntryPage:
+    def read_page(self, next_entry: int, files: contextlib.ExitStack) -> EntryPage:
         """Return the page that begins with ``next_entry``. ``files`` removes the incoming files that are not kept.
 
         Raises OutOfSpace when there is no space for its first entry; a page ends before a later one without space.
@@ -155,7 +155,7 @@ class Entries:
     def _take(self, entry: Entry, page: EntryPage, files: contextlib.ExitStack) -> None:
         """Add one entry to a page. Raises only Transient: whatever else an entry raises refuses this entry."""
         if is_skipped(entry.name):
-            page.skipped.append(arrivals.escaped(entry.name))
+            page.skipped.append(arrivals.escape_controls(entry.name))
             return
         try:
             page.arrived.append(files.enter_context(self._receive(entry)))
@@ -165,7 +165,7 @@ class Entries:
             raise
         except Exception as err:  # hostile bytes must not end the worker, whatever a library makes of them
             log.warning("an entry is refused, because reading it raised an error", exc_info=True)
-            page.refused.append((entry.name, _damaged(f"it cannot be read ({type(err).__name__})")))
+            page.refused.append((entry.name, _make_damaged(f"it cannot be read ({type(err).__name__})")))
 
     def _receive(self, entry: Entry) -> contextlib.AbstractContextManager[Arrival]:
         self._check(entry)
@@ -174,7 +174,7 @@ class Entries:
     def _check(self, entry: Entry) -> None:
         """Refuse what the list alone shows to be unacceptable. Raises Rejected, and OutOfSpace when it has no room."""
         if entry.damage:
-            raise _damaged(entry.damage)
+            raise _make_damaged(entry.damage)
         if entry.is_special:
             raise errors.Rejected("not_a_file", "The entry is a link or a device; only files are accepted.")
         if entry.flags & _ENCRYPTED:
@@ -185,56 +185,56 @@ class Entries:
                 "The entry's compression method is not accepted; only stored and deflated entries are.",
             )
         if entry.bytes > self._settings.max_image_bytes:
-            raise arrivals.too_large(self._settings)
-        if entry.compressed_bytes > _most_compressed_bytes(entry):
-            raise _damaged("it has more bytes than any packed file of its size")
+            raise arrivals.make_too_large(self._settings)
+        if entry.compressed_bytes > _limit_packed_bytes(entry):
+            raise _make_damaged("it has more bytes than any packed file of its size")
         storage.check_room(self._blobs, entry.bytes)
 
     def _unpack(self, entry: Entry) -> Iterator[bytes]:
         """Yield one entry in chunks. Raises Rejected when it is damaged or is not what the list says."""
         try:
             left = _Rest(self._file, self._find_content(entry), entry.compressed_bytes)
-            yield from self._checked(entry, _inflate(left) if entry.method == _DEFLATED else left.chunks())
+            yield from self._check_content(entry, _inflate(left) if entry.method == _DEFLATED else left.read_chunks())
         except OSError as err:  # a fault of the store
             self._blobs.probe()
             raise errors.Rejected("damaged_entry", f"The entry cannot be read: {err}") from err
         except zlib.error as err:
-            raise _damaged(f"it cannot be unpacked ({err})") from err
+            raise _make_damaged(f"it cannot be unpacked ({err})") from err
 
-    def _checked(self, entry: Entry, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _check_content(self, entry: Entry, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Yield ``chunks`` and compare them with the size and the checksum that the list has of the entry."""
         size = checksum = 0
         for chunk in chunks:
             size += len(chunk)
             if size > entry.bytes:
-                raise _damaged(f"it has more than the {entry.bytes:,} bytes that the archive says")
+                raise _make_damaged(f"it has more than the {entry.bytes:,} bytes that the archive says")
             checksum = zlib.crc32(chunk, checksum)
             self._progress()
             yield chunk
         if size != entry.bytes or checksum != entry.crc:
-            raise _damaged("its bytes are not those that were packed")
+            raise _make_damaged("its bytes are not those that were packed")
 
     def _find_content(self, entry: Entry) -> int:
         """Return where the bytes of an entry begin. Raises Rejected when its own header contradicts the list."""
         self._file.seek(entry.offset)
         header = self._file.read(LOCAL_HEADER_BYTES)
         if len(header) < LOCAL_HEADER_BYTES or not header.startswith(_LOCAL_SIGNATURE):
-            raise _damaged("its own header is missing")
+            raise _make_damaged("its own header is missing")
         _, _, flags, method, _, _, _, compressed, size, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         raw_name = self._file.read(name_bytes)
         if flags & _ENCRYPTED:
             raise errors.Rejected("encrypted", "The entry is encrypted; only entries without a password are accepted.")
         if raw_name.replace(b"\\", b"/") != entry.raw_name.replace(b"\\", b"/"):
-            raise _contradicting("name")
+            raise _make_contradicting("name")
         if method != entry.method:
-            raise _contradicting("compression")
+            raise _make_contradicting("compression")
         if not flags & _HAS_DESCRIPTOR and (
             size not in (*_UNKNOWN_SIZES, entry.bytes) or compressed not in (*_UNKNOWN_SIZES, entry.compressed_bytes)
         ):
-            raise _contradicting("size")
+            raise _make_contradicting("size")
         begins_at: int = entry.offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
         if begins_at + entry.compressed_bytes > self._listed.begins_at:
-            raise _damaged("it lies outside of the archive")
+            raise _make_damaged("it lies outside of the archive")
         return begins_at
 
 
@@ -246,12 +246,12 @@ class _Rest:
         self._file = file
         self._left = left
 
-    def chunks(self) -> Iterator[bytes]:
+    def read_chunks(self) -> Iterator[bytes]:
         """Yield the rest in chunks. Raises Rejected when the file ends before it."""
         while self._left:
             chunk = self._file.read(min(self._left, _CHUNK_BYTES))
             if not chunk:
-                raise _damaged("its end is missing")
+                raise _make_damaged("its end is missing")
             self._left -= len(chunk)
             yield chunk
 
@@ -268,17 +268,17 @@ def is_skipped(name: str) -> bool:
 def _inflate(packed: _Rest) -> Iterator[bytes]:
     """Yield what packed bytes unpack to, in chunks of bounded size."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    for chunk in packed.chunks():
+    for chunk in packed.read_chunks():
         while chunk and not inflater.eof:
             yield inflater.decompress(chunk, _CHUNK_BYTES)
             chunk = inflater.unconsumed_tail
     while not inflater.eof and (chunk := inflater.decompress(b"", _CHUNK_BYTES)):
         yield chunk
     if not inflater.eof:
-        raise _damaged("its end is missing")
+        raise _make_damaged("its end is missing")
 
 
-def _most_compressed_bytes(entry: Entry) -> int:
+def _limit_packed_bytes(entry: Entry) -> int:
     """Return the most packed bytes that an entry may have: a packer that gains nothing adds a little.
 
     A deflated file may hold any number of blocks without content, over which an unpacker would sit for minutes.
@@ -286,9 +286,9 @@ def _most_compressed_bytes(entry: Entry) -> int:
     return entry.bytes if entry.method == _STORED else 2 * entry.bytes + 65_536
 
 
-def _damaged(why: str) -> errors.Rejected:
+def _make_damaged(why: str) -> errors.Rejected:
     return errors.Rejected("damaged_entry", f"The entry is damaged: {why}.")
 
 
-def _contradicting(what: str) -> errors.Rejected:
-    return _damaged(f"its own header and the archive's list give it another {what}")
+def _make_contradicting(what: str) -> errors.Rejected:
+    return _make_damaged(f"its own header and the archive's list give it another {what}")

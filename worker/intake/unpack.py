@@ -45,7 +45,7 @@ def drain(runtime: Runtime) -> None:
                 lease = db.transact(
                     runtime.sessions, archive_claims.take, runtime.name, runtime.settings.lease_seconds, put_back
                 )
-                runtime.heartbeat.progress()
+                runtime.heartbeat.note_progress()
                 if lease is None:
                     return
                 _work(runtime, lease, stop)
@@ -54,7 +54,7 @@ def drain(runtime: Runtime) -> None:
                 if lease is not None:
                     put_back.append(lease.archive_id)
                 time.sleep(_PAUSE_SECONDS)
-                runtime.heartbeat.progress()
+                runtime.heartbeat.note_progress()
 
 
 def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
@@ -92,8 +92,8 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
     until = time.monotonic() + archive_claims.SLICE_SECONDS
 
     def note_progress() -> None:
-        renewal.progress()
-        runtime.heartbeat.progress()
+        renewal.note_progress()
+        runtime.heartbeat.note_progress()
 
     with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, note_progress) as archive:
         next_entry = lease.next_entry
@@ -101,7 +101,7 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
             archive.check_count(db.read(runtime.sessions, arrivals.count_room, lease.batch_id, runtime.settings))
         while next_entry < len(archive):
             with contextlib.ExitStack() as files:
-                page = archive.page(next_entry, files)
+                page = archive.read_page(next_entry, files)
                 arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)
                 db.transact(runtime.sessions, _record, runtime, lease, page)
             next_entry = page.next_entry
