@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from dermq import errors
 from web.access import auth
-from web.pages import about, batch, context, guide, home, sign_in, wording
+from web.pages import about, batch, context, guide, home, lab, sign_in, wording
 
 PAGES = (
     ("/", home.home),
@@ -14,6 +14,7 @@ PAGES = (
     ("/diagnoses", about.diagnoses),
     ("/bundle", about.bundle),
     ("/guide", guide.guide),
+    ("/lab", lab.lab),
     ("/sign-in", sign_in.sign_in),
 )
 _FORMS = (("/sign-in", sign_in.sign_in_with_token), ("/sign-out", sign_in.sign_out))
