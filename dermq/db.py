@@ -145,6 +145,24 @@ class _ReadingSession(Session):
             raise RuntimeError("A reading session cannot write.")
 
 
+def wait_until_reachable(sessions: Sessions, *, seconds: float = 30.0) -> None:
+    """Wait for a PostgreSQL that is still starting, or whose name is not known yet. SQLite needs no waiting.
+
+    Programs that run once, such as migrations, call this. Raises what connecting raised last after ``seconds``, each
+    reason having been logged: nothing tells a server that will come from one that never will.
+    """
+    until = time.monotonic() + (seconds if sessions.engine.dialect.name == "postgresql" else 0)
+    while True:
+        try:
+            sessions.engine.connect().close()
+            return
+        except exc.OperationalError as err:
+            if time.monotonic() > until:
+                raise
+            log.warning("waiting for the database: %s", err.orig)
+            time.sleep(1)
+
+
 def transact(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``work(session, …)`` in one transaction and commit it; rerun it after a deadlock or a serialization failure.
 

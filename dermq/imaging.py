@@ -6,14 +6,16 @@ The web never imports this module: it looks at leading bytes by ``dermq.formats`
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dermq import errors, formats
+from dermq import errors, formats, recipes
 from dermq.formats import Size
+from dermq.notes import Note
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 """Pillow's names of the formats of ``dermq.formats``."""
@@ -51,13 +53,27 @@ def identify(file: BinaryIO, *, max_pixels: int) -> Size:
     return size
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A file that was read."""
+
+    image: Image.Image
+    """Upright, RGB, 8 bits a channel."""
+    size: Size
+    """Width and height as the file stores them."""
+    notes: tuple[Note, ...] = ()
+    """What its lab should know of the file."""
+
+
 def decode(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> Image.Image:
-    """Decode ``data`` into an upright RGB image, as ``decode_with_size`` does."""
-    return decode_with_size(data, max_pixels=max_pixels, draft_size=draft_size)[0]
+    """Decode ``data`` into an upright RGB image, as ``read`` does by the newest recipe."""
+    return read(data, max_pixels=max_pixels, draft_size=draft_size).image
 
 
-def decode_with_size(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> tuple[Image.Image, Size]:
-    """Decode ``data`` into an upright RGB image, and return it with the width and height that the file stores.
+def read(
+    data: bytes, *, max_pixels: int, draft_size: int | None = None, recipe_version: int = recipes.RECIPE_VERSION
+) -> Decoded:
+    """Decode ``data`` into an upright RGB image by a version of the recipe.
 
     Transparent pixels are laid on white; 16-bit grey keeps its upper eight bits. With ``draft_size`` a JPEG may be
     decoded at a fraction of its size, never below ``draft_size`` pixels a side.
@@ -69,7 +85,7 @@ def decode_with_size(data: bytes, *, max_pixels: int, draft_size: int | None = N
             if draft_size is not None:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            return _rgb(_upright(image)), size
+            return Decoded(_rgb(_upright(image)), size)
     except (errors.UnsupportedFormat, errors.TooLarge) as err:
         raise errors.Permanent(err.code, err.detail) from err
     except (errors.Permanent, MemoryError):
@@ -83,9 +99,11 @@ def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def prepare(data: bytes, size: int, *, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
+def prepare(
+    data: bytes, size: int, *, max_pixels: int = 50_000_000, recipe_version: int = recipes.RECIPE_VERSION
+) -> NDArray[np.uint8]:
     """Turn the bytes of an image file into what a model sees: ``(size, size, 3) uint8``, RGB."""
-    return squash(decode(data, max_pixels=max_pixels), size)
+    return squash(read(data, max_pixels=max_pixels, recipe_version=recipe_version).image, size)
 
 
 def thumbnail(image: Image.Image) -> bytes:

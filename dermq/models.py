@@ -300,6 +300,8 @@ class Image(Base):
     """Leases lost while claimed alone; the third fails the image."""
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
+    notes: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    """What a lab should know of the file that was read all the same, as ``dermq.notes`` stores it."""
 
 
 class Archive(Base):

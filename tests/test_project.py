@@ -86,6 +86,15 @@ def test_bundles_know_the_diagnoses_in_our_order() -> None:
     assert bundles.current(ROOT / "bundles").path.is_dir()
 
 
+def test_every_bundle_that_a_version_shipped_is_still_here() -> None:
+    # A batch keeps the bundle with which it was created: without the folder it would wait for ever after an upgrade.
+    shipped = re.findall(r"The bundle is `([\w-]+)`\s+version\s+(\w+)", (ROOT / "CHANGELOG.md").read_text())
+    for name, version in shipped:
+        bundles.verify_files(bundles.read(ROOT / "bundles" / f"{name}-{version}"))
+    current = bundles.current(ROOT / "bundles")
+    assert (current.name, current.version) in shipped, "CHANGELOG.md must say: The bundle is `NAME` version N"
+
+
 def test_diagnoses_are_in_alphabetical_order() -> None:
     assert list(taxonomy.CODES) == sorted(taxonomy.CODES) == sorted(taxonomy.ISIC_CODES)
 

@@ -209,7 +209,8 @@ def evaluate(options: argparse.Namespace) -> int:
         manifest = manifest.with_reference(options.source)
     size, data = bundle.card.input_size, _data(options) / "pixels"
     path = bundle.path / bundles.ONNX_MODEL
-    outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
+    recipe_version, track = bundle.card.recipe.version, _track("predicting")
+    outputs = evaluation.predict(path, size, manifest, options.split, data, track, recipe_version=recipe_version)
     probabilities = outputs[graph_outputs.PROBABILITIES]
     scored = scoring.score(probabilities, evaluation.truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")

@@ -11,7 +11,7 @@ from dermq.settings import Settings
 from web import errors, services
 from web.access import auth, keys
 from web.api import routes as api
-from web.http import headers
+from web.http import addresses, headers
 from web.operating import cli, health, metrics
 from web.pages import routes as pages
 
@@ -39,6 +39,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     Bootstrap5(app)
     errors.register(app)
     headers.register(app)
+    addresses.register(app, settings)
     app.before_request(auth.protect_forms)
     cli.register(app)
     api.register(app)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import db, transitions
+from dermq import db, notes, transitions
 from dermq.formats import Size
 from dermq.lifecycle import ImageState
 from dermq.models import Batch, Bundle, Claim, Image, Lab, Prediction, QueueRow
+from dermq.notes import Note
 from dermq.queue import archive_claims, fairness, leases
 from dermq.queue.active import WAITING_BATCHES
 from dermq.queue.leases import MOST_LOSSES
@@ -140,7 +141,7 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
     leases.lock(session, token)
     by_id = {outcome.image_id: outcome for outcome in outcomes}
     owned = _lock_owned(session, token, by_id)
-    done: dict[Size, list[LockedImage]] = defaultdict(list)
+    done: dict[tuple[Size, tuple[Note, ...]], list[LockedImage]] = defaultdict(list)
     failed: dict[tuple[str, str], list[LockedImage]] = defaultdict(list)
     rows = []
     for image in owned:
@@ -148,11 +149,11 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
         if isinstance(outcome, Failed):
             failed[outcome.code, outcome.detail].append(image)
         else:
-            done[outcome.size].append(image)
+            done[outcome.size, notes.merge(notes.from_json(image.notes), outcome.notes)].append(image)
             rows.append(outcome.row)
     if rows:
         session.execute(sa.insert(Prediction), rows)  # before the move, so that the batches are locked for less time
-    moves = [_done(images, *size) for size, images in done.items()]
+    moves = [_done(images, *read) for read, images in done.items()]
     moves += [_fail(images, *why) for why, images in failed.items()]
     transitions.move_images(session, moves)
     _end_if_empty(session, token)
@@ -254,9 +255,9 @@ def _return(images: Sequence[LockedImage], target: ImageState, suspect: bool, lo
     return Move(images, ImageState.RUNNING, target, {"suspect": suspect, "solo_losses": losses})
 
 
-def _done(images: Sequence[LockedImage], width: int, height: int) -> Move:
-    """Images of one size; those of a batch mostly have the same."""
-    values = {"suspect": False, "width": width, "height": height}
+def _done(images: Sequence[LockedImage], size: Size, told: tuple[Note, ...]) -> Move:
+    """Images of one size and with the same notes; those of a batch mostly are."""
+    values = {"suspect": False, "width": size[0], "height": size[1], "notes": notes.as_json(told)}
     return Move(images, ImageState.RUNNING, ImageState.DONE, values)
 
 

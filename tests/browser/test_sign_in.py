@@ -63,8 +63,6 @@ PAGES = ["/", "/diagnoses", "/bundle", "/guide", "/lab", "/api/docs", "/sign-in"
 
 
 @pytest.mark.parametrize("path", PAGES)
-    "path", ["/", "/diagnoses", "/bundle", "/guide", "/lab", "/api/docs", "/sign-in", "/no-such-page"]
-)
 def test_the_notice_is_on_every_page(signed_in_alone: Page, web_alone: System, watched: Watched, path: str) -> None:
     watched.expected.append("404")
     signed_in_alone.goto(web_alone.url + path)

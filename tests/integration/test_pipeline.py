@@ -1,5 +1,6 @@
 """The pipeline with a fake engine: every image ends exactly once, even when the engine or a file fails."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
 from dermq import batches, bundles, db, errors, imaging
 from dermq.models import Batch, Lab
+from dermq.models import Image as ImageRow
+from dermq.notes import Note
 from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
@@ -97,6 +101,28 @@ def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
     found = fakes.images(sessions, batch)
     assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "unreadable_header"]
     assert [(image.width, image.height) for image in found] == [(None, None)] * 3
+
+
+def test_notes_of_a_file_are_kept_with_those_that_its_image_has(
+    sessions: db.Sessions,
+    blobs: LocalStore,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(2))
+    first, second = ({"code": code, "detail": f"{code}."} for code in ("early", "late"))
+    wanted = sa.update(ImageRow).where(ImageRow.position == 1).values(notes=[first, second])
+    db.transact(sessions, lambda session: session.execute(wanted))
+    read = imaging.read
+
+    def noted(data: bytes, **options: Any) -> imaging.Decoded:
+        return dataclasses.replace(read(data, **options), notes=(Note(**second),))
+
+    monkeypatch.setattr(imaging, "read", noted)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert [image.notes for image in fakes.images(sessions, batch)] == [[first, second], [second]]
 
 
 def test_an_image_that_exhausts_memory_fails_alone(
@@ -402,6 +428,17 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256
+
+
+def test_a_bundle_that_images_wait_for_and_that_is_missing_is_logged_once(
+    tmp_path: Path, bundle: bundles.Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "good")
+    (tmp_path / "current").write_text("good")
+    models = model.Models(tmp_path, "onnx", step_images=4)
+    for _ in range(3):
+        assert models.find(["0" * 64]) is None
+    assert [record.getMessage().count("0" * 64) for record in caplog.records] == [1]
 
 
 def test_losses_of_the_engine_count_in_a_row_only(

@@ -50,9 +50,10 @@ def test_exif_orientation_is_applied() -> None:
     image.paste("white", (0, 0, 20, 20))  # the left half is white
     exif = Image.Exif()
     exif[0x0112] = 6  # a rotation by 90 degrees clockwise makes it upright
-    upright, stored = imaging.decode_with_size(samples.encoded(image, quality=95, exif=exif), max_pixels=LIMIT)
-    assert (upright.size, stored) == ((20, 40), (40, 20))
-    assert np.asarray(upright)[5, 10].min() > 200 and np.asarray(upright)[35, 10].max() < 50
+    found = imaging.read(samples.encoded(image, quality=95, exif=exif), max_pixels=LIMIT)
+    upright = np.asarray(found.image)
+    assert (found.image.size, found.size) == ((20, 40), (40, 20))
+    assert upright[5, 10].min() > 200 and upright[35, 10].max() < 50
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -3,7 +3,6 @@
 import pytest
 
 from web import rates
-from web.access import guesses
 from web.rates import FREE_ATTEMPTS, LONGEST_PAUSE_SECONDS, WrongSignIns
 
 
@@ -64,17 +63,3 @@ def test_memory_stays_bounded(wrong: WrongSignIns, monkeypatch: pytest.MonkeyPat
     for at in range(100):
         wrong.note(str(at))
     assert len(wrong._by_address) == 10
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("", ""),
-        ("unknown", "unknown"),
-    ],
-)
-def test_an_ipv6_client_counts_as_its_network(address: str, network: str) -> None:
-    assert guesses.network_of(address) == network

@@ -1,8 +1,9 @@
 """Slows down who guesses secrets, by address, and never who has a right one."""
 
 import contextlib
-import ipaddress
 from collections.abc import Iterator
+
+from flask import request
 
 from dermq import errors
 from web import services
@@ -19,7 +20,7 @@ def slow_down() -> Iterator[None]:
     try:
         yield
     except errors.Unauthorized as err:
-        wait = services.current().wrong_sign_ins.note(network_of(addresses.find_client_address()))
+        wait = services.current().wrong_sign_ins.note(addresses.find_client_site(request))
         if wait:
             raise errors.TooMany(
                 "too_many_wrong_secrets",
@@ -28,14 +29,3 @@ def slow_down() -> Iterator[None]:
                 wait,
             ) from err
         raise
-
-
-def network_of(address: str) -> str:
-    """Return an IPv4 address, or the /64 network of an IPv6 address, in which one client may use every address."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        parsed = parsed.ipv4_mapped or parsed
-    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -40,7 +40,7 @@ def sign_out() -> None:
 def _begin(find_token: Callable[[Session], AccessToken]) -> None:
     """Begin a session, and end the one that this browser had."""
     here, before = services.current(), session.get(auth.SECRET)
-    visitor = Visitor(request.user_agent.string, addresses.find_client_address())
+    visitor = Visitor(request.user_agent.string, addresses.find_client_address(request))
 
     def work(rows: Session) -> str:
         token = find_token(rows)

@@ -99,4 +99,5 @@ IMAGE: dict[str, Any] = {
         "predicted_at": "2026-11-23T18:00:02.000000Z",
     },
     "error": None,
+    "notes": [{"code": "extra_bytes", "detail": "2,048 bytes follow the end of the image; they were left out."}],
 }

@@ -38,6 +38,13 @@ class Prediction(Shape):
         return cls(probabilities=probabilities, **{name: getattr(row, name) for name in own})
 
 
+class Note(Shape):
+    """What a lab should know of a file that was read all the same."""
+
+    code: str
+    detail: str
+
+
 class ImageLinks(Shape):
     """Links to what belongs to an image."""
 
@@ -60,6 +67,7 @@ class Image(Shape):
     height: int | None
     prediction: Prediction | None
     error: Failure | None
+    notes: list[Note] = Field(description="What is odd about the file, which was read all the same.")
     links: ImageLinks
 
     @classmethod
@@ -69,6 +77,7 @@ class Image(Shape):
             **{name: getattr(row, name) for name in own},
             prediction=None if prediction is None else Prediction.of(prediction),
             error=make_failure(row.error_code, row.error_detail),
+            notes=[Note(**note) for note in row.notes or ()],
             links=_links(row.batch_id, row.position),
         )
 

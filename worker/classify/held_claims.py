@@ -15,7 +15,7 @@ from dermq.queue.outcomes import Outcome
 from dermq.wakeups import Queue
 from worker.classify.prediction import Decoding
 from worker.classify.runtime import ClassifyRuntime
-from worker.decoders.pool import Decoder
+from worker.decoders.pool import Decoder, View
 from worker.process.backoff import Backoff
 from worker.process.lease_renewal import LeaseRenewal
 from worker.process.shutdown import StopRequest
@@ -43,14 +43,14 @@ class HeldClaims:
         self,
         runtime: ClassifyRuntime,
         claimant: Claimant,
-        input_size: int,
+        view: View,
         decoder: Decoder,
         renewal: LeaseRenewal,
         stop: StopRequest,
     ) -> None:
         self._runtime = runtime
         self._claimant = claimant
-        self._input_size = input_size
+        self._view = view
         self._decoder = decoder
         self._renewal = renewal
         self._stop = stop
@@ -114,7 +114,7 @@ class HeldClaims:
         claim = HeldClaim(lease)
         self._held.append(claim)  # before decoding starts, so that the claim is given back when that fails
         for image in lease.images:
-            claim.decoding.append((image, self._decoder.start(image, self._input_size)))
+            claim.decoding.append((image, self._decoder.start(image, self._view)))
 
     def _write(self, write: Callable[[], object]) -> None:
         """Call ``write``, and retry for the length of a lease while the database is unreachable, so no work is lost."""

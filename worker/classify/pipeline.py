@@ -18,7 +18,7 @@ from worker.classify.held_claims import HeldClaim, HeldClaims
 from worker.classify.model import Model
 from worker.classify.prediction import EngineLost, Poisoned, Predictor
 from worker.classify.runtime import ClassifyRuntime, loaded
-from worker.decoders.pool import Decoder
+from worker.decoders.pool import Decoder, View
 from worker.process.backoff import Backoff
 from worker.process.lease_renewal import LeaseRenewal
 from worker.process.shutdown import StopRequest
@@ -70,7 +70,7 @@ def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
         bundle_id, card = runtime.bundle_id(model), model.bundle.card
         claimant = Claimant(runtime.name, bundle_id, runtime.settings.lease_seconds)
         provenance = Provenance(bundle_id, model.engine.name, runtime.name, card.out_of_distribution.threshold)
-        held = HeldClaims(runtime, claimant, card.input_size, decoder, renewal, stop)
+        held = HeldClaims(runtime, claimant, View(card.input_size, card.recipe.version), decoder, renewal, stop)
         predictor = Predictor(model, provenance, stop, held.note_progress)
         return ClaimLoop(held, predictor, runtime.settings.step_images, stop, deadline).run()
 

@@ -60,8 +60,11 @@ class Predictor:
         milliseconds = 1000 * (time.perf_counter() - started) / len(images)
         for n, (image, picture) in enumerate(zip(images, pictures, strict=True)):
             probabilities, score = outputs.probabilities[n], float(outputs.ood_scores[n])
-            size = picture.width, picture.height
-            found.append(outcomes.make_prediction(image.id, probabilities, score, milliseconds, self._provenance, size))
+            found.append(
+                outcomes.make_prediction(
+                    image.id, probabilities, score, milliseconds, self._provenance, picture.size, picture.notes
+                )
+            )
         return found
 
     def _collect(self, step: Sequence[Decoding]) -> tuple[list[ClaimedImage], list[Picture], list[Outcome]]:
