@@ -74,7 +74,7 @@ def authenticate(session: Session, secret: str) -> AccessToken:
     Raises Unauthorized when it is unknown, revoked or expired, Forbidden when its lab is disabled.
     """
     if not _SHAPE.fullmatch(secret):
-        raise _unknown()
+        raise _make_unknown()
     return check(_find(session, AccessToken.secret_sha256 == hash_secret(secret)))
 
 
@@ -86,7 +86,7 @@ def find_valid(session: Session, token_id: int) -> AccessToken:
 def check(token: AccessToken | None) -> AccessToken:
     """Return ``token`` if it may be used now. Raises as ``authenticate`` does."""
     if token is None or token.revoked_at is not None:
-        raise _unknown()
+        raise _make_unknown()
     if token.expires_at is not None and token.expires_at <= datetime.now(UTC):
         raise errors.Unauthorized(
             "token_expired", "The access token has expired; the operator of this system issues a new one."
@@ -119,5 +119,5 @@ def _find(session: Session, which: sa.ColumnElement[bool]) -> AccessToken | None
     return session.scalar(sa.select(AccessToken).options(joinedload(AccessToken.lab)).where(which))
 
 
-def _unknown() -> errors.Unauthorized:
+def _make_unknown() -> errors.Unauthorized:
     return errors.Unauthorized("bad_token", "The access token is wrong or was revoked.")

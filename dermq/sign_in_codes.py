@@ -34,8 +34,11 @@ def issue(session: Session, token: AccessToken) -> str:
 
 def check(session: Session, code: str) -> None:
     """Raise Unauthorized unless ``code`` can be redeemed. It only reads, so guesses cost no transaction that writes."""
-    if not _SHAPE.fullmatch(code) or session.scalar(sa.select(SignInCode.expires_at).where(*_valid(code))) is None:
-        raise _unknown()
+    if (
+        not _SHAPE.fullmatch(code)
+        or session.scalar(sa.select(SignInCode.expires_at).where(*_match_valid(code))) is None
+    ):
+        raise _make_unknown()
 
 
 def redeem(session: Session, code: str) -> AccessToken:
@@ -44,17 +47,17 @@ def redeem(session: Session, code: str) -> AccessToken:
     Raises Unauthorized when the code is unknown, used or expired, or when the token is not valid any more; Forbidden
     when its lab is disabled.
     """
-    used = session.scalar(sa.delete(SignInCode).where(*_valid(code)).returning(SignInCode.access_token_id))
+    used = session.scalar(sa.delete(SignInCode).where(*_match_valid(code)).returning(SignInCode.access_token_id))
     if used is None:
-        raise _unknown()
+        raise _make_unknown()
     return access_tokens.find_valid(session, used)
 
 
-def _valid(code: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _match_valid(code: str) -> tuple[sa.ColumnElement[bool], ...]:
     return SignInCode.code_sha256 == access_tokens.hash_secret(code), SignInCode.expires_at >= datetime.now(UTC)
 
 
-def _unknown() -> errors.Unauthorized:
+def _make_unknown() -> errors.Unauthorized:
     return errors.Unauthorized(
         "bad_code",
         f"This sign-in link was used already or is older than {VALID_MINUTES} minutes. "

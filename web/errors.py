@@ -64,7 +64,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _respond_http)
 
 
-def status_of(error: errors.DermqError) -> HTTPStatus:
+def find_status(error: errors.DermqError) -> HTTPStatus:
     """Return the HTTP status of an error."""
     for kind in type(error).__mro__:
         if kind in _STATUS:
@@ -72,9 +72,9 @@ def status_of(error: errors.DermqError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def headers_of(error: errors.DermqError) -> dict[str, str]:
+def list_headers(error: errors.DermqError) -> dict[str, str]:
     """Return the headers of the answer to an error: how to sign in, or when to try again."""
-    status = status_of(error)
+    status = find_status(error)
     if status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer realm="dermq"'}
     if isinstance(error, errors.TooMany):
@@ -82,7 +82,7 @@ def headers_of(error: errors.DermqError) -> dict[str, str]:
     return {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
-def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
+def make_problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
     """Return the members of a problem (RFC 9457) about this request."""
     return {
         "type": f"urn:dermq:problem:{code}",
@@ -100,7 +100,7 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
     if paths.is_for_programs():
         if status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS):  # these must not occupy a thread
             bodies.discard_rest()
-        body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
+        body = json.dumps(make_problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:
         title = _HEADINGS.get(status, "Something went wrong")
@@ -112,7 +112,7 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
 
 def _respond_ours(error: errors.DermqError) -> Response:
     more = {"errors": error.found} if isinstance(error, Invalid) else {}
-    return respond(status_of(error), error.code, error.detail, headers_of(error), **more)
+    return respond(find_status(error), error.code, error.detail, list_headers(error), **more)
 
 
 def _respond_invalid(error: apiflask.HTTPError) -> Response:

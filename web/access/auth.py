@@ -35,19 +35,19 @@ def authenticate() -> None:
     Raises Unauthorized, TooMany for one of many wrong tokens, Forbidden when the lab is disabled, and CSRFError when a
     session sends no CSRF token.
     """
-    secret = _bearer()
+    secret = _read_bearer()
     if secret is None:
-        principal()
+        get_principal()
         _protect_call()
     else:
         with guesses.slow_down():
-            token = db.read(services.current().sessions, access_tokens.authenticate, secret)
-        g.principal = _principal(f"token {token.name!r}", token)
+            token = db.read(services.get_current().sessions, access_tokens.authenticate, secret)
+        g.principal = _make_principal(f"token {token.name!r}", token)
         if access_tokens.is_use_due(token.last_used_at):
             _note_use(access_tokens.mark_used, token.id)
 
 
-def principal() -> LabPrincipal:
+def get_principal() -> LabPrincipal:
     """Return on whose behalf this request is made.
 
     Raises Unauthorized when nobody is signed in, Forbidden when the lab is disabled.
@@ -57,9 +57,9 @@ def principal() -> LabPrincipal:
             raise errors.Unauthorized(
                 "no_token", "Nobody is signed in. Send an access token as `Authorization: Bearer …`, or sign in."
             )
-        here = services.current()
+        here = services.get_current()
         row = db.read(here.sessions, browser_sessions.find, secret, here.settings)
-        g.principal = _principal(f"session of token {row.token.name!r}", row.token, row.id)
+        g.principal = _make_principal(f"session of token {row.token.name!r}", row.token, row.id)
         # Pages that refresh themselves send the ETag of what they show. A page that nobody looks at must not keep the
         # session from ending when idle.
         if access_tokens.is_use_due(row.last_used_at) and "If-None-Match" not in request.headers:
@@ -68,7 +68,7 @@ def principal() -> LabPrincipal:
     return found
 
 
-def needs(scope: Scope) -> Callable[[View], View]:
+def require(scope: Scope) -> Callable[[View], View]:
     """Declare the scope that a view needs; ``authorize`` checks it."""
 
     def mark(view: View) -> View:
@@ -79,7 +79,7 @@ def needs(scope: Scope) -> Callable[[View], View]:
 
 
 def authorize() -> None:
-    """Check the scope that ``needs`` declared for the view of this request; runs before each request.
+    """Check the scope that ``require`` declared for the view of this request; runs before each request.
 
     This is the only place that checks scopes. Raises Forbidden when the principal lacks the scope, and Unauthorized
     when nobody is signed in. A view without a scope is for everybody.
@@ -92,11 +92,11 @@ def authorize() -> None:
 
 
 def may(scope: Scope) -> bool:
-    """Return whether the principal of this request has a scope. Raises as ``principal`` does."""
-    return scope in principal().scopes
+    """Return whether the principal of this request has a scope. Raises as ``get_principal`` does."""
+    return scope in get_principal().scopes
 
 
-def scopes_of(token: AccessToken) -> frozenset[Scope]:
+def list_scopes(token: AccessToken) -> frozenset[Scope]:
     """Return the scopes that were chosen when the token was issued."""
     return frozenset(map(Scope, token.scopes))
 
@@ -104,7 +104,7 @@ def scopes_of(token: AccessToken) -> frozenset[Scope]:
 def is_signed_in() -> bool:
     """Return whether this request comes from somebody with a valid token or session."""
     with contextlib.suppress(errors.Unauthorized, errors.Forbidden):
-        principal()
+        get_principal()
         return True
     return False
 
@@ -121,18 +121,18 @@ def protect_forms() -> None:
         csrf.protect()
 
 
-def _principal(name: str, token: AccessToken, session_id: int | None = None) -> LabPrincipal:
+def _make_principal(name: str, token: AccessToken, session_id: int | None = None) -> LabPrincipal:
     """Return the principal of a valid token or of its session, called ``name`` in the audit log."""
-    return LabPrincipal(name, token.lab_id, token.lab.name, token.id, scopes_of(token), session_id)
+    return LabPrincipal(name, token.lab_id, token.lab.name, token.id, list_scopes(token), session_id)
 
 
 def _note_use(mark_used: Callable[[Session, int], None], row_id: int) -> None:
     # This may fail when the disk is full; the lab must be able to read its reports all the same.
     with contextlib.suppress(errors.Transient):
-        db.transact(services.current().sessions, mark_used, row_id)
+        db.transact(services.get_current().sessions, mark_used, row_id)
 
 
-def _bearer() -> str | None:
+def _read_bearer() -> str | None:
     header = request.headers.get("Authorization")
     if header is None:
         return None

@@ -20,7 +20,7 @@ def slow_down() -> Iterator[None]:
     try:
         yield
     except errors.Unauthorized as err:
-        wait = services.current().wrong_sign_ins.note(addresses.find_client_site(request))
+        wait = services.get_current().wrong_sign_ins.note(addresses.find_client_site(request))
         if wait:
             raise errors.TooMany(
                 "too_many_wrong_secrets",

@@ -19,27 +19,27 @@ def sign_in(secret: str) -> None:
     Raises Unauthorized for a wrong token, TooMany for one of many, and Forbidden when the lab is disabled.
     """
     with guesses.slow_down():
-        token = db.read(services.current().sessions, access_tokens.authenticate, secret.strip())
+        token = db.read(services.get_current().sessions, access_tokens.authenticate, secret.strip())
     _begin(lambda _: token)
 
 
 def sign_in_with_code(code: str) -> None:
     """Sign in this browser with a one-time code, which is not valid again. Raises as ``sign_in`` does."""
     with guesses.slow_down():
-        db.read(services.current().sessions, sign_in_codes.check, code)
+        db.read(services.get_current().sessions, sign_in_codes.check, code)
         _begin(lambda session: sign_in_codes.redeem(session, code))
 
 
 def sign_out() -> None:
     """End this browser's session on the server, so that a copy of its cookie is of no use either."""
     if (secret := session.get(auth.SECRET)) is not None:
-        db.transact(services.current().sessions, browser_sessions.sign_out, secret)
+        db.transact(services.get_current().sessions, browser_sessions.sign_out, secret)
     auth.forget()
 
 
 def _begin(find_token: Callable[[Session], AccessToken]) -> None:
     """Begin a session, and end the one that this browser had."""
-    here, before = services.current(), session.get(auth.SECRET)
+    here, before = services.get_current(), session.get(auth.SECRET)
     visitor = Visitor(request.user_agent.string, addresses.find_client_address(request))
 
     def work(rows: Session) -> str:

@@ -39,7 +39,9 @@ def register(app: Flask) -> None:
 def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
     """Add a lab called NAME."""
     with _report_errors():
-        db.transact(services.current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images)
+        db.transact(
+            services.get_current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images
+        )
     click.echo(f"Added the lab {name!r}. Issue a token: flask --app web.app token issue {name!r} TOKEN-NAME")
 
 
@@ -47,7 +49,7 @@ def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
 def list_labs() -> None:
     """List every lab: name, weight, time of creation, whether enabled."""
     with _report_errors():
-        for lab in db.read(services.current().sessions, labs.list_all):
+        for lab in db.read(services.get_current().sessions, labs.list_all):
             state = f"disabled {_format_time(lab.disabled_at)}" if lab.disabled_at else "enabled"
             click.echo(f"{lab.name}\t{lab.weight:g}\t{_format_time(lab.created_at)}\t{state}")
 
@@ -57,7 +59,7 @@ def list_labs() -> None:
 def disable_lab(name: str) -> None:
     """Keep the lab called NAME out until it is enabled again. Its waiting images stay and are not classified."""
     with _report_errors():
-        db.transact(services.current().sessions, lambda session: labs.disable(session, _find(session, name)))
+        db.transact(services.get_current().sessions, lambda session: labs.disable(session, _find(session, name)))
     click.echo(f"Disabled the lab {name!r}. Let it in again: flask --app web.app lab enable {name!r}")
 
 
@@ -66,7 +68,7 @@ def disable_lab(name: str) -> None:
 def enable_lab(name: str) -> None:
     """Let the lab called NAME in again; its waiting images are classified."""
     with _report_errors():
-        db.transact(services.current().sessions, lambda session: labs.enable(session, _find(session, name)))
+        db.transact(services.get_current().sessions, lambda session: labs.enable(session, _find(session, name)))
     click.echo(f"Enabled the lab {name!r}.")
 
 
@@ -90,7 +92,7 @@ def issue_token(lab: str, name: str, scopes: tuple[str, ...], expires_days: int 
         return access_tokens.issue(session, _find(session, lab), name, scopes=chosen, expires_at=until or None)
 
     with _report_errors():
-        click.echo(db.transact(services.current().sessions, work))
+        click.echo(db.transact(services.get_current().sessions, work))
     click.echo("Save this token now. It is not shown again, because only its hash is stored.", err=True)
 
 
@@ -100,7 +102,7 @@ def list_tokens(lab: str) -> None:
     """List the tokens of LAB: id, name, time of creation, last use, scopes, whether valid."""
     with _report_errors():
         found = db.read(
-            services.current().sessions, lambda session: access_tokens.list_all(session, _find(session, lab).id)
+            services.get_current().sessions, lambda session: access_tokens.list_all(session, _find(session, lab).id)
         )
     for token in found:
         used = _format_time(token.last_used_at) if token.last_used_at else "never used"
@@ -114,7 +116,7 @@ def list_tokens(lab: str) -> None:
 def revoke_token(token_id: int) -> None:
     """Revoke the token with this ID for ever. Browser sessions that were opened with it end."""
     with _report_errors():
-        token = db.transact(services.current().sessions, access_tokens.revoke, token_id)
+        token = db.transact(services.get_current().sessions, access_tokens.revoke, token_id)
     click.echo(f"Revoked the token {token.id} ({token.name!r}).")
 
 
@@ -122,7 +124,7 @@ def revoke_token(token_id: int) -> None:
 @click.argument("lab")
 def list_sessions(lab: str) -> None:
     """List the browsers that are signed in to LAB: id, token, sign-in, last use, end, address, browser."""
-    here = services.current()
+    here = services.get_current()
     with _report_errors():
         found = db.read(
             here.sessions,
@@ -130,7 +132,7 @@ def list_sessions(lab: str) -> None:
         )
     for one in found:
         times = "\t".join(map(_format_time, (one.created_at, one.last_used_at, one.ends_at)))
-        click.echo(f"{one.id}\t{one.token.name}\t{times}\t{one.address}\t{arrivals.printable(one.browser)}")
+        click.echo(f"{one.id}\t{one.token.name}\t{times}\t{one.address}\t{arrivals.make_printable(one.browser)}")
 
 
 @session_commands.command("end")
@@ -138,7 +140,7 @@ def list_sessions(lab: str) -> None:
 def end_session(session_id: int) -> None:
     """Sign out the browser whose session has this ID."""
     with _report_errors():
-        db.transact(services.current().sessions, browser_sessions.end, session_id)
+        db.transact(services.get_current().sessions, browser_sessions.end, session_id)
     click.echo(f"Ended the session {session_id}.")
 
 
@@ -148,7 +150,7 @@ def end_sessions(lab: str) -> None:
     """Sign out every browser of LAB."""
     with _report_errors():
         ended = db.transact(
-            services.current().sessions,
+            services.get_current().sessions,
             lambda session: browser_sessions.end_all(session, _find(session, lab).id),
         )
     click.echo(f"Ended {ended} sessions of the lab {lab!r}.")
@@ -178,7 +180,7 @@ def audit(only: uuid.UUID | None, as_json: bool) -> None:
 
 def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]]]:
     """Return the number of batches and of images that were checked, and the findings."""
-    here = services.current()
+    here = services.get_current()
     ids = _list_batch_ids(here.sessions)
     if only is not None and only not in ids:
         raise errors.NotFound("no_batch", f"There is no batch {only}.")
@@ -190,13 +192,13 @@ def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]
             images += found.images
             findings += [_format_finding(finding, batch_id) for finding in found.findings]
     if only is None:
-        findings += [_format_finding(finding) for finding in db.read(here.sessions, conservation.stale_claims)]
+        findings += [_format_finding(finding) for finding in db.read(here.sessions, conservation.find_stale_claims)]
     return len(ids), images, findings
 
 
 def _list_batch_ids(sessions: db.Sessions) -> list[uuid.UUID]:
     found: list[uuid.UUID] = []
-    while page := db.read(sessions, conservation.next_batches, found[-1] if found else uuid.UUID(int=0), 1_000):
+    while page := db.read(sessions, conservation.list_next_batches, found[-1] if found else uuid.UUID(int=0), 1_000):
         found += page
     return found
 

@@ -11,10 +11,10 @@ from web import services
 from web.access import auth
 
 
-@auth.needs(Scope.READ)
-def lab() -> Response:
+@auth.require(Scope.READ)
+def show_lab() -> Response:
     """Show the lab's sessions and access tokens to those who may manage them."""
-    here, by = services.current(), auth.principal()
+    here, by = services.get_current(), auth.get_principal()
 
     def work(session: Session) -> tuple[list[models.BrowserSession], list[models.AccessToken]]:
         signed_in = browser_sessions.list_all(session, by.lab_id, here.settings)

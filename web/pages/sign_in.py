@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from dermq import errors
 from web.access import auth, signing_in
-from web.errors import headers_of, status_of
+from web.errors import find_status, list_headers
 
 _REFUSALS = (errors.Unauthorized, errors.TooMany, errors.Forbidden)
 
@@ -16,13 +16,13 @@ def sign_in() -> Any:
     """Show the form for an access token, or sign in with the one-time code of a link."""
     code = request.args.get("code")
     if code is None:
-        return _form()
+        return _show_form()
     try:
         signing_in.sign_in_with_code(code)
     except _REFUSALS as error:
         # The browser may have opened the link in advance, which used the code and signed the person in.
         if not auth.is_signed_in():
-            return _form(error)
+            return _show_form(error)
     return redirect(url_for("pages.home"))
 
 
@@ -31,7 +31,7 @@ def sign_in_with_token() -> Any:
     try:
         signing_in.sign_in(request.form.get("token", ""))
     except _REFUSALS as error:
-        return _form(error)
+        return _show_form(error)
     return redirect(_check_address(request.form.get("next")))
 
 
@@ -41,10 +41,10 @@ def sign_out() -> Redirect:
     return redirect(url_for("pages.sign_in"))
 
 
-def _form(error: errors.Rejected | None = None) -> tuple[str, int, dict[str, str]]:
+def _show_form(error: errors.Rejected | None = None) -> tuple[str, int, dict[str, str]]:
     wanted = request.values.get("next", "")
     page = render_template("sign_in.html", problem=error and error.detail, next=wanted)
-    return (page, 200, {}) if error is None else (page, status_of(error), headers_of(error))
+    return (page, 200, {}) if error is None else (page, find_status(error), list_headers(error))
 
 
 def _check_address(wanted: str | None) -> str:
