@@ -52,8 +52,8 @@ def read(
         raise errors.Permanent(err.code, err.detail) from err
     image = raster.image
     if recipe_version >= recipes.WITH_PROFILES:
-        image = profiles.to_srgb(image, raster.profile, raster.gamma)
-    return Decoded(exif.upright(profiles.to_rgb(image), raster.orientation), raster.size, raster.notes)
+        image = profiles.convert_to_srgb(image, raster.profile, raster.gamma)
+    return Decoded(exif.turn_upright(profiles.convert_to_rgb(image), raster.orientation), raster.size, raster.notes)
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -68,7 +68,7 @@ def prepare(
     return squash(read(data, max_pixels=max_pixels, recipe_version=recipe_version).image, size)
 
 
-def thumbnail(image: Image.Image) -> bytes:
+def make_thumbnail(image: Image.Image) -> bytes:
     """A small JPEG of a decoded image, without any metadata."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -187,7 +187,7 @@ def _turned(picture: Image.Image, orientation: int) -> bytes:
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
     block = Image.Exif()
     block[0x0112] = orientation
-    return samples.encoded(exif.upright(picture, inverse), "PNG", exif=block)
+    return samples.encoded(exif.turn_upright(picture, inverse), "PNG", exif=block)
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

@@ -21,6 +21,6 @@ def decode(data: bytes, limits: Limits) -> Raster:
     """
     found = formats.find(data[: formats.HEAD_BYTES])
     if found is None:
-        raise formats.unsupported()
+        raise formats.make_unsupported()
     raster: Raster = importlib.import_module(f"dermq.decoding.{MODULES[found.name]}").read(data, limits)
     return raster

@@ -4,7 +4,7 @@ import struct
 
 from dermq import formats
 from dermq.decoding import pillow
-from dermq.decoding.raster import Limits, Raster, damaged, extra_bytes
+from dermq.decoding.raster import Limits, Raster, make_damaged, note_extra_bytes
 from dermq.notes import Note
 
 _HEADER_AT = 14
@@ -19,13 +19,13 @@ def read(data: bytes, limits: Limits) -> Raster:
     """Decode a BMP. Raises Permanent when rows are missing."""
     size = formats.bmp.FORMAT.size(data)
     if size is None:
-        raise damaged("it ends in the middle of its header")
+        raise make_damaged("it ends in the middle of its header")
     formats.check_pixels(*size, limits.max_pixels)
     image = pillow.load(data, "BMP")
-    return Raster(image, size, profile=_profile(data), notes=_notes(data, *size))
+    return Raster(image, size, profile=_find_profile(data), notes=_find_notes(data, *size))
 
 
-def _profile(data: bytes) -> bytes | None:
+def _find_profile(data: bytes) -> bytes | None:
     header_bytes = int.from_bytes(data[_HEADER_AT : _HEADER_AT + 4], "little")
     if header_bytes < _V5_HEADER or data[_HEADER_AT + 56 : _HEADER_AT + 60] != _EMBEDDED_PROFILE:
         return None
@@ -33,12 +33,12 @@ def _profile(data: bytes) -> bytes | None:
     return data[_HEADER_AT + at : _HEADER_AT + at + length] or None
 
 
-def _notes(data: bytes, width: int, height: int) -> tuple[Note, ...]:
+def _find_notes(data: bytes, width: int, height: int) -> tuple[Note, ...]:
     """Return a note on bytes behind the pixels, which is told where each row has the same length."""
     start, header_bytes = struct.unpack_from("<II", data, 10)
     layout, at = ("<H", _HEADER_AT + 10) if header_bytes == _CORE_HEADER else ("<HI", _HEADER_AT + 14)
     bits, compression = (*struct.unpack_from(layout, data, at), 0)[:2]
     end = start + (width * bits + 31) // 32 * 4 * height
-    if compression not in _UNCOMPRESSED or _profile(data) or end >= len(data):
+    if compression not in _UNCOMPRESSED or _find_profile(data) or end >= len(data):
         return ()
-    return (extra_bytes(len(data) - end),)
+    return (note_extra_bytes(len(data) - end),)

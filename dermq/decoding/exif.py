@@ -20,7 +20,7 @@ _TURNS = {
 """What makes an image upright, by its EXIF orientation (EXIF 2.32, table 4)."""
 
 
-def orientation(block: bytes | None, xmp: bytes | None = None) -> int:
+def find_orientation(block: bytes | None, xmp: bytes | None = None) -> int:
     """Return the orientation of an EXIF block, with or without its leading ``Exif``, else of an XMP packet, else 1."""
     try:
         with warnings.catch_warnings():
@@ -28,17 +28,17 @@ def orientation(block: bytes | None, xmp: bytes | None = None) -> int:
             found = Image.Exif()
             found.load(block or b"")
             given = found.get(_ORIENTATION)
-            return _of_xmp(xmp) if given is None else int(given)
+            return _read_xmp(xmp) if given is None else int(given)
     except Exception:  # Pillow raises any exception for a damaged EXIF block; the image is then taken as it is
-        return _of_xmp(xmp)
+        return _read_xmp(xmp)
 
 
-def _of_xmp(packet: bytes | None) -> int:
+def _read_xmp(packet: bytes | None) -> int:
     given = _XMP_ORIENTATION.search(packet or b"")
     return int(given[1]) if given else UPRIGHT
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Turn an image as its EXIF orientation says."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)

@@ -12,7 +12,14 @@ from dermq import formats
 from dermq.decoding import exif, jpeg_scan
 from dermq.decoding import jpeg_structure as structure
 from dermq.decoding.jpeg_structure import Frame, Structure
-from dermq.decoding.raster import Limits, Raster, damaged, extra_bytes, to_8_bits, unsupported_pixels
+from dermq.decoding.raster import (
+    Limits,
+    Raster,
+    make_damaged,
+    make_unsupported_pixels,
+    note_extra_bytes,
+    reduce_to_8_bits,
+)
 from dermq.notes import Note
 
 _SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
@@ -26,7 +33,7 @@ _REDUCTIONS = (8, 4, 2)
 def read(data: bytes, limits: Limits) -> Raster:
     """Decode the first picture of a JPEG. Raises Permanent when pixels are missing, TooLarge over ``limits``."""
     found = structure.parse(data)
-    frame = _frame(found)
+    frame = _check_frame(found)
     size = frame.width, frame.height
     formats.check_pixels(*size, limits.max_pixels)
     structure.check_scans(found)
@@ -37,11 +44,11 @@ def read(data: bytes, limits: Limits) -> Raster:
         pixels, spare = _decode_by_imagecodecs(data, found), 0
     if len(frame.components) == 4 and found.adobe(data):
         pixels = 255 - pixels
-    orientation = exif.orientation(found.exif(data), found.xmp(data))
-    return Raster(_picture(pixels), size, orientation, found.profile(data), notes=_notes(data, found, spare))
+    orientation = exif.find_orientation(found.exif(data), found.xmp(data))
+    return Raster(_make_picture(pixels), size, orientation, found.profile(data), notes=_find_notes(data, found, spare))
 
 
-def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+def _make_picture(pixels: NDArray[np.uint8]) -> Image.Image:
     height, width, channels = pixels.shape
     if channels == 4:
         return Image.frombytes("CMYK", (width, height), pixels.tobytes())
@@ -51,7 +58,7 @@ def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
 def check(data: bytes) -> None:
     """Raise Permanent unless all pixels of a JPEG inside another file are there."""
     found = structure.parse(data)
-    frame = _frame(found)
+    frame = _check_frame(found)
     structure.check_scans(found)
     jpeg_scan.check_zeros(data, found)
     if frame.marker in _EIGHT_BITS and frame.precision == 8:
@@ -60,15 +67,15 @@ def check(data: bytes) -> None:
         jpeg_scan.check_symbols(data, found)
 
 
-def _frame(found: Structure) -> Frame:
+def _check_frame(found: Structure) -> Frame:
     frame = found.frame
     assert frame is not None
     if frame.height == 0:
-        raise unsupported_pixels("A JPEG whose header has no height")
+        raise make_unsupported_pixels("A JPEG whose header has no height")
     if frame.width == 0:
-        raise damaged("its width is 0")
+        raise make_damaged("its width is 0")
     if len(frame.components) not in _SPACES:
-        raise unsupported_pixels(f"A JPEG with {len(frame.components)} colour components")
+        raise make_unsupported_pixels(f"A JPEG with {len(frame.components)} colour components")
     return frame
 
 
@@ -78,11 +85,11 @@ def _decode(data: bytes, found: Structure, draft_size: int | None) -> tuple[NDAr
     try:
         return _decode_strictly(whole, found, draft_size), 0
     except ValueError as err:
-        clean, spare = _without_spare_bytes(data, found)
+        clean, spare = _drop_spare_bytes(data, found)
         try:
             return _decode_strictly(clean, found, draft_size), spare
         except ValueError:
-            raise damaged(str(err).rstrip(".")) from err
+            raise make_damaged(str(err).rstrip(".")) from err
 
 
 def _decode_strictly(data: bytes, found: Structure, draft_size: int | None) -> NDArray[np.uint8]:
@@ -101,7 +108,7 @@ def _decode_strictly(data: bytes, found: Structure, draft_size: int | None) -> N
     return pixels
 
 
-def _without_spare_bytes(data: bytes, found: Structure) -> tuple[bytes, int]:
+def _drop_spare_bytes(data: bytes, found: Structure) -> tuple[bytes, int]:
     """Return the JPEG without metadata, without bytes between segments and without zeros behind the data of scans.
 
     The decoder warns of all three, but no pixel depends on them. Also return the number of bytes that belong to none.
@@ -132,24 +139,24 @@ def _decode_by_imagecodecs(data: bytes, found: Structure) -> NDArray[np.uint8]:
     assert frame is not None
     sequential = frame.marker in (0xC1, 0xC3)
     if not sequential or not 2 <= frame.precision <= 16:
-        raise unsupported_pixels(f"A {frame.precision}-bit JPEG of this coding (SOF{frame.marker - 0xC0})")
+        raise make_unsupported_pixels(f"A {frame.precision}-bit JPEG of this coding (SOF{frame.marker - 0xC0})")
     jpeg_scan.check_symbols(data, found)
     import imagecodecs  # only for these rare files
 
     try:
         pixels = imagecodecs.jpeg8_decode(data if found.end is not None else data + structure.END)
     except Exception as err:  # imagecodecs raises errors of its own and of Python for a damaged file
-        raise damaged(err) from err
-    return to_8_bits(pixels.reshape(*pixels.shape[:2], -1), frame.precision)
+        raise make_damaged(err) from err
+    return reduce_to_8_bits(pixels.reshape(*pixels.shape[:2], -1), frame.precision)
 
 
-def _notes(data: bytes, found: Structure, spare: int) -> tuple[Note, ...]:
+def _find_notes(data: bytes, found: Structure, spare: int) -> tuple[Note, ...]:
     notes = []
     if spare:
-        notes.append(extra_bytes(spare, "inside the file belong to no pixel"))
+        notes.append(note_extra_bytes(spare, "inside the file belong to no pixel"))
     behind = 0 if found.end is None else len(data) - found.end
     if behind and found.holds_further_pictures(data):
         notes.append(Note("further_pictures", "The file holds further pictures; the first one was read."))
     elif behind:
-        notes.append(extra_bytes(behind))
+        notes.append(note_extra_bytes(behind))
     return tuple(notes)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from dermq.decoding.jpeg_structure import DHT, DRI, LOSSLESS, PROGRESSIVE, SOS, Frame, Scan, Structure
-from dermq.decoding.raster import damaged
+from dermq.decoding.raster import make_damaged
 
 Codes = Sequence[tuple[int, int] | None]
 """By the next 16 bits: the length of the code that they begin with, and its symbol."""
@@ -29,7 +29,7 @@ def check_zeros(data: bytes, found: Structure) -> None:
     The code of only zero bits stands for the table's first symbol. Where that does not mean that blocks are flat, the
     zeros were not written by an encoder. A run at the very end of a scan is left to the decoder.
     """
-    for scan, tables, _ in _scans(data, found):
+    for scan, tables, _ in _pair_with_tables(data, found):
         assert found.frame is not None
         arithmetic = found.frame.marker in _ARITHMETIC
         run = bytes(_ARITHMETIC_ZERO_BYTES if arithmetic else _ZERO_BYTES)
@@ -37,7 +37,7 @@ def check_zeros(data: bytes, found: Structure) -> None:
         if at == -1 or not data[at : scan.stop].strip(b"\0"):
             continue
         if arithmetic or not _flat_by_zeros(found.frame, scan, tables):
-            raise damaged("a part of its pixels is overwritten by zeros")
+            raise make_damaged("a part of its pixels is overwritten by zeros")
 
 
 def check_symbols(data: bytes, found: Structure) -> None:
@@ -45,20 +45,20 @@ def check_symbols(data: bytes, found: Structure) -> None:
 
     For sequential and lossless Huffman coding. It takes about a second for a megabyte.
     """
-    for scan, tables, restart_interval in _scans(data, found):
+    for scan, tables, restart_interval in _pair_with_tables(data, found):
         assert found.frame is not None
-        codes = {key: _codes(table) for key, table in tables.items()}
-        blocks, mcus = _layout(found.frame, scan, codes)
+        codes = {key: _list_codes(table) for key, table in tables.items()}
+        blocks, mcus = _lay_out(found.frame, scan, codes)
         intervals = _RESTART.split(data[scan.start : scan.stop])
         per_interval = restart_interval or mcus
         if len(intervals) != -(-mcus // per_interval):
-            raise damaged("a part of its pixels is missing")
+            raise make_damaged("a part of its pixels is missing")
         for number, interval in enumerate(intervals):
             body = interval.replace(b"\xff\x00", b"\xff")
             _walk(body, min(per_interval, mcus - number * per_interval), blocks)
 
 
-def _scans(data: bytes, found: Structure) -> Iterator[tuple[Scan, dict[int, bytes], int]]:
+def _pair_with_tables(data: bytes, found: Structure) -> Iterator[tuple[Scan, dict[int, bytes], int]]:
     """Yield each scan with the Huffman tables and the restart interval that hold for it."""
     tables: dict[int, bytes] = {}
     restart_interval, scans = 0, iter(found.scans)
@@ -99,7 +99,7 @@ def _ends_runs(table: bytes) -> bool:
     return any(symbol & 15 == 0 and symbol not in (0x00, 0xF0) for symbol in table[16:])
 
 
-def _codes(table: bytes) -> Codes:
+def _list_codes(table: bytes) -> Codes:
     """Return the canonical Huffman codes of a table (T.81, annex C)."""
     codes: list[tuple[int, int] | None] = []
     symbols = iter(table[16:])
@@ -109,14 +109,14 @@ def _codes(table: bytes) -> Codes:
     return (codes + [None] * (65_536 - len(codes)))[:65_536]
 
 
-def _layout(frame: Frame, scan: Scan, codes: Mapping[int, Codes]) -> tuple[list[tuple[Codes, Codes | None]], int]:
+def _lay_out(frame: Frame, scan: Scan, codes: Mapping[int, Codes]) -> tuple[list[tuple[Codes, Codes | None]], int]:
     """Return the tables of each block of a minimum coded unit (MCU), and how many units a scan has (T.81, A.2)."""
     side = 1 if frame.marker in LOSSLESS else 8
     widest, highest = (max(factors) for factors in zip(*frame.sampling, strict=True))
     blocks: list[tuple[Codes, Codes | None]] = []
     for component, (dc, ac) in zip(scan.components, scan.tables, strict=True):
         across, down = frame.sampling[frame.components.index(component)]
-        pair = (_known(codes, _DC | dc), None if side == 1 else _known(codes, _AC | ac))
+        pair = (_find_table(codes, _DC | dc), None if side == 1 else _find_table(codes, _AC | ac))
         blocks += [pair] * (across * down if len(scan.components) > 1 else 1)
     if len(scan.components) > 1:
         return blocks, -(-frame.width // (side * widest)) * -(-frame.height // (side * highest))
@@ -124,9 +124,9 @@ def _layout(frame: Frame, scan: Scan, codes: Mapping[int, Codes]) -> tuple[list[
     return blocks, -(-width // side) * -(-height // side)
 
 
-def _known(codes: Mapping[int, Codes], key: int) -> Codes:
+def _find_table(codes: Mapping[int, Codes], key: int) -> Codes:
     if key not in codes:
-        raise damaged("a Huffman table is missing")
+        raise make_damaged("a Huffman table is missing")
     return codes[key]
 
 
@@ -140,7 +140,7 @@ def _walk(body: bytes, mcus: int, blocks: Sequence[tuple[Codes, Codes | None]]) 
         byte = at >> 3
         found = codes[int.from_bytes(padded[byte : byte + 3], "big") >> (8 - (at & 7)) & 0xFFFF]
         if found is None or at > end:
-            raise damaged("its pixels cannot be told from its data")
+            raise make_damaged("its pixels cannot be told from its data")
         at += found[0]
         return found[1]
 
@@ -156,6 +156,6 @@ def _walk(body: bytes, mcus: int, blocks: Sequence[tuple[Codes, Codes | None]]) 
                 at += symbol & 15
                 coefficient += (symbol >> 4) + 1
             if coefficient > 64:
-                raise damaged("its pixels cannot be told from its data")
+                raise make_damaged("its pixels cannot be told from its data")
     if at > end or end - at >= 8:
-        raise damaged("it has more or fewer pixels than its header announces")
+        raise make_damaged("it has more or fewer pixels than its header announces")

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dermq.decoding.raster import damaged
+from dermq.decoding.raster import make_damaged
 
 SOI, EOI, SOS, DQT, DHT, DRI, APP0, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xE0, 0xE1, 0xE2, 0xEE
 END = b"\xff\xd9"
@@ -113,15 +113,17 @@ def parse(data: bytes) -> Structure:
             continue
         stop = at + int.from_bytes(data[at : at + 2], "big")
         if stop < at + 2 or stop > len(data):
-            raise damaged("it ends in the middle of its header" if not found.scans else "it ends before its last scan")
+            raise make_damaged(
+                "it ends in the middle of its header" if not found.scans else "it ends before its last scan"
+            )
         found.segments.append((marker, at, stop))
         if marker in _FRAMES:
-            found.frame = _frame(marker, data[at + 2 : stop])
+            found.frame = _read_frame(marker, data[at + 2 : stop])
         elif marker == SOS:
             stop = _add_scan(found, data, at + 2, stop)
         at = stop
     if found.frame is None or not found.scans:
-        raise damaged("it ends before its pixels begin")
+        raise make_damaged("it ends before its pixels begin")
     return found
 
 
@@ -130,9 +132,9 @@ def check_scans(found: Structure) -> None:
     assert found.frame is not None
     missing = set(found.frame.components) - {one for scan in found.scans for one in scan.components}
     if missing:
-        raise damaged(f"{len(missing)} of its {len(found.frame.components)} colour components are missing")
+        raise make_damaged(f"{len(missing)} of its {len(found.frame.components)} colour components are missing")
     if found.frame.marker in PROGRESSIVE and not all(_complete(found.scans, one) for one in found.frame.components):
-        raise damaged("the last scans are missing, which hold the details")
+        raise make_damaged("the last scans are missing, which hold the details")
 
 
 def _complete(scans: Sequence[Scan], component: int) -> bool:
@@ -150,7 +152,7 @@ def _is_alone(frame: Frame, components: int) -> bool:
     return frame.marker not in PROGRESSIVE and components == len(frame.components)
 
 
-def _scan_end(data: bytes, start: int, *, alone: bool) -> int:
+def _find_scan_end(data: bytes, start: int, *, alone: bool) -> int:
     """Return where the data of a scan ends. A scan that is alone ends at the end marker, which is found much faster."""
     if alone and (end := data.find(END, start)) != -1:
         return end
@@ -158,9 +160,9 @@ def _scan_end(data: bytes, start: int, *, alone: bool) -> int:
     return len(data) if ended is None else ended.start()
 
 
-def _frame(marker: int, body: bytes) -> Frame:
+def _read_frame(marker: int, body: bytes) -> Frame:
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
-        raise damaged("its frame header is too short")
+        raise make_damaged("its frame header is too short")
     precision, height, width, count = struct.unpack_from(">BHHB", body)
     parts = [body[6 + 3 * n : 9 + 3 * n] for n in range(count)]
     sampling = tuple((part[1] >> 4, part[1] & 15) for part in parts)
@@ -172,9 +174,9 @@ def _add_scan(found: Structure, data: bytes, start: int, stop: int) -> int:
     count = data[start] if start < stop else 0
     body = data[start + 1 : stop]
     if not 1 <= count <= 4 or len(body) < 2 * count + 3:
-        raise damaged("the header of a scan is broken")
+        raise make_damaged("the header of a scan is broken")
     first, last, bits = body[2 * count : 2 * count + 3]
-    end = _scan_end(data, stop, alone=found.frame is not None and _is_alone(found.frame, count))
+    end = _find_scan_end(data, stop, alone=found.frame is not None and _is_alone(found.frame, count))
     found.scans.append(
         Scan(
             components=tuple(body[0 : 2 * count : 2]),

@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image
 
-from dermq.decoding.raster import damaged
+from dermq.decoding.raster import make_damaged
 
 # Each format checks the limit on pixels before anything is decoded; Pillow's own limit only warns.
 Image.MAX_IMAGE_PIXELS = None
@@ -18,14 +18,14 @@ def load(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # warnings are about metadata; lost pixels are an error
             with Image.open(io.BytesIO(data), formats=[name]) as image:
                 image.load()
-                return simple(image)
+                return simplify(image)
     except MemoryError:
         raise
     except Exception as err:  # Pillow raises any exception for a damaged file
-        raise damaged(err) from err
+        raise make_damaged(err) from err
 
 
-def simple(image: Image.Image) -> Image.Image:
+def simplify(image: Image.Image) -> Image.Image:
     """Return an image of one of the modes that a raster may have."""
     if "transparency" in image.info:
         return image.convert("RGBA")

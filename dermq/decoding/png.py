@@ -14,7 +14,15 @@ from PIL import Image
 
 from dermq import formats
 from dermq.decoding import exif, pillow
-from dermq.decoding.raster import Limits, Raster, damaged, extra_bytes, several_frames, to_8_bits, unsupported_pixels
+from dermq.decoding.raster import (
+    Limits,
+    Raster,
+    make_damaged,
+    make_several_frames,
+    make_unsupported_pixels,
+    note_extra_bytes,
+    reduce_to_8_bits,
+)
 from dermq.notes import Note
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -45,12 +53,19 @@ def read(data: bytes, limits: Limits) -> Raster:
     formats.check_pixels(width, height, limits.max_pixels)
     frames = int.from_bytes(chunks.single.get(b"acTL", b"")[:4], "big")
     if frames > 1:
-        raise several_frames(frames)
+        raise make_several_frames(frames)
     image = _decode_16_bits(chunks) if depth == 16 else _decode(chunks)
     notes: tuple[Note, ...] = ()
     if chunks.end is not None and chunks.end < len(data):
-        notes = (extra_bytes(len(data) - chunks.end),)
-    return Raster(image, (width, height), exif.orientation(*_metadata(chunks)), _profile(chunks), _gamma(chunks), notes)
+        notes = (note_extra_bytes(len(data) - chunks.end),)
+    return Raster(
+        image,
+        (width, height),
+        exif.find_orientation(*_find_metadata(chunks)),
+        _find_profile(chunks),
+        _find_gamma(chunks),
+        notes,
+    )
 
 
 def _split(data: bytes) -> _Chunks:
@@ -62,7 +77,7 @@ def _split(data: bytes) -> _Chunks:
         critical = not kind[0] & 0x20
         whole = stop <= len(data) and zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[stop - 4 : stop], "big")
         if critical and not whole and kind != b"IEND":
-            raise damaged(f"its chunk {kind.decode('ascii', 'backslashreplace')} is incomplete or was changed")
+            raise make_damaged(f"its chunk {kind.decode('ascii', 'backslashreplace')} is incomplete or was changed")
         if kind == b"IDAT":
             found.pixels.append(body)
         elif whole and kind in (b"zTXt", b"iTXt"):
@@ -74,11 +89,11 @@ def _split(data: bytes) -> _Chunks:
             break
         at = stop
     if len(found.single.get(b"IHDR", b"")) != 13 or not found.pixels:
-        raise damaged("it ends before its pixels begin")
+        raise make_damaged("it ends before its pixels begin")
     return found
 
 
-def _plain(chunks: _Chunks, *kept: bytes) -> bytes:
+def _write_plain(chunks: _Chunks, *kept: bytes) -> bytes:
     """Return the PNG with nothing but what its pixels need."""
     parts = [(kind, chunks.single[kind]) for kind in (b"IHDR", b"PLTE", *kept) if kind in chunks.single]
     parts += [(b"IDAT", b"".join(chunks.pixels)), (b"IEND", b"")]
@@ -89,7 +104,7 @@ def _plain(chunks: _Chunks, *kept: bytes) -> bytes:
 
 
 def _decode(chunks: _Chunks) -> Image.Image:
-    return pillow.load(_plain(chunks, b"tRNS"), "PNG")
+    return pillow.load(_write_plain(chunks, b"tRNS"), "PNG")
 
 
 def _decode_16_bits(chunks: _Chunks) -> Image.Image:
@@ -98,25 +113,25 @@ def _decode_16_bits(chunks: _Chunks) -> Image.Image:
 
     *_, colours = chunks.header()
     try:
-        samples = imagecodecs.png_decode(_plain(chunks))
+        samples = imagecodecs.png_decode(_write_plain(chunks))
     except Exception as err:  # imagecodecs raises errors of its own and of Python for a damaged file
-        raise damaged(err) from err
+        raise make_damaged(err) from err
     samples = samples.reshape(*samples.shape[:2], -1)
     if samples.shape[2] != _CHANNELS[colours]:
-        raise unsupported_pixels("This PNG")
-    clear = _clear(samples, chunks)
-    bits = _significant_bits(samples, chunks, colours)
+        raise make_unsupported_pixels("This PNG")
+    clear = _find_clear(samples, chunks)
+    bits = _count_significant_bits(samples, chunks, colours)
     if colours in (4, 6):
-        alpha = to_8_bits(samples[..., -1:], 16)
-        pixels = np.concatenate([to_8_bits(samples[..., :-1], bits), alpha], axis=2)
+        alpha = reduce_to_8_bits(samples[..., -1:], 16)
+        pixels = np.concatenate([reduce_to_8_bits(samples[..., :-1], bits), alpha], axis=2)
     else:
-        pixels = to_8_bits(samples, bits)
+        pixels = reduce_to_8_bits(samples, bits)
         if clear is not None:
             pixels = np.concatenate([pixels, np.where(clear, 0, 255).astype(np.uint8)[..., None]], axis=2)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
-def _clear(samples: NDArray[np.uint16], chunks: _Chunks) -> NDArray[np.bool_] | None:
+def _find_clear(samples: NDArray[np.uint16], chunks: _Chunks) -> NDArray[np.bool_] | None:
     """Return which pixels have the one colour that ``tRNS`` makes transparent."""
     key = chunks.single.get(b"tRNS", b"")
     if not key or len(key) != 2 * samples.shape[2]:
@@ -125,7 +140,7 @@ def _clear(samples: NDArray[np.uint16], chunks: _Chunks) -> NDArray[np.bool_] | 
     return clear
 
 
-def _significant_bits(samples: NDArray[np.uint16], chunks: _Chunks, colours: int) -> int:
+def _count_significant_bits(samples: NDArray[np.uint16], chunks: _Chunks, colours: int) -> int:
     """Return how many bits of 16 hold values. A PNG should scale them to 16 (clause 12.4), but some programs do not."""
     declared = chunks.single.get(b"sBIT", b"")[: 3 if colours in (_RGB, 6) else 1]
     bits = max(declared, default=16)
@@ -133,7 +148,7 @@ def _significant_bits(samples: NDArray[np.uint16], chunks: _Chunks, colours: int
     return bits if 8 <= bits < 16 and values.max(initial=0) < 1 << bits else 16
 
 
-def _metadata(chunks: _Chunks) -> tuple[bytes | None, bytes | None]:
+def _find_metadata(chunks: _Chunks) -> tuple[bytes | None, bytes | None]:
     """Return EXIF and XMP. ImageMagick writes EXIF as the text of a chunk, in hexadecimal digits."""
     exif_block = chunks.single.get(b"eXIf")
     for text in chunks.texts if exif_block is None else ():
@@ -146,7 +161,7 @@ def _metadata(chunks: _Chunks) -> tuple[bytes | None, bytes | None]:
     return exif_block, xmp
 
 
-def _profile(chunks: _Chunks) -> bytes | None:
+def _find_profile(chunks: _Chunks) -> bytes | None:
     """Return the ICC profile; None when it is missing, damaged, or absurdly large."""
     _, _, packed = chunks.single.get(b"iCCP", b"").partition(b"\0")
     try:
@@ -155,7 +170,7 @@ def _profile(chunks: _Chunks) -> bytes | None:
         return None
 
 
-def _gamma(chunks: _Chunks) -> float | None:
+def _find_gamma(chunks: _Chunks) -> float | None:
     """Return the gamma of ``gAMA``, which counts only without ``sRGB`` and ``iCCP`` (clause 12.1)."""
     if b"sRGB" in chunks.single or b"iCCP" in chunks.single or len(chunks.single.get(b"gAMA", b"")) != 4:
         return None

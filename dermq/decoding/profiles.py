@@ -17,13 +17,13 @@ _MOST_ROUNDING = 2
 _SRGB_GAMMA = 1 / 2.2
 
 
-def to_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> Image.Image:
+def convert_to_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> Image.Image:
     """Return ``image`` in sRGB, by its profile or its gamma; pixels that are sRGB stay as they are."""
     alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
     plain = image if alpha is None else image.convert(image.mode[:-1])
-    seen = _by_profile(plain, profile) if profile else None
+    seen = _apply_profile(plain, profile) if profile else None
     if seen is None and gamma is not None and plain.mode in ("L", "RGB"):
-        seen = _by_gamma(plain, gamma)
+        seen = _apply_gamma(plain, gamma)
     if seen is None:
         return image
     if alpha is not None:
@@ -32,7 +32,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, gamma: float | None) -> I
     return seen
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image) -> Image.Image:
     """Return ``image`` as RGB. Transparent pixels lie on white; CMYK without a profile is mixed without one."""
     if image.mode == "RGB":
         return image
@@ -40,27 +40,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     if image.mode == "LAB":
-        transform = _lab()
+        transform = _build_lab()
         return ImageCms.applyTransform(image, transform) or image
     return image.convert("RGB")
 
 
-def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
     """Return ``image`` in sRGB, or None when the profile changes nothing or does not fit."""
-    transform = _transform(profile, image.mode)
+    transform = _build_transform(profile, image.mode)
     if transform is None:
         return None
     return ImageCms.applyTransform(image, transform)
 
 
 @functools.lru_cache(maxsize=8)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return what turns pixels of ``mode`` into sRGB; None when the profile is broken, does not fit, or is sRGB's."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if opened.profile.xcolor_space != _SPACES.get(mode) or opened.profile.device_class not in _CLASSES:
             return None
-        transform = ImageCms.buildTransform(opened, _srgb(), mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+        transform = ImageCms.buildTransform(opened, _make_srgb(), mode, "RGB", ImageCms.Intent.PERCEPTUAL)
         return transform if _changes(transform, mode) else None
     except Exception:  # ImageCms raises several errors for a broken profile
         return None
@@ -79,7 +79,7 @@ def _changes(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool(apart.max() > _MOST_ROUNDING)
 
 
-def _by_gamma(image: Image.Image, gamma: float) -> Image.Image | None:
+def _apply_gamma(image: Image.Image, gamma: float) -> Image.Image | None:
     """Return ``image`` with the tone curve of sRGB, or None when it has it already."""
     values = np.linspace(0, 1, 256)
     light = values ** (1 / gamma)
@@ -90,10 +90,10 @@ def _by_gamma(image: Image.Image, gamma: float) -> Image.Image | None:
 
 
 @functools.cache
-def _srgb() -> ImageCms.ImageCmsProfile:
+def _make_srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 @functools.cache
-def _lab() -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB", ImageCms.Intent.PERCEPTUAL)
+def _build_lab() -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), _make_srgb(), "LAB", "RGB", ImageCms.Intent.PERCEPTUAL)

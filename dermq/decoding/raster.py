@@ -39,27 +39,27 @@ class Raster:
     notes: tuple[Note, ...] = ()
 
 
-def damaged(why: object) -> errors.Permanent:
+def make_damaged(why: object) -> errors.Permanent:
     """The error for a file whose pixels are not all there, or not as they were written."""
     return errors.Permanent("damaged", f"The file is damaged and cannot be decoded: {why}.")
 
 
-def unsupported_pixels(what: str) -> errors.Permanent:
+def make_unsupported_pixels(what: str) -> errors.Permanent:
     """The error for pixels that cannot be shown rightly."""
     return errors.Permanent("unsupported_pixels", f"{what} cannot be read; save the image as PNG, TIFF or JPEG in RGB.")
 
 
-def several_frames(count: int) -> errors.Permanent:
+def make_several_frames(count: int) -> errors.Permanent:
     """The error for a file that holds more than one image."""
     return errors.Permanent("several_frames", f"The file holds {count} frames or pages; one image a file is accepted.")
 
 
-def extra_bytes(count: int, where: str = "follow the end of the image") -> Note:
+def note_extra_bytes(count: int, where: str = "follow the end of the image") -> Note:
     """The note on bytes that belong to no pixel."""
     return Note("extra_bytes", f"{count:,} {'byte' if count == 1 else 'bytes'} {where}; they were left out.")
 
 
-def to_8_bits(samples: NDArray[np.unsignedinteger], bits: int) -> NDArray[np.uint8]:
+def reduce_to_8_bits(samples: NDArray[np.unsignedinteger], bits: int) -> NDArray[np.uint8]:
     """Return the upper eight of ``bits`` bits; fewer bits are spread over the whole range."""
     if bits >= 8:
         return (samples >> (bits - 8)).astype(np.uint8)
@@ -70,4 +70,4 @@ def to_8_bits(samples: NDArray[np.unsignedinteger], bits: int) -> NDArray[np.uin
 def check_zeros(coded: bytes, longest: int = _ZERO_BYTES) -> None:
     """Raise Permanent when arithmetically coded pixels hold a run of ``longest`` zeros; coders give no such runs."""
     if bytes(longest) in coded:
-        raise damaged("a part of its pixels is overwritten by zeros")
+        raise make_damaged("a part of its pixels is overwritten by zeros")

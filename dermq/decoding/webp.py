@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dermq import formats
 from dermq.decoding import exif, pillow
-from dermq.decoding.raster import Limits, Raster, check_zeros, damaged, extra_bytes, several_frames
+from dermq.decoding.raster import Limits, Raster, check_zeros, make_damaged, make_several_frames, note_extra_bytes
 from dermq.notes import Note
 
 _CHUNKS_AT = 12
@@ -21,22 +21,22 @@ def read(data: bytes, limits: Limits) -> Raster:
     """Decode a WebP of one frame. Raises Permanent when its pixels are not all there."""
     size = formats.webp.FORMAT.size(data)
     if size is None:
-        raise damaged("it ends in the middle of its header")
+        raise make_damaged("it ends in the middle of its header")
     formats.check_pixels(*size, limits.max_pixels)
     end = _CHUNKS_AT - 4 + int.from_bytes(data[4:8], "little")
     chunks = list(_split(data, end))
     frames = sum(kind == b"ANMF" for kind, _, _ in chunks)
     if frames > 1:
-        raise several_frames(frames)
+        raise make_several_frames(frames)
     kept = {kind: body for kind, body, _ in reversed(chunks)}
     for kind, body, whole in chunks:
         if kind in (*_PIXELS, _ALPHA, b"ANMF"):
             if not whole:
-                raise damaged("it ends before its last pixels")
+                raise make_damaged("it ends before its last pixels")
             check_zeros(body, max(_ZERO_BYTES, size[0] * size[1] // _PIXELS_PER_ZERO_BYTE))
-    image = pillow.load(data if frames else _plain(size, kept), "WEBP")
-    orientation = exif.orientation(kept.get(b"EXIF"), kept.get(b"XMP "))
-    return Raster(image, size, orientation, kept.get(b"ICCP"), notes=_notes(data, end))
+    image = pillow.load(data if frames else _write_plain(size, kept), "WEBP")
+    orientation = exif.find_orientation(kept.get(b"EXIF"), kept.get(b"XMP "))
+    return Raster(image, size, orientation, kept.get(b"ICCP"), notes=_find_notes(data, end))
 
 
 def _split(data: bytes, end: int) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -48,11 +48,11 @@ def _split(data: bytes, end: int) -> Iterator[tuple[bytes, bytes, bool]]:
         at += 8 + length + length % 2
 
 
-def _plain(size: formats.Size, chunks: dict[bytes, bytes]) -> bytes:
+def _write_plain(size: formats.Size, chunks: dict[bytes, bytes]) -> bytes:
     """Return the WebP with nothing but what its pixels need, so that its metadata decides nothing."""
     pixels = next((kind for kind in _PIXELS if kind in chunks), None)
     if pixels is None:
-        raise damaged("it ends before its pixels begin")
+        raise make_damaged("it ends before its pixels begin")
     parts = [(pixels, chunks[pixels])]
     if _ALPHA in chunks and pixels == b"VP8 ":
         sides = b"".join(struct.pack("<I", side - 1)[:3] for side in size)
@@ -61,5 +61,5 @@ def _plain(size: formats.Size, chunks: dict[bytes, bytes]) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
-def _notes(data: bytes, end: int) -> tuple[Note, ...]:
-    return (extra_bytes(len(data) - end),) if end < len(data) else ()
+def _find_notes(data: bytes, end: int) -> tuple[Note, ...]:
+    return (note_extra_bytes(len(data) - end),) if end < len(data) else ()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from dermq import errors, imaging, recipes
-from dermq.decoding.raster import unsupported_pixels
+from dermq.decoding.raster import make_unsupported_pixels
 from tests import samples, variants
 
 LIMIT = 50_000_000
@@ -143,4 +143,4 @@ def test_masks_and_reduced_pages_are_no_second_image() -> None:
 
 
 def test_the_text_says_what_to_do() -> None:
-    assert unsupported_pixels("This").detail == "This cannot be read; save the image as PNG, TIFF or JPEG in RGB."
+    assert make_unsupported_pixels("This").detail == "This cannot be read; save the image as PNG, TIFF or JPEG in RGB."
