@@ -96,4 +96,6 @@ def _make_srgb() -> ImageCms.ImageCmsProfile:
 
 @functools.cache
 def _build_lab() -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), _make_srgb(), "LAB", "RGB", ImageCms.Intent.PERCEPTUAL)
+    return ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"), _make_srgb(), "LAB", "RGB", ImageCms.Intent.PERCEPTUAL
+    )
