@@ -11,6 +11,7 @@ from dermq import archives, errors, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Lab, QueueRow
 from dermq.queue import fairness, leases
+from dermq.queue.active import WAITING_ARCHIVES
 from dermq.queue.leases import MOST_LOSSES, LeaseLost
 
 SLICE_SECONDS = 5.0
@@ -38,12 +39,12 @@ def take(
     returned because of a fault, come after all others. The lab is charged for a whole slice; ``end`` gives back what is
     not used, and a worker that dies gives back nothing.
     """
-    if session.scalar(_waiting().limit(1)) is None:
+    if session.scalar(_select_waiting().limit(1)) is None:
         return None  # the usual case, which takes no lock
     queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
     start = sa.case((Lab.tag > queue.served, Lab.tag), else_=queue.served)
     found = session.scalar(
-        _waiting()
+        _select_waiting()
         .order_by(Archive.id.in_(put_back), start, Lab.id, Archive.touched_at)
         .limit(1)
         .with_for_update(skip_locked=True, of=Archive)
@@ -58,12 +59,12 @@ def take(
     return ArchiveLease(token, found.id, found.batch_id, lab.id, found.sha256, found.next_entry)
 
 
-def _waiting() -> sa.Select[Archive]:
+def _select_waiting() -> sa.Select[Archive]:
     return (
         sa.select(Archive)
         .join(Batch, Batch.id == Archive.batch_id)
         .join(Lab, Lab.id == Batch.lab_id)
-        .where(Archive.state == ArchiveState.STORED, Batch.cancelled_at.is_(None))
+        .where(Archive.state == ArchiveState.STORED, *WAITING_ARCHIVES)
     )
 
 
