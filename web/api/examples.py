@@ -57,6 +57,7 @@ ARCHIVE: dict[str, Any] = {
     "state": "unpacking",
     "sha256": _SHA256,
     "bytes": 40435335,
+    "encoding": None,
     "entries": 2500,
     "received": 2488,
     "unchanged": 0,
