@@ -294,7 +294,7 @@ class Lifecycle(RuleBasedStateMachine):
         found: list[Any] = scenarios.predictions(
             [ClaimedImage(each, uuid.UUID(int=0), "") for each in ids], self.claimant
         )
-        found[:fails] = [Failed(each, "undecodable", "damaged") for each in ids[:fails]]
+        found[:fails] = [Failed(each, "damaged", "damaged") for each in ids[:fails]]
         owned = [each for each in ids if each in self.images and self.images[each].token == held.token]
         if held.token not in self.live:
             with pytest.raises(leases.LeaseLost):
@@ -310,7 +310,7 @@ class Lifecycle(RuleBasedStateMachine):
         if lease := self.do(claims.take, self.claimant, most):
             self.hold(lease)
             ids = [image.id for image in lease.images]
-            failures = [Failed(each, "undecodable", "damaged") for each in ids[:fails]]
+            failures = [Failed(each, "damaged", "damaged") for each in ids[:fails]]
             found = failures + scenarios.predictions(lease.images[fails:], self.claimant)
             assert self.do(claims.record, lease.token, found) == len(ids)
             self.recorded(lease.token, ids, failed=ids[:fails])
