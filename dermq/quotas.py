@@ -92,11 +92,11 @@ def check_open_batches(session: Session, lab_id: int, settings: Settings) -> Non
     """Raise Forbidden when the lab has more open batches than it may, one that was just created included."""
     most = find(session, lab_id, settings).open_batches
     if _count_open(session, lab_id) > most:
-        minutes = settings.idle_seal_seconds // 60
         raise errors.Forbidden(
             "quota_open_batches",
-            f"Your lab has {most:,} open {'batch' if most == 1 else 'batches'} already, which is its quota. Finish the upload (seal) of one, or cancel one, then try "
-            f"again. A batch that is idle for {minutes} minutes is sealed automatically.",
+            f"Your lab has as many open batches as its quota allows: {most:,}. Finish the upload (seal) of one, or "
+            "cancel one, then try again. A batch that is idle is sealed automatically after "
+            f"{settings.idle_seal_seconds // 60} minutes.",
         )
 
 
