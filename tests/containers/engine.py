@@ -65,7 +65,7 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         networks = RUN / "networks"
         networks.mkdir(exist_ok=True)
-        self.options = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--root", str(folder / "store")]
+        self.options = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--root", str(folder / "images")]
         self.options += ["--runroot", str(RUN), "--network-config-dir", str(networks)]
 
     def podman(self, *arguments: str, input: bytes | None = None, timeout: float = 300) -> str:
