@@ -85,7 +85,7 @@ def read(
             if draft_size is not None:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            return Decoded(_rgb(_upright(image)), size)
+            return Decoded(_convert_to_rgb(_turn_upright(image)), size)
     except (errors.UnsupportedFormat, errors.TooLarge) as err:
         raise errors.Permanent(err.code, err.detail) from err
     except (errors.Permanent, MemoryError):
@@ -106,7 +106,7 @@ def prepare(
     return squash(read(data, max_pixels=max_pixels, recipe_version=recipe_version).image, size)
 
 
-def thumbnail(image: Image.Image) -> bytes:
+def make_thumbnail(image: Image.Image) -> bytes:
     """A small JPEG of a decoded image, without any metadata."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -125,7 +125,7 @@ def _open(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError as err:
         file.seek(0)
         if formats.find(file.read(formats.HEAD_BYTES)) is None:
-            raise formats.unsupported() from err
+            raise formats.make_unsupported() from err
         raise errors.UnsupportedFormat(
             "unreadable_header", "The image's header is damaged and cannot be read."
         ) from err
@@ -135,7 +135,7 @@ def _open(file: BinaryIO) -> Image.Image:
         raise errors.UnsupportedFormat("unreadable_header", f"The image's header cannot be read: {err}") from err
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says.
 
     ``ImageOps.exif_transpose`` also writes the EXIF block anew and raises an error over a damaged block, although only
@@ -148,7 +148,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode == "I":

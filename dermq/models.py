@@ -32,7 +32,7 @@ NAME_LENGTH = 255
 """Longest name of a batch, an image or a token, in characters."""
 
 
-def _enum(kind: type[StrEnum], name: str) -> Enum:
+def _make_enum(kind: type[StrEnum], name: str) -> Enum:
     """Return a column type that stores the value of an enum as text, with a CHECK."""
     return Enum(
         kind,
@@ -195,7 +195,7 @@ class Batch(Base):
 
     @property
     def state(self) -> lifecycle.BatchState:
-        return lifecycle.batch_state(
+        return lifecycle.find_batch_state(
             cancelled_at=self.cancelled_at,
             sealed_at=self.sealed_at,
             finished_at=self.finished_at,
@@ -256,7 +256,7 @@ class Image(Base):
     width: Mapped[int | None]
     """In pixels, as the file stores it, before it is turned upright. None until the image is decoded."""
     height: Mapped[int | None]
-    state: Mapped[ImageState] = mapped_column(_enum(ImageState, "state"), default=ImageState.QUEUED)
+    state: Mapped[ImageState] = mapped_column(_make_enum(ImageState, "state"), default=ImageState.QUEUED)
     claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"))
     suspect: Mapped[bool] = mapped_column(default=False)
     """Whether the image came back from a lost lease and is claimed alone from then on."""
@@ -275,7 +275,7 @@ class Archive(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"), index=True)
-    state: Mapped[ArchiveState] = mapped_column(_enum(ArchiveState, "state"), index=True)
+    state: Mapped[ArchiveState] = mapped_column(_make_enum(ArchiveState, "state"), index=True)
     sha256: Mapped[str | None] = mapped_column(Sha256)
     bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime]

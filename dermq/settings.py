@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         urls = {}
         for name in ("database", "redis"):
             if file := given.get(f"{name}_password_file"):
-                urls[f"{name}_url"] = _with_password(str(given.get(f"{name}_url", "")), Path(file))
+                urls[f"{name}_url"] = _add_password(str(given.get(f"{name}_url", "")), Path(file))
         return given | urls
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _with_password(url: str, file: Path) -> str:
+def _add_password(url: str, file: Path) -> str:
     """Put the password that ``file`` holds into ``url``."""
     parts = urlsplit(url)
     if not parts.hostname or parts.password is not None:

@@ -43,7 +43,7 @@ class Names:
     def __init__(self) -> None:
         self.names: dict[uuid.UUID, set[str]] = defaultdict(lambda: {"0" * 64})
 
-    def begun(self) -> bool:
+    def is_begun(self) -> bool:
         return True
 
     def keep(self, batch: uuid.UUID, files: Iterable[Any]) -> None:
@@ -60,7 +60,7 @@ class Names:
     def delete_batch(self, batch: uuid.UUID) -> None:
         self.names[batch].clear()
 
-    def batches(self, **ignored: Any) -> Sequence[uuid.UUID]:
+    def list_batches(self, **ignored: Any) -> Sequence[uuid.UUID]:
         return []
 
     def delete_stale_incoming(self, **ignored: Any) -> int:
@@ -94,7 +94,7 @@ def predictions(images: Iterable[ClaimedImage], claimant: Claimant) -> list[Outc
 
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle, name: str = "w") -> Claimant:
     """Return a claimant of a bundle whose leases are so long that they do not expire in a test."""
-    return Claimant(name, db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=600)
+    return Claimant(name, db.transact(sessions, batches.ensure_bundle_row, bundle).id, lease_seconds=600)
 
 
 def submit(
@@ -254,7 +254,7 @@ def _work(sessions: db.Sessions, who: Claimant, chance: random.Random, seen: Sto
 
 
 def _reap(reaper: Reaper, ended: threading.Event) -> None:
-    reaper.round()
+    reaper.run_round()
     ended.wait(0.05)
 
 
@@ -281,7 +281,7 @@ def _end(sessions: db.Sessions, who: Claimant, submitted: Sequence[Batch], reape
     for batch in submitted:
         with contextlib.suppress(errors.Conflict):  # the batch is cancelled
             db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
-    reaper.round()
+    reaper.run_round()
     finish(sessions, who)
 
 

@@ -62,7 +62,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _respond_http)
 
 
-def status_of(error: errors.DermqError) -> HTTPStatus:
+def find_status(error: errors.DermqError) -> HTTPStatus:
     """Return the HTTP status of an error."""
     for kind in type(error).__mro__:
         if kind in _STATUS:
@@ -70,7 +70,7 @@ def status_of(error: errors.DermqError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
+def make_problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
     """Return the members of a problem (RFC 9457) about this request."""
     return {
         "type": f"urn:dermq:problem:{code}",
@@ -88,7 +88,7 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
     if paths.is_for_programs():
         if status != HTTPStatus.UNAUTHORIZED:  # who is not signed in must not occupy a thread
             bodies.discard_rest()
-        body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
+        body = json.dumps(make_problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:
         title = _HEADINGS.get(status, "Something went wrong")
@@ -99,7 +99,7 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
 
 
 def _respond_ours(error: errors.DermqError) -> Response:
-    status = status_of(error)
+    status = find_status(error)
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="dermq"'

@@ -19,7 +19,7 @@ class Wakes(Protocol):
 
     def send(self, queue: Queue) -> bool: ...
 
-    def reachable(self) -> bool: ...
+    def is_reachable(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Services:
     receiving: threading.BoundedSemaphore
     """Places for uploads: as many threads as may receive a body at one time."""
 
-    def bundle(self) -> bundles.Bundle:
+    def find_bundle(self) -> bundles.Bundle:
         """Return the bundle that new batches use. Raises Unfit when there is none."""
-        return bundles.current(self.settings.bundles_dir)
+        return bundles.find_current(self.settings.bundles_dir)
 
 
 def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
@@ -50,11 +50,11 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
 
 
 def attach(app: Flask, services: Services) -> None:
-    """Let ``current`` return these ``services`` in ``app``."""
+    """Let ``get_current`` return these ``services`` in ``app``."""
     app.extensions[EXTENSION] = services
 
 
-def current() -> Services:
+def get_current() -> Services:
     """Return the services of the application that serves this request."""
     found: Services = current_app.extensions[EXTENSION]
     return found

@@ -122,7 +122,7 @@ def test_nothing_of_an_earlier_session_lives_on(app: APIFlask, token: str) -> No
 def test_signing_out_ends_the_session(app: APIFlask, token: str) -> None:
     with app.test_request_context():
         auth.sign_in(token)
-        assert auth.principal().lab_name == "lab"
+        assert auth.get_principal().lab_name == "lab"
         auth.sign_out()
         assert not auth.is_signed_in()
 

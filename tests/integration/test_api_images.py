@@ -260,7 +260,7 @@ def test_a_page_of_images_takes_its_bundle_from_the_batch(
     def work(session: Session) -> list[Prediction | None]:
         row = session.get_one(Batch, uuid.UUID(batch["id"]))
         row.bundle_id += 1
-        return [prediction for _, prediction in listing.images(session, row, limit=10).rows]
+        return [prediction for _, prediction in listing.list_images(session, row, limit=10).rows]
 
     with sessions.reading() as session, session.no_autoflush:
         assert work(session) == [None] * 4

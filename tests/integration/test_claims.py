@@ -18,7 +18,7 @@ from tests import fakes
 
 @pytest.fixture
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle) -> Claimant:
-    return Claimant("w", db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=60)
+    return Claimant("w", db.transact(sessions, batches.ensure_bundle_row, bundle).id, lease_seconds=60)
 
 
 @pytest.fixture

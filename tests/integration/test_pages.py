@@ -19,7 +19,7 @@ from dermq.storage.local import LocalStore
 from tests import fakes, samples
 from web.pages import routes
 
-EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "/api/docs", "/no-such-page"]
+EVERY_PAGE = [*(address for address, _, _ in routes.PAGES if "<" not in address), "/api/docs", "/no-such-page"]
 
 
 @pytest.fixture

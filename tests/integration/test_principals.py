@@ -51,7 +51,7 @@ def calls(app: APIFlask, prefix: str) -> list[tuple[str, str]]:
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, *scopes: Scope) -> None:
-    monkeypatch.setattr(auth, "scopes_of", lambda token: frozenset(scopes))
+    monkeypatch.setattr(auth, "list_scopes", lambda token: frozenset(scopes))
 
 
 def test_the_audit_names_the_token(client: FlaskClient, sessions: db.Sessions) -> None:
@@ -81,7 +81,7 @@ def test_the_audit_names_the_reaper(
     api.create(client)
     idle = sa.update(Batch).values(touched_at=datetime.now(UTC) - timedelta(days=9))
     db.transact(sessions, lambda session: session.execute(idle) and None)
-    Reaper(settings, sessions, blobs, wakeups).round()  # type: ignore[arg-type]
+    Reaper(settings, sessions, blobs, wakeups).run_round()  # type: ignore[arg-type]
     assert actors(sessions)[-1] == ("reaper", "sealed")
 
 

@@ -107,6 +107,6 @@ def test_a_thumbnail_carries_no_exif() -> None:
     exif = Image.Exif()
     exif[0x010E] = "patient 42"
     data = samples.encoded(samples.picture(600, 450), exif=exif)
-    with Image.open(io.BytesIO(imaging.thumbnail(imaging.decode(data, max_pixels=LIMIT)))) as small:
+    with Image.open(io.BytesIO(imaging.make_thumbnail(imaging.decode(data, max_pixels=LIMIT)))) as small:
         assert max(small.size) == imaging.THUMBNAIL_SIZE
         assert not small.getexif() and b"patient" not in small.tobytes()

@@ -31,16 +31,16 @@ def authenticate() -> None:
 
     Raises Unauthorized, or CSRFError when a session sends no CSRF token.
     """
-    secret = _bearer()
+    secret = _read_bearer()
     if secret is None:
-        principal()
+        get_principal()
         _protect_call()
     else:
-        token = db.read(services.current().sessions, access_tokens.authenticate, secret)
+        token = db.read(services.get_current().sessions, access_tokens.authenticate, secret)
         _remember(token, f"token {token.name!r}")
 
 
-def principal() -> LabPrincipal:
+def get_principal() -> LabPrincipal:
     """Return on whose behalf this request is made. Raises Unauthorized when nobody is signed in."""
     if "principal" not in g:
         token_id = session.get(_TOKEN_ID)
@@ -48,13 +48,13 @@ def principal() -> LabPrincipal:
             raise errors.Unauthorized(
                 "no_token", "Nobody is signed in. Send an access token as `Authorization: Bearer …`, or sign in."
             )
-        token = db.read(services.current().sessions, access_tokens.find_valid, token_id)
-        _remember(token, _session_name(token))
+        token = db.read(services.get_current().sessions, access_tokens.find_valid, token_id)
+        _remember(token, _make_session_name(token))
     found: LabPrincipal = g.principal
     return found
 
 
-def needs(scope: Scope) -> Callable[[View], View]:
+def require(scope: Scope) -> Callable[[View], View]:
     """Declare the scope that a view needs; ``authorize`` checks it."""
 
     def mark(view: View) -> View:
@@ -65,19 +65,19 @@ def needs(scope: Scope) -> Callable[[View], View]:
 
 
 def authorize() -> None:
-    """Check the scope that ``needs`` declared for the view of this request; runs before each request.
+    """Check the scope that ``require`` declared for the view of this request; runs before each request.
 
     This is the only place that checks scopes. Raises Forbidden when the principal lacks the scope, and Unauthorized
     when nobody is signed in. A view without a scope is for everybody.
     """
     scope = getattr(current_app.view_functions[str(request.endpoint)], "needed_scope", None)
-    if scope is not None and scope not in principal().scopes:
+    if scope is not None and scope not in get_principal().scopes:
         raise errors.Forbidden(
             "missing_scope", f"This call needs the scope {scope.value!r}, which the access token does not have."
         )
 
 
-def scopes_of(token: AccessToken) -> frozenset[Scope]:
+def list_scopes(token: AccessToken) -> frozenset[Scope]:
     """Return the scopes of a token: all, because tokens have no scopes of their own yet."""
     return ALL_SCOPES
 
@@ -85,19 +85,19 @@ def scopes_of(token: AccessToken) -> frozenset[Scope]:
 def is_signed_in() -> bool:
     """Return whether this request comes from somebody with a valid token or session."""
     with contextlib.suppress(errors.Unauthorized):
-        principal()
+        get_principal()
         return True
     return False
 
 
 def sign_in(secret: str) -> None:
     """Sign in this browser with an access token. Raises Unauthorized."""
-    _begin_session(db.read(services.current().sessions, access_tokens.authenticate, secret.strip()))
+    _begin_session(db.read(services.get_current().sessions, access_tokens.authenticate, secret.strip()))
 
 
 def sign_in_with_code(code: str) -> None:
     """Sign in this browser with a one-time code, which is not valid again. Raises Unauthorized."""
-    _begin_session(db.transact(services.current().sessions, sign_in_codes.redeem, code))
+    _begin_session(db.transact(services.get_current().sessions, sign_in_codes.redeem, code))
 
 
 def sign_out() -> None:
@@ -116,23 +116,23 @@ def _begin_session(token: AccessToken) -> None:
     sign_out()  # the new session must keep nothing of the old cookie
     session[_TOKEN_ID] = token.id
     session.permanent = True
-    _remember(token, _session_name(token))
+    _remember(token, _make_session_name(token))
 
 
-def _session_name(token: AccessToken) -> str:
+def _make_session_name(token: AccessToken) -> str:
     return f"session of token {token.name!r}"
 
 
 def _remember(token: AccessToken, name: str) -> None:
     """Set the principal of this request, called ``name`` in the audit log, and note that its token was used."""
-    g.principal = LabPrincipal(name, token.lab_id, token.lab.name, token.id, scopes_of(token))
+    g.principal = LabPrincipal(name, token.lab_id, token.lab.name, token.id, list_scopes(token))
     if access_tokens.is_use_due(token):
         # This may fail when the disk is full; the lab must be able to read its reports all the same.
         with contextlib.suppress(errors.Transient):
-            db.transact(services.current().sessions, access_tokens.mark_used, token.id)
+            db.transact(services.get_current().sessions, access_tokens.mark_used, token.id)
 
 
-def _bearer() -> str | None:
+def _read_bearer() -> str | None:
     header = request.headers.get("Authorization")
     if header is None:
         return None

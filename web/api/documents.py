@@ -45,27 +45,27 @@ CONFIGURATION = {
 }
 
 
-def responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
+def describe_responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
     """Return the documented problems of a call that needs a token, and the complete responses in ``also``."""
-    return {**(also or {}), **{status: _problem(status) for status in sorted({401, 403, 503, *statuses})}}
+    return {**(also or {}), **{status: _describe_problem(status) for status in sorted({401, 403, 503, *statuses})}}
 
 
-def content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
+def describe_content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
     """Return the documentation of a response with a body."""
     return {"description": description, "content": {mimetype: {"schema": schema}}, **more}
 
 
-def accepted(schema: type, description: str) -> dict[str, Any]:
+def describe_accepted(schema: type, description: str) -> dict[str, Any]:
     """Return the documentation of the response to work that was accepted and is not done yet."""
     headers = {
         "Location": {"description": "The address to poll for the result.", "schema": {"type": "string"}},
         "Retry-After": {"description": "Seconds after which to poll.", "schema": {"type": "integer"}},
     }
     reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
-    return content("application/json", reference, description, headers=headers)
+    return describe_content("application/json", reference, description, headers=headers)
 
 
-def body(*mimetypes: str, description: str) -> dict[str, Any]:
+def describe_body(*mimetypes: str, description: str) -> dict[str, Any]:
     """Return the documentation of a raw request body."""
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     return {"required": True, "description": description, "content": dict.fromkeys(mimetypes, binary)}
@@ -82,8 +82,8 @@ def register(app: APIFlask) -> None:
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    document = _with_each_schema_once(document)
-    document["components"]["schemas"]["Problem"] = _problem_schema()
+    document = _merge_schemas(document)
+    document["components"]["schemas"]["Problem"] = _describe_problem_schema()
     document["security"] = [{"bearer": []}, {"session": []}]
     for path, operations in document["paths"].items():
         if path.startswith("/health"):
@@ -92,7 +92,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _with_each_schema_once(document: dict[str, Any]) -> dict[str, Any]:
+def _merge_schemas(document: dict[str, Any]) -> dict[str, Any]:
     """Merge the copies of a schema: for each schema `User` that uses `Used`, APIFlask writes a copy `User.Used`."""
     document = json.loads(re.sub(r'"#/components/schemas/\w+\.', '"#/components/schemas/', json.dumps(document)))
     components = document["components"]
@@ -100,7 +100,7 @@ def _with_each_schema_once(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _problem(status: int) -> dict[str, Any]:
+def _describe_problem(status: int) -> dict[str, Any]:
     code, description = _WORDS[status]
     example = {
         "type": f"urn:dermq:problem:{code}",
@@ -114,7 +114,7 @@ def _problem(status: int) -> dict[str, Any]:
     return {"description": description, "content": media}
 
 
-def _problem_schema() -> dict[str, Any]:
+def _describe_problem_schema() -> dict[str, Any]:
     text = {"type": "string"}
     where = {"type": "object", "properties": {"where": text, "detail": text}, "required": ["where", "detail"]}
     return {

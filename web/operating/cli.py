@@ -36,7 +36,9 @@ def register(app: Flask) -> None:
 def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
     """Add a lab called NAME."""
     with _report_errors():
-        db.transact(services.current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images)
+        db.transact(
+            services.get_current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images
+        )
     click.echo(f"Added the lab {name!r}. Issue a token: flask --app web.app token issue {name!r} TOKEN-NAME")
 
 
@@ -44,7 +46,7 @@ def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
 def list_labs() -> None:
     """List every lab: name, weight, time of creation."""
     with _report_errors():
-        for lab in db.read(services.current().sessions, labs.list_all):
+        for lab in db.read(services.get_current().sessions, labs.list_all):
             click.echo(f"{lab.name}\t{lab.weight:g}\t{_format_time(lab.created_at)}")
 
 
@@ -58,7 +60,7 @@ def issue_token(lab: str, name: str) -> None:
         return access_tokens.issue(session, _find(session, lab), name)
 
     with _report_errors():
-        click.echo(db.transact(services.current().sessions, work))
+        click.echo(db.transact(services.get_current().sessions, work))
     click.echo("Save this token now. It is not shown again, because only its hash is stored.", err=True)
 
 
@@ -68,7 +70,7 @@ def list_tokens(lab: str) -> None:
     """List the tokens of LAB: id, name, time of creation, last use, whether revoked."""
     with _report_errors():
         found = db.read(
-            services.current().sessions, lambda session: access_tokens.list_all(session, _find(session, lab))
+            services.get_current().sessions, lambda session: access_tokens.list_all(session, _find(session, lab))
         )
     for token in found:
         used = _format_time(token.last_used_at) if token.last_used_at else "never used"
@@ -81,7 +83,7 @@ def list_tokens(lab: str) -> None:
 def revoke_token(token_id: int) -> None:
     """Revoke the token with this ID for ever. Browser sessions that were opened with it end."""
     with _report_errors():
-        token = db.transact(services.current().sessions, access_tokens.revoke, token_id)
+        token = db.transact(services.get_current().sessions, access_tokens.revoke, token_id)
     click.echo(f"Revoked the token {token.id} ({token.name!r}).")
 
 
@@ -109,7 +111,7 @@ def audit(only: uuid.UUID | None, as_json: bool) -> None:
 
 def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]]]:
     """Return the number of batches and of images that were checked, and the findings."""
-    here = services.current()
+    here = services.get_current()
     ids = _list_batch_ids(here.sessions)
     if only is not None and only not in ids:
         raise errors.NotFound("no_batch", f"There is no batch {only}.")
@@ -121,13 +123,13 @@ def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]
             images += found.images
             findings += [_format_finding(finding, batch_id) for finding in found.findings]
     if only is None:
-        findings += [_format_finding(finding) for finding in db.read(here.sessions, conservation.stale_claims)]
+        findings += [_format_finding(finding) for finding in db.read(here.sessions, conservation.find_stale_claims)]
     return len(ids), images, findings
 
 
 def _list_batch_ids(sessions: db.Sessions) -> list[uuid.UUID]:
     found: list[uuid.UUID] = []
-    while page := db.read(sessions, conservation.next_batches, found[-1] if found else uuid.UUID(int=0), 1_000):
+    while page := db.read(sessions, conservation.list_next_batches, found[-1] if found else uuid.UUID(int=0), 1_000):
         found += page
     return found
 

@@ -13,13 +13,13 @@ def sign_in() -> Any:
     """Show the form for an access token, or sign in with the one-time code of a link."""
     code = request.args.get("code")
     if code is None:
-        return _form()
+        return _show_form()
     try:
         auth.sign_in_with_code(code)
     except errors.Unauthorized as error:
         # The browser may have opened the link in advance, which used the code and signed the person in.
         if not auth.is_signed_in():
-            return _form(error.detail)
+            return _show_form(error.detail)
     return redirect(url_for("pages.home"))
 
 
@@ -28,7 +28,7 @@ def sign_in_with_token() -> Any:
     try:
         auth.sign_in(request.form.get("token", ""))
     except errors.Unauthorized as error:
-        return _form(error.detail)
+        return _show_form(error.detail)
     return redirect(_check_address(request.form.get("next")))
 
 
@@ -38,7 +38,7 @@ def sign_out() -> Redirect:
     return redirect(url_for("pages.sign_in"))
 
 
-def _form(problem: str | None = None) -> tuple[str, int]:
+def _show_form(problem: str | None = None) -> tuple[str, int]:
     wanted = request.values.get("next", "")
     return render_template("sign_in.html", problem=problem, next=wanted), 401 if problem else 200
 

@@ -67,7 +67,7 @@ class Models:
 
     def load_current(self) -> Model:
         """Load the current bundle. Raises Unfit."""
-        self.held = self._load(bundles.current(self._bundles_dir))
+        self.held = self._load(bundles.find_current(self._bundles_dir))
         return self.held
 
     def find(self, waiting: Sequence[str]) -> Model | None:
@@ -76,8 +76,8 @@ class Models:
         Raises Unfit when the current bundle cannot be verified. Another bundle that is missing or cannot be verified is
         logged once and skipped; its batches wait.
         """
-        current = bundles.current(self._bundles_dir)
-        installed = {bundle.sha256: bundle for bundle in (*bundles.installed(self._bundles_dir), current)}
+        current = bundles.find_current(self._bundles_dir)
+        installed = {bundle.sha256: bundle for bundle in (*bundles.list_installed(self._bundles_dir), current)}
         self._tell_missing(set(waiting) - set(installed))
         for bundle in (installed[sha256] for sha256 in waiting if sha256 in installed):
             if bundle.sha256 in self._refused:
