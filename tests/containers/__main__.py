@@ -243,6 +243,9 @@ def _behind_tls(project: Project, client: Client, batch: str, report: list[dict[
     for path in ("/metrics", "/health/live", "/health/ready"):
         if (status := secure.status_code(path)) != 404:
             raise Failed(f"the proxy answers {path} with {status}")
+    asked = {name: client.status_code("/health/live", name) for name in ("localhost", "stranger.example")}
+    if asked != {"localhost": 200, "stranger.example": 400}:
+        raise Failed(f"the web answers under these names: {asked}")
     cookies = _sign_in(secure)
     if not cookies or not all(cookie.secure for cookie in cookies):
         raise Failed(f"a cookie may go over plain HTTP: {cookies}")
