@@ -56,7 +56,7 @@ def sign_in(client: FlaskClient, token: str, **fields: str) -> TestResponse:
 
 def sign_in_link(sessions: db.Sessions, lab: Lab) -> str:
     def issue(session: Session) -> str:
-        return sign_in_codes.issue(session, access_tokens.list_all(session, lab)[0])
+        return sign_in_codes.issue(session, access_tokens.list_all(session, lab.id)[0])
 
     return f"/sign-in?code={db.transact(sessions, issue)}"
 
@@ -117,7 +117,7 @@ def test_signing_out_ends_the_session(browser: FlaskClient) -> None:
 
 
 def test_revoking_the_token_ends_the_session(browser: FlaskClient, sessions: db.Sessions, lab: Lab) -> None:
-    [issued] = db.read(sessions, access_tokens.list_all, lab)
+    [issued] = db.read(sessions, access_tokens.list_all, lab.id)
     db.transact(sessions, access_tokens.revoke, issued.id)
     assert browser.get("/").status_code == 302
 
