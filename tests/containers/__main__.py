@@ -243,14 +243,25 @@ def _behind_tls(project: Project, client: Client, batch: str, report: list[dict[
     for path in ("/metrics", "/health/live", "/health/ready"):
         if (status := secure.status_code(path)) != 404:
             raise Failed(f"the proxy answers {path} with {status}")
-    asked = {name: client.status_code("/health/live", name) for name in ("localhost", "stranger.example")}
-    if asked != {"localhost": 200, "stranger.example": 400}:
-        raise Failed(f"the web answers under these names: {asked}")
+    _check_names(client)
     cookies = _sign_in(secure)
     if not cookies or not all(cookie.secure for cookie in cookies):
         raise Failed(f"a cookie may go over plain HTTP: {cookies}")
     confinement.check_proxy(project)
     say("behind TLS, by the proxy's certificate: report equal, /metrics and /health closed, signed in, cookies Secure")
+
+
+def _check_names(client: Client) -> None:
+    """The web answers under its own names alone, and counts guesses by the address that a proxy names."""
+    asked = {name: client.status_code("/health/live", Host=name) for name in ("localhost", "stranger.example")}
+    if asked != {"localhost": 200, "stranger.example": 400}:
+        raise Failed(f"the web answers under these names: {asked}")
+    for address, expected in (("203.0.113.1", {401, 429}), ("203.0.113.2", {401})):
+        guess = {"Authorization": "Bearer wrong", "X_Forwarded_For": address}
+        tried = {client.status_code("/api/v1/batches", **guess) for _ in range(15 if 429 in expected else 1)}
+        if tried != expected:
+            raise Failed(f"guesses of {address} are answered with {tried}")
+    say("another host name is refused; guesses are counted by the address of the client that the proxy names")
 
 
 def _sign_in(client: Client) -> list[http.cookiejar.Cookie]:

@@ -40,9 +40,10 @@ class Client:
             time.sleep(0.5)
         raise Failed(f"{method} {path}: no answer within a minute")
 
-    def status_code(self, path: str, host: str | None = None) -> int:
-        """Ask without a token, under another name than that of the address if ``host`` is given."""
-        request = urllib.request.Request(f"{self.address}{path}", headers={"Host": host} if host else {})
+    def status_code(self, path: str, **headers: str) -> int:
+        """Ask without the token and with ``headers``, in whose names `_` stands for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.address}{path}", headers=named)
         try:
             with urllib.request.urlopen(request, timeout=20, context=self.tls) as answer:
                 return int(answer.status)

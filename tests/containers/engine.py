@@ -5,6 +5,7 @@ systemd podman asks for no health by itself.
 """
 
 import ast
+import contextlib
 import json
 import os
 import shutil
@@ -77,10 +78,15 @@ class Engine:
 
     def clear(self) -> int:
         """Remove the containers and volumes of an earlier run, and return how many there were."""
-        left = self.podman("ps", "--all", "--external", "--quiet").split() + self.podman("volume", "ls", "-q").split()
+        left = self.podman("ps", "--all", "--external", "--quiet", "--no-trunc").split()
+        volumes = self.podman("volume", "ls", "--quiet").split()
         self.podman("rm", "--all", "--force", "--time", "0")
         self.podman("volume", "rm", "--all", "--force")
-        return len(left)
+        for container in left:  # the empty groups of killed processes are all that the kernel keeps
+            for group in Path("/sys/fs/cgroup").glob(f"**/libpod-*{container}"):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+        return len(left) + len(volumes)
 
     def has_image(self, name: str) -> bool:
         return name in self.podman("images", "--format", "{{.Repository}}:{{.Tag}}").replace(":latest", "").split()
