@@ -80,7 +80,8 @@ class Engine:
         """Remove the containers and volumes of an earlier run, and return how many there were."""
         left = self.podman("ps", "--all", "--external", "--quiet", "--no-trunc").split()
         volumes = self.podman("volume", "ls", "--quiet").split()
-        self.podman("rm", "--all", "--force", "--time", "0")
+        if left:  # by name, because `--all` leaves out those of a build
+            self.podman("rm", "--force", "--time", "0", *left)
         self.podman("volume", "rm", "--all", "--force")
         for container in left:  # the empty groups of killed processes are all that the kernel keeps
             for group in Path("/sys/fs/cgroup").glob(f"**/libpod-*{container}"):
