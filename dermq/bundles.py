@@ -119,7 +119,7 @@ class Bundle:
         return self.card.version
 
 
-def current(bundles_dir: Path) -> Bundle:
+def find_current(bundles_dir: Path) -> Bundle:
     """Return the bundle that new batches use. Raises Unfit when there is none."""
     pointer = bundles_dir / "current"
     if not pointer.is_file():
@@ -127,7 +127,7 @@ def current(bundles_dir: Path) -> Bundle:
     return read(bundles_dir / pointer.read_text().strip())
 
 
-def installed(bundles_dir: Path) -> list[Bundle]:
+def list_installed(bundles_dir: Path) -> list[Bundle]:
     """Return every bundle on disk by folder name; one whose card cannot be read (yet) is logged and left out."""
     found = []
     for card in sorted(bundles_dir.glob(f"*/{CARD}")):
@@ -141,7 +141,7 @@ def installed(bundles_dir: Path) -> list[Bundle]:
 def read(path: Path) -> Bundle:
     """Read a bundle's card without loading its model.
 
-    Raises Unfit when the card is missing, is malformed, or names other classes or another recipe than this program.
+    Raises Unfit when the card is missing, is malformed, or names other classes or a recipe that is not known here.
     """
     try:
         raw = (path / CARD).read_bytes()
@@ -152,8 +152,8 @@ def read(path: Path) -> Bundle:
         raise errors.Unfit("bad_card", f"The card in {path} is malformed: {err}") from err
     if card.classes != taxonomy.CODES:
         raise errors.Unfit("bad_card", f"The card's classes are {card.classes}; they must be {taxonomy.CODES}.")
-    known = Recipe(name=recipes.RECIPE, version=recipes.RECIPE_VERSION)
-    if card.recipe != known:
+    if card.recipe.name != recipes.RECIPE or card.recipe.version not in recipes.VERSIONS:
+        known = f"{recipes.RECIPE}, version {' or '.join(map(str, recipes.VERSIONS))}"
         raise errors.Unfit("unknown_recipe", f"The card's recipe is {card.recipe}; it must be {known}.")
     return Bundle(path, card, hashlib.sha256(raw).hexdigest())
 

@@ -3,15 +3,17 @@
 ``docs/settings.md`` is written from this file by ``make docs``.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds ``bundles/`` and ``migrations/``."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Settings(BaseSettings):
@@ -38,6 +40,13 @@ class Settings(BaseSettings):
     """Port of the web on 127.0.0.1 when started by `make run`."""
     web_host: str = "127.0.0.1"
     """Address the web listens on."""
+    trusted_hosts: str = ""
+    """Names under which the web answers, with commas between; `.example.org` stands for every name below it. Names of
+    this machine itself, such as `localhost`, are always answered. Empty means: all names if the web listens for other
+    machines, else only `localhost` and addresses."""
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies before the web, with commas between, such as `10.0.0.5, 172.16.0.0/12`. Only
+    their `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are believed."""
     web_threads: int = Field(16, ge=2)
     """Threads of the web process; at most half of them receive bodies at one time."""
     upload_silent_seconds: float = Field(60.0, gt=0)
@@ -45,7 +54,9 @@ class Settings(BaseSettings):
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)
-    """Days until a sign-in on a page expires."""
+    """Days until a session of a browser ends, however much it is used."""
+    session_idle_hours: int = Field(24, ge=1)
+    """Hours without a request after which a session of a browser ends."""
 
     max_images_per_batch: int = Field(20_000, ge=1)
     """Images a batch may hold."""
@@ -96,7 +107,7 @@ class Settings(BaseSettings):
         urls = {}
         for name in ("database", "redis"):
             if file := given.get(f"{name}_password_file"):
-                urls[f"{name}_url"] = _with_password(str(given.get(f"{name}_url", "")), Path(file))
+                urls[f"{name}_url"] = _add_password(str(given.get(f"{name}_url", "")), Path(file))
         return given | urls
 
     @model_validator(mode="after")
@@ -105,6 +116,18 @@ class Settings(BaseSettings):
         if self.stalled_seconds <= least:
             raise ValueError(f"stalled_seconds is {self.stalled_seconds:g}; more than {least:g} is accepted.")
         return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: str) -> str:
+        for part in split(given):
+            ipaddress.ip_network(part)  # its ValueError says what is wrong
+        return given
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """The networks of ``trusted_proxies``."""
+        return tuple(map(ipaddress.ip_network, split(self.trusted_proxies)))
 
     @property
     def database(self) -> str:
@@ -119,7 +142,12 @@ class Settings(BaseSettings):
         return self.blobs_dir or self.var_dir / "blobs"
 
 
-def _with_password(url: str, file: Path) -> str:
+def split(text: str) -> list[str]:
+    """Return the parts of a setting that is a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _add_password(url: str, file: Path) -> str:
     """Put the password that ``file`` holds into ``url``."""
     parts = urlsplit(url)
     if not parts.hostname or parts.password is not None:

@@ -191,7 +191,7 @@ def agreement(options: argparse.Namespace) -> None:
     """Measure how often a bundle keeps its diagnosis when images are compressed, blurred, rotated or mirrored."""
     from training import agreement as agreements
 
-    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.find_current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
     found = agreements.measure(bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest)
     print(agreements.table(found))
@@ -202,14 +202,15 @@ def evaluate(options: argparse.Namespace) -> int:
     from dermq import scoring
     from training import evaluate as evaluation
 
-    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.find_current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
     other = options.source not in (None, manifest.reference)
     if other:
         manifest = manifest.with_reference(options.source)
     size, data = bundle.card.input_size, _data(options) / "pixels"
     path = bundle.path / bundles.ONNX_MODEL
-    outputs = evaluation.predict(path, size, manifest, options.split, data, _track("predicting"))
+    recipe_version, track = bundle.card.recipe.version, _track("predicting")
+    outputs = evaluation.predict(path, size, manifest, options.split, data, track, recipe_version=recipe_version)
     probabilities = outputs[graph_outputs.PROBABILITIES]
     scored = scoring.score(probabilities, evaluation.truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dermq import bundles, taxonomy
+from dermq import bundles, recipes, taxonomy
 from training import calibrate, graph_outputs, onnx_run, pixels
 from training import manifest as manifests
 
@@ -27,9 +27,15 @@ def predict(
     *,
     source: str | None = None,
     view: str = pixels.WHOLE,
+    recipe_version: int = recipes.RECIPE_VERSION,
 ) -> dict[str, NDArray[np.float32]]:
-    """Return every output of ``graph`` for a split's images in ``source`` or the reference, in the manifest's order."""
-    images = pixels.of_split(manifest, source or manifest.reference, split, size, data, track, view=view)
+    """Return every output of ``graph`` for a split's images in ``source`` or the reference, in the manifest's order.
+
+    For a bundle, ``recipe_version`` is that of its card, so that it sees what a worker shows it.
+    """
+    images = pixels.of_split(
+        manifest, source or manifest.reference, split, size, data, track, view=view, recipe_version=recipe_version
+    )
     return onnx_run.run(graph, images, track=track)
 
 

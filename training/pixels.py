@@ -37,16 +37,17 @@ def load(
     track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     *,
     view: str = WHOLE,
+    recipe_version: int = recipes.RECIPE_VERSION,
 ) -> NDArray[np.uint8]:
     """Return the pixels of ``manifest.of(source)``, ``(n, size, size, 3) uint8``; write them to ``folder`` if missing.
 
     ``view`` is a key of VIEWS, or ``through-84`` for images that are squashed to 84 pixels first.
     The name of the file contains the recipe and the hash of the source's files, so an outdated file is never read.
     """
-    file = path(manifest, source, size, folder, view=view)
+    file = path(manifest, source, size, folder, view=view, recipe_version=recipe_version)
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _make(manifest, source, size, file, view, track)
+        _make(manifest, source, size, file, _reading(view, recipe_version), track)
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
@@ -59,18 +60,28 @@ def of_split(
     track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     *,
     view: str = WHOLE,
+    recipe_version: int = recipes.RECIPE_VERSION,
 ) -> NDArray[np.uint8]:
     """Return the pixels of ``manifest.of(source, split)``, read into memory."""
     wanted = np.array([entry.split == split for entry in manifest.of(source)], bool)
-    return np.asarray(load(manifest, source, size, folder, track, view=view)[wanted])
+    images = load(manifest, source, size, folder, track, view=view, recipe_version=recipe_version)
+    return np.asarray(images[wanted])
 
 
-def path(manifest: manifests.Manifest, source: str, size: int, folder: Path, *, view: str = WHOLE) -> Path:
+def path(
+    manifest: manifests.Manifest,
+    source: str,
+    size: int,
+    folder: Path,
+    *,
+    view: str = WHOLE,
+    recipe_version: int = recipes.RECIPE_VERSION,
+) -> Path:
     """Return the path of the file in which ``load`` stores the pixels of ``source``."""
     files = "".join(f"{entry.member} {entry.sha256}\n" for entry in manifest.of(source))
     content = hashlib.sha256(files.encode()).hexdigest()
     seen = f"{size}" if view == WHOLE else f"{size}-{view}"
-    return folder / f"{source}-{seen}-{recipes.RECIPE}-{recipes.RECIPE_VERSION}-{content[:12]}.npy"
+    return folder / f"{source}-{seen}-{recipes.RECIPE}-{recipe_version}-{content[:12]}.npy"
 
 
 def _make(
@@ -78,13 +89,13 @@ def _make(
     source: str,
     size: int,
     file: Path,
-    view: str,
+    read: Read,
     track: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> None:
     rows = {entry.member: row for row, entry in enumerate(manifest.of(source))}
     partial = file.with_suffix(".partial")
     pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(rows), size, size, 3))
-    for member, square in track(_decode(manifests.read_files(manifest.places[source]), size, _reading(view))):
+    for member, square in track(_decode(manifests.read_files(manifest.places[source]), size, read)):
         pixels[rows[member]] = square
     pixels.flush()
     partial.rename(file)
@@ -98,19 +109,23 @@ def _decode(files: Iterator[tuple[str, bytes]], size: int, read: Read) -> Iterat
             yield from zip((name for name, _ in batch), squares, strict=True)
 
 
-def _reading(view: str) -> Read:
-    """Return the function that decodes a file to a square by ``view``."""
+def _reading(view: str, recipe_version: int) -> Read:
+    """Return the function that decodes a file to a square by ``view`` and a version of the recipe."""
+
+    def decode(data: bytes) -> Image.Image:
+        return imaging.read(data, max_pixels=MAX_PIXELS, recipe_version=recipe_version).image
+
     kind, _, side = view.partition("-")
     if kind == THROUGH:
-        return lambda data, size: imaging.squash(Image.fromarray(imaging.prepare(data, int(side))), size)
-    return VIEWS[view]
+        return lambda data, size: imaging.squash(Image.fromarray(imaging.squash(decode(data), int(side))), size)
+    cut = VIEWS[view]
+    return lambda data, size: imaging.squash(cut(decode(data)), size)
 
 
-def _centre(data: bytes, size: int) -> NDArray[np.uint8]:
+def _centre(image: Image.Image) -> Image.Image:
     """Return the middle three quarters of the width, which is a square in a frame of 4 to 3, squashed or not."""
-    image = imaging.decode(data, max_pixels=MAX_PIXELS)
     margin = image.width // 8
-    return imaging.squash(image.crop((margin, 0, image.width - margin, image.height)), size)
+    return image.crop((margin, 0, image.width - margin, image.height))
 
 
-VIEWS: dict[str, Read] = {WHOLE: imaging.prepare, CENTRE: _centre}
+VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {WHOLE: lambda image: image, CENTRE: _centre}

@@ -11,7 +11,7 @@ from dermq.settings import Settings
 from web import errors, services
 from web.access import auth, keys
 from web.api import routes as api
-from web.http import headers
+from web.http import addresses, headers
 from web.operating import cli, health, metrics
 from web.pages import routes as pages
 
@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
         json_errors=False,
         root_path=str(Path(__file__).parent),
     )
-    app.config.update(_configuration(settings))
+    app.config.update(_make_configuration(settings))
     if isinstance(app.json, DefaultJSONProvider):
         app.json.sort_keys = False  # so that answers have the order of the documentation
     services.attach(app, services.build(settings, wakeups))
@@ -39,6 +39,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     Bootstrap5(app)
     errors.register(app)
     headers.register(app)
+    addresses.register(app, settings)
     app.before_request(auth.protect_forms)
     cli.register(app)
     api.register(app)
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     return app
 
 
-def _configuration(settings: Settings) -> dict[str, object]:
+def _make_configuration(settings: Settings) -> dict[str, object]:
     return {
         "SECRET_KEY": keys.read_session_key(settings.var_dir / "session-key"),
         "MAX_CONTENT_LENGTH": _FORM_BYTES,

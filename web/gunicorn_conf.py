@@ -25,6 +25,10 @@ timeout = 120
 """Seconds without a heartbeat after which the process is restarted. It does not limit the time of a request."""
 limit_request_line = 8190
 """Enough for a percent-encoded name that is too long, so that the API can answer what is wrong."""
+# Nobody's headers change where a request seems to come from; web.http.addresses reads those of configured proxies.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 loglevel = _settings.log_level.lower()
 # No access log, because it would hold the sign-in codes of links.
 accesslog = None

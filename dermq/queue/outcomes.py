@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dermq import taxonomy
 from dermq.formats import Size
+from dermq.notes import Note
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Predicted:
     """The columns of its prediction."""
     size: Size
     """Width and height of the file's image."""
+    notes: tuple[Note, ...] = ()
+    """What its lab should know of the file."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def make_prediction(
     milliseconds: float,
     provenance: Provenance,
     size: Size,
+    notes: tuple[Note, ...] = (),
 ) -> Predicted:
     """Return the outcome of an image with these probabilities ``(7,)`` and this out-of-distribution score."""
     p = [float(value) for value in probabilities]
@@ -73,4 +77,5 @@ def make_prediction(
             "predicted_at": datetime.now(UTC),
         },
         size,
+        notes,
     )

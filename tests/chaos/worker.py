@@ -94,14 +94,14 @@ DEATHS: dict[str, Callable[[], None]] = {
 
 def poison(death: str, sha256: str) -> None:
     """Make the image with this SHA-256 fail in its decoder as ``DEATHS`` describes."""
-    decode = imaging.decode_with_size
+    decode = imaging.read
 
     def decode_or_die(data: bytes, **options: Any) -> Any:
         if hashlib.sha256(data).hexdigest() == sha256:
             DEATHS[death]()
         return decode(data, **options)
 
-    imaging.decode_with_size = decode_or_die
+    imaging.read = decode_or_die
 
 
 def deliver(times: list[int]) -> None:

@@ -26,6 +26,7 @@ from web.reports import registry, rows, source
 
 PROBABILITIES = (0.01, 0.02, 0.03, 0.04, 0.2, 0.65, 0.05)
 DIAGNOSES = ("nv", "mel")
+NOTE = {"code": "extra_bytes", "detail": "12 bytes follow the end of the image; they were left out."}
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def _finish(session: Session, batch_id: uuid.UUID, position: int, diagnosis: str
     image = session.scalars(sa.select(Image).where(Image.batch_id == batch_id, Image.position == position)).one()
     row = session.get_one(Batch, batch_id)
     image.state, image.width, image.height = ImageState.DONE, 64, 48
+    image.notes = [NOTE] if position == 1 else None
     row.queued, row.done, row.version = row.queued - 1, row.done + 1, row.version + 1
     session.add(
         Prediction(
@@ -65,7 +67,7 @@ def _finish(session: Session, batch_id: uuid.UUID, position: int, diagnosis: str
 
 def _fail(session: Session, batch_id: uuid.UUID, position: int) -> None:
     image = session.scalars(sa.select(Image).where(Image.batch_id == batch_id, Image.position == position)).one()
-    image.state, image.error_code, image.error_detail = ImageState.FAILED, "undecodable", '@damaged, "really"\nso'
+    image.state, image.error_code, image.error_detail = ImageState.FAILED, "damaged", '@damaged, "really"\nso'
     row = session.get_one(Batch, batch_id)
     row.queued, row.failed = row.queued - 1, row.failed + 1
 
@@ -83,8 +85,9 @@ def test_each_image_comes_with_its_prediction_or_its_error(client: FlaskClient, 
     assert math.isclose(sum(prediction["probabilities"].values()), 1)
     assert (prediction["diagnosis"], prediction["confidence"], prediction["out_of_distribution"]) == ("nv", 0.65, False)
     assert (done["error"], done["width"], done["height"], len(done["sha256"])) == (None, 64, 48, 64)
+    assert (done["notes"], queued["notes"]) == ([NOTE], [])
     assert failed["prediction"] is None
-    assert failed["error"]["code"] == "undecodable"
+    assert failed["error"]["code"] == "damaged"
     assert (queued["state"], queued["prediction"], queued["error"]) == ("queued", None, None)
 
 
@@ -142,6 +145,7 @@ def test_the_csv_has_a_row_for_every_image(client: FlaskClient, batch: dict[str,
     assert tuple(rows[0]) == (
         "position", "file_name", "state", "diagnosis", "confidence", "entropy", "ood_score", "p_akiec", "p_bcc",
         "p_bkl", "p_df", "p_mel", "p_nv", "p_vasc", "error_code", "error_detail", "bundle", "notice",
+        "notes",
     )  # fmt: skip
     assert [row["position"] for row in rows] == ["1", "2", "3", "4"]
     assert [row["state"] for row in rows] == ["done", "done", "failed", "queued"]
@@ -149,6 +153,7 @@ def test_the_csv_has_a_row_for_every_image(client: FlaskClient, batch: dict[str,
     assert (rows[3]["diagnosis"], rows[3]["p_nv"]) == ("", "")
     assert {row["bundle"] for row in rows} == {f"{bundle.name} {bundle.version}"}
     assert {row["notice"] for row in rows} == {taxonomy.NOTICE}
+    assert [row["notes"] for row in rows] == [NOTE["detail"], "", "", ""]
 
 
 def test_no_cell_of_the_csv_is_a_formula(client: FlaskClient, batch: dict[str, Any]) -> None:
@@ -255,7 +260,7 @@ def test_a_page_of_images_takes_its_bundle_from_the_batch(
     def work(session: Session) -> list[Prediction | None]:
         row = session.get_one(Batch, uuid.UUID(batch["id"]))
         row.bundle_id += 1
-        return [prediction for _, prediction in listing.images(session, row, limit=10).rows]
+        return [prediction for _, prediction in listing.list_images(session, row, limit=10).rows]
 
     with sessions.reading() as session, session.no_autoflush:
         assert work(session) == [None] * 4

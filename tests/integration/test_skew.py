@@ -59,7 +59,8 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     rows = {row["file_name"]: row for row in report}
     reported = [rows[entry.member] for entry in held_out.entries]
     size, data = bundle.card.input_size, settings.var_dir / "pixels"
-    measured = evaluate.predict(bundle.path / bundles.ONNX_MODEL, size, held_out, "test", data)
+    graph, version = bundle.path / bundles.ONNX_MODEL, bundle.card.recipe.version
+    measured = evaluate.predict(graph, size, held_out, "test", data, recipe_version=version)
     probabilities = np.array([[float(row[f"p_{code}"]) for code in taxonomy.CODES] for row in reported])
     assert {row["state"] for row in reported} == {"done"}
     assert np.abs(probabilities - measured["probabilities"]).max() < ROUNDING

@@ -42,7 +42,7 @@ class Server:
     def begin_upload(self, batch: str, name: str) -> socket.socket:
         """Announce an upload, send a part of it and then stall."""
         client = socket.create_connection(("127.0.0.1", self.port))
-        head = f"PUT /api/v1/batches/{batch}/images?name={name} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n"
+        head = f"PUT /api/v1/batches/{batch}/images?name={name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
         head += "".join(f"{key}: {value}\r\n" for key, value in self.headers.items())
         client.sendall(head.encode() + b"\r\nabc")
         return client

@@ -36,3 +36,10 @@ def test_a_password_file_needs_a_url_without_a_password(url: str, tmp_path: Path
 def test_a_password_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(pydantic.ValidationError, match="missing cannot be read"):
         Settings(redis_url="redis://redis:6379/0", redis_password_file=tmp_path / "missing")
+
+
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    settings = Settings(trusted_proxies=" 10.0.0.5, 172.16.0.0/12 ,::1")
+    assert [str(network) for network in settings.proxies] == ["10.0.0.5/32", "172.16.0.0/12", "::1/128"]
+    with pytest.raises(pydantic.ValidationError, match=r"proxy\.example"):
+        Settings(trusted_proxies="proxy.example")

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from dermq import taxonomy
+from dermq import notes, taxonomy
 from dermq.models import Batch
 from web import listing
 
 _PREDICTED = ("diagnosis", "confidence", "entropy", "ood_score", *(f"p_{code}" for code in taxonomy.CODES))
-COLUMNS = ("position", "file_name", "state", *_PREDICTED, "error_code", "error_detail", "bundle", "notice")
+COLUMNS = ("position", "file_name", "state", *_PREDICTED, "error_code", "error_detail", "bundle", "notice", "notes")
 
 
 def make_row(batch: Batch, row: listing.Classified) -> dict[str, Any]:
@@ -22,4 +22,5 @@ def make_row(batch: Batch, row: listing.Classified) -> dict[str, Any]:
         "error_detail": image.error_detail,
         "bundle": f"{batch.bundle.name} {batch.bundle.version}",
         "notice": taxonomy.NOTICE,
+        "notes": " ".join(note.detail for note in notes.from_json(image.notes)) or None,
     }

@@ -15,7 +15,7 @@ from dermq.queue.outcomes import Outcome
 from dermq.wakeups import Queue
 from worker.classify.prediction import Decoding
 from worker.classify.runtime import ClassifyRuntime
-from worker.decoders.pool import Decoder
+from worker.decoders.pool import Decoder, View
 from worker.process.backoff import Backoff
 from worker.process.lease_renewal import LeaseRenewal
 from worker.process.shutdown import StopRequest
@@ -30,7 +30,7 @@ class HeldClaim:
     lease: Lease
     decoding: list[Decoding] = field(default_factory=list)
 
-    def steps(self, images: int) -> Iterator[Sequence[Decoding]]:
+    def split_steps(self, images: int) -> Iterator[Sequence[Decoding]]:
         """Yield the images in order, in steps of at most ``images``."""
         for at in range(0, len(self.decoding), images):
             yield self.decoding[at : at + images]
@@ -43,20 +43,20 @@ class HeldClaims:
         self,
         runtime: ClassifyRuntime,
         claimant: Claimant,
-        input_size: int,
+        view: View,
         decoder: Decoder,
         renewal: LeaseRenewal,
         stop: StopRequest,
     ) -> None:
         self._runtime = runtime
         self._claimant = claimant
-        self._input_size = input_size
+        self._view = view
         self._decoder = decoder
         self._renewal = renewal
         self._stop = stop
         self._held: list[HeldClaim] = []
 
-    def first(self) -> HeldClaim | None:
+    def find_first(self) -> HeldClaim | None:
         """Return the claim that the engine predicts next, or None when no claim is held."""
         return self._held[0] if self._held else None
 
@@ -105,16 +105,16 @@ class HeldClaims:
 
     def note_progress(self) -> None:
         """Note progress for the lease renewal and for the heartbeat."""
-        self._renewal.progress()
-        self._runtime.heartbeat.progress()
+        self._renewal.note_progress()
+        self._runtime.heartbeat.note_progress()
 
     def _hold(self, lease: Lease) -> None:
         self._renewal.add(lease.token)
-        self._runtime.heartbeat.progress()
+        self._runtime.heartbeat.note_progress()
         claim = HeldClaim(lease)
         self._held.append(claim)  # before decoding starts, so that the claim is given back when that fails
         for image in lease.images:
-            claim.decoding.append((image, self._decoder.start(image, self._input_size)))
+            claim.decoding.append((image, self._decoder.start(image, self._view)))
 
     def _write(self, write: Callable[[], object]) -> None:
         """Call ``write``, and retry for the length of a lease while the database is unreachable, so no work is lost."""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermq import errors, imaging
+from dermq.formats import Size
+from dermq.notes import Note
 from dermq.queue.claims import ClaimedImage
 from dermq.settings import Settings
 from dermq.storage import BlobStore
@@ -18,14 +20,24 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class View:
+    """What a bundle sees of an image."""
+
+    size: int
+    """The side of its square, in pixels."""
+    recipe_version: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A decoded image."""
 
     pixels: Pixels
     """``(size, size, 3) uint8`` RGB."""
-    width: int
-    """As the file stores it."""
-    height: int
+    size: Size
+    """Width and height as the file stores them."""
+    notes: tuple[Note, ...]
+    """What its lab should know of the file."""
 
 
 class Decoder:
@@ -43,16 +55,20 @@ class Decoder:
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def start(self, image: ClaimedImage, size: int) -> Future[Picture]:
-        """Begin to decode; the future gives ``size`` pixels a side, or raises Permanent, Transient, MemoryError."""
-        return self._threads.submit(self._decode, image, size)
+    def start(self, image: ClaimedImage, view: View) -> Future[Picture]:
+        """Begin to decode; the future gives what ``view`` says, or raises Permanent, Transient, MemoryError."""
+        return self._threads.submit(self._decode, image, view)
 
-    def _decode(self, image: ClaimedImage, size: int) -> Picture:
+    def _decode(self, image: ClaimedImage, view: View) -> Picture:
         data = self._read(image.batch_id, image.sha256)
-        draft_size = size if self._draft else None
-        upright, stored = imaging.decode_with_size(data, max_pixels=self._max_pixels, draft_size=draft_size)
-        self._blobs.put_thumbnail(image.batch_id, image.sha256, imaging.thumbnail(upright))
-        return Picture(imaging.squash(upright, size), *stored)
+        decoded = imaging.read(
+            data,
+            max_pixels=self._max_pixels,
+            draft_size=view.size if self._draft else None,
+            recipe_version=view.recipe_version,
+        )
+        self._blobs.put_thumbnail(image.batch_id, image.sha256, imaging.make_thumbnail(decoded.image))
+        return Picture(imaging.squash(decoded.image, view.size), decoded.size, decoded.notes)
 
     def _read(self, batch_id: uuid.UUID, sha256: str) -> bytes:
         """Read a blob. When it cannot be read, the store tells whether it or the one file is to blame."""
