@@ -26,8 +26,7 @@ def add(session: Session, name: str, *, weight: float = 1.0, quotas: Own = NONE)
     _check_weight(weight)
     if find(session, name) is not None:
         raise errors.Conflict("lab_exists", f"A lab called {name!r} exists already.")
-    lab = Lab(name=name, weight=weight, created_at=datetime.now(UTC))
-    _set_quotas(lab, quotas)
+    lab = Lab(name=name, weight=weight, created_at=datetime.now(UTC), **_check_quotas(quotas))
     session.add(lab)
     session.flush()
     session.add(LabUse(lab_id=lab.id))
@@ -43,7 +42,8 @@ def change(session: Session, lab: Lab, *, weight: float | None = None, quotas: O
     if weight is not None:
         _check_weight(weight)
         lab.weight = weight
-    _set_quotas(lab, quotas)
+    if quotas:
+        session.execute(sa.update(Lab).where(Lab.id == lab.id).values(_check_quotas(quotas)))
     told: dict[str, Any] = {"weight": lab.weight, **quotas}
     events.add(session, "lab changed", by=OPERATOR, lab_id=lab.id, **told)
 
@@ -80,8 +80,7 @@ def _check_weight(weight: float) -> None:
         raise errors.Rejected("bad_weight", f"The weight is {weight}; it must be greater than 0.")
 
 
-def _set_quotas(lab: Lab, quotas: Own) -> None:
-    for name, value in quotas.items():
-        if name not in QUOTAS:
-            raise ValueError(f"{name} is no quota.")
-        setattr(lab, name, value)
+def _check_quotas(quotas: Own) -> dict[str, Any]:
+    if unknown := quotas.keys() - set(QUOTAS):
+        raise ValueError(f"{unknown} are no quotas.")
+    return dict(quotas)

@@ -186,7 +186,7 @@ def test_an_archive_waits_for_room_and_loses_nothing(
     unpack_for(0.2, settings, sessions, blobs)
     waiting = client.get(api.url(batch, "/archives")).get_json()["archives"][0]
     assert (waiting["state"], waiting["received"], waiting["refused"]) == ("stored", 0, 0)
-    # its error: code
+    assert waiting["waiting"]["code"] == code and "goes on by itself" in waiting["waiting"]["detail"]
     limit(sessions, lab, **dict.fromkeys(own))
     unpack_for(30, settings, sessions, blobs)
     done = client.get(api.url(batch, "/archives")).get_json()["archives"][0]

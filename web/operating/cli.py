@@ -18,11 +18,10 @@ from sqlalchemy.orm import Session
 
 from dermq import access_tokens, arrivals, browser_sessions, conservation, db, errors, labs, quotas
 from dermq.conservation import Finding
-from dermq.models import AccessToken, Lab
+from dermq.models import MOST_IDS, AccessToken, Lab
 from dermq.principals import Scope
 from web import services
 
-_MISSING = object()
 _QUOTAS = {
     "max_waiting_images": "Images that may wait at one time.",
     "max_kept_bytes": "Bytes of all its files together.",
@@ -42,41 +41,38 @@ def register(app: Flask) -> None:
     app.cli.add_command(audit)
 
 
-class _Quota(click.ParamType[int | None]):
-    """A positive whole number, or ``default`` for the value of the settings, which is None."""
+class _Quota(click.ParamType[int]):
+    """A positive whole number, or ``default`` for the value of the settings, which becomes 0."""
 
     name = "number|default"
 
-    def convert(self, value: Any, parameter: Any, context: Any) -> int | None:
+    def convert(self, value: Any, parameter: Any, context: Any) -> int:
         if value == "default":
-            return None
-        if not (str(value).isdecimal() and 0 < int(value) < 2**63):
+            return 0
+        if not (str(value).isdecimal() and 0 < int(value) < (MOST_IDS if "bytes" in parameter.name else 2**31)):
             self.fail(f"{value!r} is not accepted; a whole number greater than 0, or the word default, is.")
         return int(value)
 
 
-def _with_quotas(command: Callable[..., None]) -> Callable[..., None]:
-    """Add an option for each quota to a command; those that are not given do not reach it."""
-    command = _drop_missing(command)
-    for name, meaning in reversed(_QUOTAS.items()):
-        option = f"--{name.replace('_', '-')}"
-        command = click.option(option, name, type=_Quota(), default=_MISSING, show_default=False, help=meaning)(command)
-    return command
+def _add_quota_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each quota, and those that were given as ``own``."""
 
-
-def _drop_missing(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        command(**{name: value for name, value in given.items() if value is not _MISSING})
+        numbers = {name: given.pop(name) for name in _QUOTAS}
+        own = {name: value or None for name, value in numbers.items() if value is not None}
+        command(**given, own=own)
 
+    for name, meaning in reversed(_QUOTAS.items()):
+        run = click.option(f"--{name.replace('_', '-')}", name, type=_Quota(), help=meaning)(run)
     return run
 
 
 @lab_commands.command("add")
 @click.argument("name")
 @click.option("--weight", default=1.0, show_default=True, help="Share of the queue relative to other labs.")
-@_with_quotas
-def add_lab(name: str, weight: float, **own: int | None) -> None:
+@_add_quota_options
+def add_lab(name: str, weight: float, own: labs.Own) -> None:
     """Add a lab called NAME. Without a quota of its own, it has that of the settings."""
     with _report_errors():
         db.transact(services.get_current().sessions, labs.add, name, weight=weight, quotas=own)
@@ -86,8 +82,8 @@ def add_lab(name: str, weight: float, **own: int | None) -> None:
 @lab_commands.command("set")
 @click.argument("name")
 @click.option("--weight", type=float, help="Share of the queue relative to other labs.")
-@_with_quotas
-def set_lab(name: str, weight: float | None, **own: int | None) -> None:
+@_add_quota_options
+def set_lab(name: str, weight: float | None, own: labs.Own) -> None:
     """Change the weight and the quotas of the lab called NAME; `default` lets a quota be that of the settings."""
 
     def work(session: Session) -> None:
@@ -208,7 +204,7 @@ def list_sessions(lab: str) -> None:
         )
     for one in found:
         times = "\t".join(map(_format_time, (one.created_at, one.last_used_at, one.ends_at)))
-        click.echo(f"{one.id}\t{one.token.name}\t{times}\t{one.address}\t{arrivals.make_printable(one.browser)}")
+        click.echo(f"{one.id}\t{one.token.name}\t{times}\t{one.address}\t{arrivals.escape_controls(one.browser)}")
 
 
 @session_commands.command("end")

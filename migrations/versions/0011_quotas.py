@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["lab_id"], ["lab.id"], name=op.f("fk_lab_use_lab_id_lab")),
         sa.PrimaryKeyConstraint("lab_id", name=op.f("pk_lab_use")),
     )
-    op.create_index("ix_image_batch_id_sha256", "image", ["batch_id", "sha256"])
+    op.create_index("ix_image_sha256_batch_id", "image", ["sha256", "batch_id"])
     op.create_index(
         "ix_batch_unfinished_lab_id", "batch", ["lab_id"], sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED
     )
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_batch_unfinished_lab_id", "batch")
-    op.drop_index("ix_image_batch_id_sha256", "image")
+    op.drop_index("ix_image_sha256_batch_id", "image")
     op.drop_table("lab_use")
     op.drop_column("batch", "kept_bytes")
     for name in ("max_requests_per_minute", "max_open_batches", "max_kept_bytes"):
