@@ -20,6 +20,8 @@ from dermq.notes import Note
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 """Pillow's names of the formats of ``dermq.formats``."""
 THUMBNAIL_SIZE = 192
+MAX_SIDE = 20_000
+"""The default of the most pixels on a side."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,11 +39,11 @@ _NATIVE_MODES = frozenset({"L", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "1"})
 Image.MAX_IMAGE_PIXELS = None
 
 
-def identify(file: BinaryIO, *, max_pixels: int) -> Size:
+def identify(file: BinaryIO, *, max_pixels: int, max_side: int = MAX_SIDE) -> Size:
     """Read width and height, as stored, from the header of ``file`` without decoding its pixels.
 
     Raises UnsupportedFormat for unknown leading bytes, for a damaged header and for files of several frames, TooLarge
-    for more than ``max_pixels`` pixels.
+    for more than ``max_pixels`` pixels or a side of more than ``max_side``.
     """
     with _open(file) as image:
         if image.format != "MPO" and getattr(image, "is_animated", False):
@@ -49,7 +51,7 @@ def identify(file: BinaryIO, *, max_pixels: int) -> Size:
                 "several_frames", "The file holds several frames or pages; one image a file is accepted."
             )
         size = image.size
-    formats.check_pixels(*size, max_pixels)
+    formats.check_size(*size, max_pixels=max_pixels, max_side=max_side)
     return size
 
 
@@ -71,7 +73,12 @@ def decode(data: bytes, *, max_pixels: int, draft_size: int | None = None) -> Im
 
 
 def read(
-    data: bytes, *, max_pixels: int, draft_size: int | None = None, recipe_version: int = recipes.RECIPE_VERSION
+    data: bytes,
+    *,
+    max_pixels: int,
+    max_side: int = MAX_SIDE,
+    draft_size: int | None = None,
+    recipe_version: int = recipes.RECIPE_VERSION,
 ) -> Decoded:
     """Decode ``data`` into an upright RGB image by a version of the recipe.
 
@@ -80,7 +87,7 @@ def read(
     Raises Permanent when the bytes cannot be decoded.
     """
     try:
-        size = identify(io.BytesIO(data), max_pixels=max_pixels)
+        size = identify(io.BytesIO(data), max_pixels=max_pixels, max_side=max_side)
         with _open(io.BytesIO(data)) as image:
             if draft_size is not None:
                 image.draft("RGB", (draft_size, draft_size))
@@ -152,8 +159,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image) >> 8  # in its own type: a wider one would take gigabytes for 50 megapixels
+        return Image.fromarray(np.clip(grey, 0, 255, out=grey).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise errors.Permanent("unsupported_pixels", "Floating-point pixels; 8 or 16 bits a channel are accepted.")
     if image.mode in _NATIVE_MODES and "transparency" not in image.info:

@@ -13,18 +13,18 @@ from dermq.formats.image_format import Size as Size
 FORMATS: tuple[ImageFormat, ...] = (jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT)
 
 
-def check(head: bytes, *, max_pixels: int) -> ImageFormat:
+def check(head: bytes, *, max_pixels: int, max_side: int) -> ImageFormat:
     """Return the format of a file by its leading bytes, at most ``HEAD_BYTES`` of them.
 
-    Raises UnsupportedFormat for bytes of no accepted format and TooLarge for more than ``max_pixels`` pixels. A size
-    that stands at no fixed place is left to the decoder.
+    Raises UnsupportedFormat for bytes of no accepted format and TooLarge for more than ``max_pixels`` pixels or for a
+    side of more than ``max_side``. A size that stands at no fixed place is left to the decoder.
     """
     found = find(head)
     if found is None:
         raise unsupported()
     size = found.size(head)
     if size is not None:
-        check_pixels(*size, max_pixels)
+        check_size(*size, max_pixels=max_pixels, max_side=max_side)
     return found
 
 
@@ -33,8 +33,12 @@ def find(head: bytes) -> ImageFormat | None:
     return next((one for one in FORMATS if one.matches(head)), None)
 
 
-def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Raise TooLarge for an image of more than ``max_pixels`` pixels."""
+def check_size(width: int, height: int, *, max_pixels: int, max_side: int) -> None:
+    """Raise TooLarge for an image of more than ``max_pixels`` pixels, or of more than ``max_side`` on a side."""
+    if max(width, height) > max_side:
+        raise errors.TooLarge(
+            "side_too_long", f"{width:,} x {height:,} pixels; at most {max_side:,} on a side are accepted."
+        )
     if width * height > max_pixels:
         raise errors.TooLarge(
             "too_many_pixels",

@@ -1,0 +1,90 @@
+"""A decoder: ``python -m worker.decoders.program MEMORY_BYTES SECONDS``, started and killed by ``pool``.
+
+It reads files from standard input and answers on standard output, one after the other, until its input ends. It knows
+no setting, no secret and no name of a file. Keep its imports small: a worker waits for them after every loss.
+"""
+
+import io
+import json
+import math
+import signal
+import sys
+from typing import BinaryIO
+
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+
+from dermq import errors, imaging
+from dermq import notes as image_notes
+from worker.decoders import confinement, structure
+from worker.decoders.frames import MOST_TEXT_BYTES, READY, Answer, Kind, Request
+
+_SMALL = Request(8, 1, draft=True, max_pixels=64, max_side=8)
+_GRACE_SECONDS = 5
+"""After its time limit and this, a decoder whose worker did not kill it ends itself."""
+
+
+def main() -> None:
+    """Give up all rights, then answer requests until there are no more."""
+    memory_bytes, seconds = int(sys.argv[1]), math.ceil(float(sys.argv[2]))
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    warm_up()
+    confinement.give_up_rights(memory_bytes)
+    answers.write(READY)
+    answers.flush()
+    while header := requests.read(Request.LAYOUT.size):
+        file_bytes, request = Request.unpack(header)
+        signal.alarm(seconds + _GRACE_SECONDS)
+        answer(requests.read(file_bytes), request, answers)
+        answers.flush()
+        signal.alarm(0)
+
+
+def warm_up() -> None:
+    """Decode a small image of each format, because modules that Pillow imports late cannot be imported any more."""
+    # The profile and the orientation let Pillow import what reads them.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in imaging.FORMATS:
+        out = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(out, name, exif=exif)
+        decode(out.getvalue(), _SMALL, io.BytesIO())
+    answer(b"\xff\xd8\xff", _SMALL, io.BytesIO())
+
+
+def answer(data: bytes, request: Request, out: BinaryIO) -> None:
+    """Decode a file and write the answer, whatever the file makes of it."""
+    try:
+        decode(data, request, out)
+    except errors.Permanent as err:
+        _tell(out, Kind.REFUSED, json.dumps([err.code, err.detail[:1000]]))
+    except MemoryError:
+        _tell(out, Kind.OUT_OF_MEMORY)
+    except Exception as err:  # the process's edge: its worker decides what is done about an error
+        _tell(out, Kind.FAILED, f"{type(err).__name__}: {err}"[:1000])
+
+
+def decode(data: bytes, request: Request, out: BinaryIO) -> None:
+    """Decode a file and write its pixels. Raises Permanent, MemoryError, or anything that decoding raises."""
+    structure.check(data, max_pixels=request.max_pixels, max_side=request.max_side)
+    found = imaging.read(
+        data,
+        max_pixels=request.max_pixels,
+        max_side=request.max_side,
+        draft_size=request.size if request.draft else None,
+        recipe_version=request.recipe_version,
+    )
+    pixels = imaging.squash(found.image, request.size).data.cast("B")
+    thumbnail = imaging.thumbnail(found.image)
+    notes = json.dumps(image_notes.as_json(found.notes)).encode()
+    header = Answer(Kind.DECODED, *found.size, len(notes), pixels.nbytes, len(thumbnail))
+    for part in (header.pack(), notes, pixels, thumbnail):
+        out.write(part)
+
+
+def _tell(out: BinaryIO, kind: Kind, text: str = "") -> None:
+    told = text.encode(errors="replace")[:MOST_TEXT_BYTES]
+    out.write(Answer(kind, text_bytes=len(told)).pack() + told)
+
+
+if __name__ == "__main__":
+    main()
