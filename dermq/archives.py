@@ -37,7 +37,7 @@ def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
         .returning(Archive.id)
     ).scalar_one_or_none()
     if found is None:
-        raise _closed_error()
+        raise _make_closed_error()
 
 
 def keep(sessions: db.Sessions, blobs: BlobStore, archive_id: uuid.UUID, file: Incoming) -> None:
@@ -60,12 +60,12 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Arch
     """
     archive = lock(session, archive_id)
     if archive is None:
-        raise _closed_error()
+        raise _make_closed_error()
     batch = batches.lock(session, archive.batch_id)
     if archive.sha256 == file.sha256:
         return archive, True  # this is a rerun, and the run before it was committed after all
     if archive.state != ArchiveState.RECEIVING or batch.cancelled_at is not None:
-        raise _closed_error()
+        raise _make_closed_error()
     same = _find_same(session, archive.batch_id, file.sha256)
     if same is not None:
         transitions.move_archive(session, archive, None)
@@ -138,6 +138,6 @@ def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:
     )
 
 
-def _closed_error() -> errors.Conflict:
+def _make_closed_error() -> errors.Conflict:
     """Return the error for an archive that was closed while it was being received."""
     return errors.Conflict("archive_closed", "The archive was closed: its batch was cancelled or its upload timed out.")

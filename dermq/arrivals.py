@@ -53,7 +53,7 @@ def check_name(name: str) -> str:
         raise errors.Rejected(
             "bad_name", f"The name has {len(name)} characters; at most {models.NAME_LENGTH} are accepted."
         )
-    if name != printable(name):
+    if name != make_printable(name):
         raise errors.Rejected("bad_name", "The name holds control characters; printable characters are accepted.")
     parts = name.split("/")
     if ".." in parts or "." in parts or "" in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
@@ -63,7 +63,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """``text`` with a replacement character for each one that no database or terminal should be given."""
     return "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
 
@@ -75,10 +75,10 @@ def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings:
     Raises Rejected (TooLarge, UnsupportedFormat) for what is refused and OutOfSpace when the disk is full.
     """
     name = check_name(name)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         for chunk in chunks:
             if file.bytes + len(chunk) > settings.max_image_bytes:
-                raise too_large(settings)
+                raise make_too_large(settings)
             file.write(chunk)
         check_content(file, settings)
         yield Arrival(name, file)
@@ -103,7 +103,7 @@ def check_content(file: Incoming, settings: Settings) -> None:
     formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
 
 
-def too_large(settings: Settings) -> errors.TooLarge:
+def make_too_large(settings: Settings) -> errors.TooLarge:
     """The error for an image file over the limit."""
     return errors.TooLarge(
         "image_too_large", f"The file has more than {settings.max_image_bytes:,} bytes, the most that is accepted."
@@ -118,7 +118,7 @@ def keep(
     Files that the batch will not take are not kept. What is kept and not received after all is an orphan, which the
     reaper collects.
     """
-    wanted = db.read(sessions, _wanted, batch_id, arrived, settings)
+    wanted = db.read(sessions, _select_wanted, batch_id, arrived, settings)
     if wanted:
         keep_files(sessions, blobs, batch_id, [arrival.file for arrival in wanted])
 
@@ -128,7 +128,7 @@ def keep_files(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID, fil
 
     Raises Transient when there were files before and the store is not the one that has them.
     """
-    if not blobs.begun() and not db.read(sessions, _any_files):
+    if not blobs.is_begun() and not db.read(sessions, _has_files):
         blobs.begin()
     blobs.keep(batch_id, files)
 
@@ -159,21 +159,21 @@ def receive(
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch, from_archive=archive_id is not None)
-    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
-    room = _room(session, batch, settings)
+    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
+    room = _measure_room(session, batch, settings)
     verdicts: list[Verdict] = []
     fresh: list[tuple[Arrival, int]] = []
     for arrival in arrived:
-        verdict = _verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
+        verdict = _decide_verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
         if verdict.error is None and not verdict.unchanged and verdict.position is not None:
             fresh.append((arrival, verdict.position))
             known[arrival.name] = (arrival.file.sha256, verdict.position)
-            room = room.less_one()
+            room = room.take_one()
         verdicts.append(verdict)
     if fresh:
         for arrival, _ in fresh:
             check_kept(arrival.file)
-        transitions.add_images(session, batch, [_image_row(arrival, position) for arrival, position in fresh])
+        transitions.add_images(session, batch, [_make_image_row(arrival, position) for arrival, position in fresh])
     conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
     for name, error in (*refused, *conflicts):
         _add_refusal(session, batch, name, error, archive_id)
@@ -201,11 +201,11 @@ class _Room:
     images: int
     error: errors.DermqError
 
-    def less_one(self) -> "_Room":
+    def take_one(self) -> "_Room":
         return _Room(self.images - 1, self.error)
 
 
-def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
+def _measure_room(session: Session, batch: Batch, settings: Settings) -> _Room:
     most = settings.max_images_per_batch
     full = errors.TooLarge("batch_full", f"The batch holds {most:,} images, the most that is accepted.")
     room = _Room(most - batch.received, full)
@@ -217,7 +217,7 @@ def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
     return min(room, _Room(quota - waiting, over), key=lambda candidate: candidate.images)
 
 
-def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
+def _decide_verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
     if arrival.name in known:
         sha256, at = known[arrival.name]
         if sha256 == arrival.file.sha256:
@@ -231,30 +231,32 @@ def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *
     return Verdict(arrival.name, position)
 
 
-def _wanted(session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings) -> Sequence[Arrival]:
+def _select_wanted(
+    session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings
+) -> Sequence[Arrival]:
     """The arrivals that the batch would take now; all of them where the batch is about to be created."""
     batch = session.get(Batch, batch_id)
     if batch is None:
         return arrived
     if batch.deleted_at is not None or batch.cancelled_at is not None:
         return ()
-    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
+    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
     new = [arrival for arrival in arrived if arrival.name not in known]
-    return new[: max(0, _room(session, batch, settings).images)]
+    return new[: max(0, _measure_room(session, batch, settings).images)]
 
 
-def _any_files(session: Session) -> bool:
+def _has_files(session: Session) -> bool:
     return any(session.scalar(sa.select(one.limit(1).exists())) for one in _WITH_FILES)
 
 
-def _known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
+def _find_known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
     found = session.execute(
         sa.select(Image.name, Image.sha256, Image.position).where(Image.batch_id == batch_id, Image.name.in_(names))
     )
     return {name: (sha256, position) for name, sha256, position in found}
 
 
-def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
+def _make_image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     return {
         "position": position,
         "name": arrival.name,
@@ -267,7 +269,7 @@ def _add_refusal(
     session: Session, batch: Batch, name: str, error: errors.DermqError, archive_id: uuid.UUID | None
 ) -> None:
     """Keep a refusal once: a client that tries the same file again adds nothing."""
-    shown = printable(name)[: models.Refusal.name.type.length]
+    shown = make_printable(name)[: models.Refusal.name.type.length]
     same = sa.select(Refusal.id).where(
         Refusal.batch_id == batch.id,
         Refusal.name == shown,

@@ -23,7 +23,8 @@ from tests import samples
 from worker.classify.engines import Outputs
 from worker.classify.model import Model
 from worker.classify.runtime import ClassifyRuntime
-from worker.decoders.pool import Decoders
+from worker.decoders.frames import Request
+from worker.decoders.pool import Decoders, Job
 from worker.process.heartbeat import Loaded
 
 
@@ -40,7 +41,7 @@ class Wakeups:
     def acknowledge(self, queue: Queue) -> None:
         pass
 
-    def reachable(self) -> bool:
+    def is_reachable(self) -> bool:
         return True
 
 
@@ -78,7 +79,7 @@ class Models:
 
 
 class Heartbeat:
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         pass
 
     def show_loaded(self, loaded: Loaded | None) -> None:
@@ -102,9 +103,12 @@ def runtime(
 
 @functools.cache
 def decoders() -> Decoders:
-    """The decoders of this process, started once: a start takes half a second."""
+    """The decoders of this process, started once: a start takes half a second. One image was decoded already."""
     found = Decoders(Settings(_env_file=None))
     atexit.register(found.close)
+    first = Job(0, Request(8, 1, draft=False, max_pixels=10_000, max_side=100), samples.jpeg)
+    found.submit([first])
+    first.future.result(timeout=60)
     return found
 
 

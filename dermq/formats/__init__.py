@@ -6,9 +6,21 @@ parse an image. To add a format, write a module beside this one and list it belo
 
 from dermq import errors
 from dermq.formats import bmp, jpeg, png, tiff, webp
-from dermq.formats.image_format import HEAD_BYTES as HEAD_BYTES
-from dermq.formats.image_format import ImageFormat as ImageFormat
-from dermq.formats.image_format import Size as Size
+from dermq.formats.image_format import HEAD_BYTES, ImageFormat, Size
+
+__all__ = [
+    "FORMATS",
+    "HEAD_BYTES",
+    "ImageFormat",
+    "Size",
+    "check",
+    "check_pixels",
+    "check_side",
+    "find",
+    "list_media_types",
+    "list_names",
+    "make_unsupported",
+]
 
 FORMATS: tuple[ImageFormat, ...] = (jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT)
 
@@ -21,10 +33,11 @@ def check(head: bytes, *, max_pixels: int, max_side: int) -> ImageFormat:
     """
     found = find(head)
     if found is None:
-        raise unsupported()
+        raise make_unsupported()
     size = found.size(head)
     if size is not None:
-        check_size(*size, max_pixels=max_pixels, max_side=max_side)
+        check_side(*size, max_side)
+        check_pixels(*size, max_pixels)
     return found
 
 
@@ -33,12 +46,16 @@ def find(head: bytes) -> ImageFormat | None:
     return next((one for one in FORMATS if one.matches(head)), None)
 
 
-def check_size(width: int, height: int, *, max_pixels: int, max_side: int) -> None:
-    """Raise TooLarge for an image of more than ``max_pixels`` pixels, or of more than ``max_side`` on a side."""
+def check_side(width: int, height: int, max_side: int) -> None:
+    """Raise TooLarge for an image of more than ``max_side`` pixels on a side."""
     if max(width, height) > max_side:
         raise errors.TooLarge(
             "side_too_long", f"{width:,} x {height:,} pixels; at most {max_side:,} on a side are accepted."
         )
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raise TooLarge for an image of more than ``max_pixels`` pixels."""
     if width * height > max_pixels:
         raise errors.TooLarge(
             "too_many_pixels",
@@ -46,19 +63,19 @@ def check_size(width: int, height: int, *, max_pixels: int, max_side: int) -> No
         )
 
 
-def unsupported() -> errors.UnsupportedFormat:
-    """The error for content of no accepted format."""
+def make_unsupported() -> errors.UnsupportedFormat:
+    """Return the error for a file that has none of the accepted formats."""
     return errors.UnsupportedFormat(
-        "unsupported_format", f"The content is of no accepted format; {names()} are accepted."
+        "unsupported_format", f"The content is of no accepted format; {list_names()} are accepted."
     )
 
 
-def names() -> str:
+def list_names() -> str:
     """Return the formats as a text lists them: ``JPEG, PNG and TIFF``."""
     *most, last = (one.name for one in FORMATS)
     return f"{', '.join(most)} and {last}"
 
 
-def media_types() -> tuple[str, ...]:
+def list_media_types() -> tuple[str, ...]:
     """Return the media types that an upload may say."""
     return tuple(one.media_type for one in FORMATS)

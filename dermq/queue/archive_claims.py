@@ -11,6 +11,7 @@ from dermq import archives, errors, transitions
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch
 from dermq.queue import leases
+from dermq.queue.active import WAITING_ARCHIVES
 from dermq.queue.leases import MOST_LOSSES, LeaseLost
 
 
@@ -36,7 +37,7 @@ def take(
     found = session.scalar(
         sa.select(Archive)
         .join(Batch, Batch.id == Archive.batch_id)
-        .where(Archive.state == ArchiveState.STORED, Batch.cancelled_at.is_(None))
+        .where(Archive.state == ArchiveState.STORED, *WAITING_ARCHIVES)
         .order_by(Archive.id.in_(put_back), Archive.touched_at)
         .limit(1)
         .with_for_update(skip_locked=True, of=Archive)

@@ -88,7 +88,7 @@ def take(
     """
     queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
     charge(session, spent or {})
-    contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
+    contenders, labs = _list_contenders(session, claimant.bundle_id, queue.served)
     contenders = [contender for contender in contenders if contender.lab_id not in without]
     if not contenders:
         return None
@@ -119,7 +119,7 @@ def take(
         if contender.taken:
             labs[contender.lab_id].tag = contender.start
             labs[contender.lab_id].urgent_turns = contender.urgent_turns
-    return _lease(session, claimant, tuple(images))
+    return _begin_lease(session, claimant, tuple(images))
 
 
 def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
@@ -142,12 +142,14 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     found = session.execute(suspects.with_for_update(skip_locked=True, of=Image)).first()
     if found is None:
         return None
-    contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
+    contenders, labs = _list_contenders(session, claimant.bundle_id, queue.served)
     lab = labs[found.lab_id]
     lab.tag = max(lab.tag, queue.served) + 1 / lab.weight
     # A lab that has only ordinary images may be before this one in the order, and must keep its place.
     queue.served = max(queue.served, min(contender.start for contender in contenders))
-    return _lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256, found.lab_id),), alone=True)
+    return _begin_lease(
+        session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256, found.lab_id),), alone=True
+    )
 
 
 def charge(session: Session, spent: Mapping[int, float]) -> None:
@@ -180,8 +182,8 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
             rows.append(outcome.row)
     if rows:
         session.execute(sa.insert(Prediction), rows)  # before the move, so that the batches are locked for less time
-    moves = [_done(images, *read) for read, images in done.items()]
-    moves += [_fail(images, *why) for why, images in failed.items()]
+    moves = [_make_done(images, *read) for read, images in done.items()]
+    moves += [_make_failure(images, *why) for why, images in failed.items()]
     transitions.move_images(session, moves)
     _end_if_empty(session, token)
     return len(owned)
@@ -203,7 +205,7 @@ def give_back(session: Session, token: uuid.UUID, *, lost: bool = False) -> None
     returned: dict[tuple[ImageState, bool, int], list[LockedImage]] = defaultdict(list)
     for image in owned:
         returned[_decide_return(image, lost=lost, cancelled=image.batch_id in cancelled)].append(image)
-    transitions.move_images(session, [_return(images, *target) for target, images in returned.items()])
+    transitions.move_images(session, [_make_return(images, *target) for target, images in returned.items()])
     leases.end(session, token)
 
 
@@ -222,7 +224,9 @@ def expire(session: Session, token: uuid.UUID) -> bool:
     return True
 
 
-def _contenders(session: Session, bundle_id: int, served: float) -> tuple[list[fairness.Contender], dict[int, Lab]]:
+def _list_contenders(
+    session: Session, bundle_id: int, served: float
+) -> tuple[list[fairness.Contender], dict[int, Lab]]:
     """Return the labs with waiting batches of a bundle and their starts in the fair order, and their rows by id."""
     waiting = session.execute(
         sa.select(Batch.id, Batch.lab_id, Batch.urgent)
@@ -240,7 +244,7 @@ def _contenders(session: Session, bundle_id: int, served: float) -> tuple[list[f
     return list(contenders.values()), labs
 
 
-def _lease(
+def _begin_lease(
     session: Session,
     claimant: Claimant,
     images: tuple[ClaimedImage, ...],
@@ -276,18 +280,20 @@ def _decide_return(image: Image, *, lost: bool, cancelled: bool) -> tuple[ImageS
     return ImageState.QUEUED, image.suspect or lost, losses
 
 
-def _return(images: Sequence[LockedImage], target: ImageState, suspect: bool, losses: int) -> Move:
+def _make_return(images: Sequence[LockedImage], target: ImageState, suspect: bool, losses: int) -> Move:
     if target is ImageState.FAILED:
-        return _fail(images, "worker_lost", f"{MOST_LOSSES} workers ended while they worked on this image alone.")
+        return _make_failure(
+            images, "worker_lost", f"{MOST_LOSSES} workers ended while they worked on this image alone."
+        )
     return Move(images, ImageState.RUNNING, target, {"suspect": suspect, "solo_losses": losses})
 
 
-def _done(images: Sequence[LockedImage], size: Size, told: tuple[Note, ...]) -> Move:
+def _make_done(images: Sequence[LockedImage], size: Size, told: tuple[Note, ...]) -> Move:
     """Images of one size and with the same notes; those of a batch mostly are."""
     values = {"suspect": False, "width": size[0], "height": size[1], "notes": notes.as_json(told)}
     return Move(images, ImageState.RUNNING, ImageState.DONE, values)
 
 
-def _fail(images: Sequence[LockedImage], code: str, detail: str) -> Move:
+def _make_failure(images: Sequence[LockedImage], code: str, detail: str) -> Move:
     error = {"suspect": False, "error_code": code, "error_detail": detail[:1000]}
     return Move(images, ImageState.RUNNING, ImageState.FAILED, error)

@@ -1,4 +1,4 @@
-"""Where the bytes of images and archives are kept."""
+"""The blob store, which keeps the bytes of images and archives."""
 
 from dermq.settings import Settings
 from dermq.storage.local import LocalStore

@@ -1,5 +1,7 @@
 """Errors become problem documents for programs and pages for people. Only on SQLite."""
 
+import dataclasses
+
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
@@ -31,7 +33,7 @@ def test_each_class_has_its_status(
     def fail(*ignored: object, **more: object) -> None:
         raise error("some_code", "What was wrong.")
 
-    monkeypatch.setattr(listing, "batches", fail)
+    monkeypatch.setattr(listing, "list_batches", fail)
     answer = client.get(api.BATCHES)
     problem = api.assert_problem(answer, status, "some_code")
     assert problem["detail"] == "What was wrong."
@@ -43,7 +45,7 @@ def test_an_unknown_error_tells_nothing_of_the_inside(client: FlaskClient, monke
     def fail(*ignored: object, **more: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(listing, "batches", fail)
+    monkeypatch.setattr(listing, "list_batches", fail)
     answer = client.get(api.BATCHES)
     api.assert_problem(answer, 500, "internal_server_error")
     assert "secret" not in answer.text and "RuntimeError" not in answer.text
@@ -83,7 +85,7 @@ def test_answers_to_a_lab_are_for_it_alone(client: FlaskClient) -> None:
 def test_without_a_bundle_nothing_is_created(app: APIFlask, client: FlaskClient, tmp_path: object) -> None:
     here: services.Services = app.extensions[services.EXTENSION]
     moved = here.settings.model_copy(update={"bundles_dir": tmp_path})
-    services.attach(app, services.Services(moved, here.sessions, here.blobs, here.wakeups, here.receiving))
+    services.attach(app, dataclasses.replace(here, settings=moved))
     api.assert_problem(client.post(api.BATCHES, json={"name": "x"}), 503, "no_bundle")
     assert not health.examine(services_of(app))["bundle"].ok
 

@@ -35,9 +35,9 @@ def runtime(sessions: db.Sessions, blobs: LocalStore, settings: Settings, bundle
 
 
 def store(runtime: ClassifyRuntime, batch: Batch, data: bytes) -> Archive:
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(runtime.sessions, archives.begin, batch.id, archive_id)
-    with runtime.blobs.incoming() as file:
+    with runtime.blobs.receive() as file:
         file.write(data)
         file.finish()
         archives.keep(runtime.sessions, runtime.blobs, archive_id, file)

@@ -1,6 +1,7 @@
 """Files of too many parts are refused before an image library reads them, and quickly."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def _exif() -> Image.Exif:
     return exif
 
 
-REAL = {
+REAL: dict[str, Callable[[], bytes]] = {
     "progressive JPEG": lambda: _jpeg(progressive=True),
     "JPEG with restarts": lambda: _jpeg(restart_marker_blocks=1),
     "JPEG with EXIF, profile and comment": lambda: _jpeg(exif=_exif(), icc_profile=b"x" * 200_000, comment=b"c" * 500),

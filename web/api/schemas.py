@@ -100,7 +100,7 @@ class Batch(Shape):
     @classmethod
     def of(cls, row: models.Batch) -> "Batch":
         """Return the status of a batch that was loaded with its bundle."""
-        return cls.model_validate(_status(row))
+        return cls.model_validate(_read_status(row))
 
 
 class Refusal(Shape):
@@ -128,7 +128,7 @@ class CreatedBatch(Batch):
 
     @classmethod
     def with_refusals(cls, row: models.Batch, refusals: Sequence[models.Refusal]) -> "CreatedBatch":
-        return cls.model_validate({**_status(row), "refusals": [Refusal.of(refusal) for refusal in refusals]})
+        return cls.model_validate({**_read_status(row), "refusals": [Refusal.of(refusal) for refusal in refusals]})
 
 
 class BatchPage(Shape):
@@ -187,7 +187,7 @@ class Archive(Shape):
             skipped_names=row.skipped_names or [],
             error=make_failure(row.error_code, row.error_detail),
             created_at=row.created_at,
-            links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=batch_url(row.batch_id)),
+            links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=make_batch_url(row.batch_id)),
         )
 
 
@@ -198,7 +198,7 @@ class ArchivePage(Shape):
     next_cursor: str | None
 
 
-def batch_url(batch_id: uuid.UUID) -> str:
+def make_batch_url(batch_id: uuid.UUID) -> str:
     """Return the address of a batch's status."""
     return url_for("batches.get_batch", batch_id=batch_id)
 
@@ -208,7 +208,7 @@ def make_failure(code: str | None, detail: str | None) -> Failure | None:
     return None if code is None else Failure(code=code, detail=detail or "")
 
 
-def _status(row: models.Batch) -> dict[str, Any]:
+def _read_status(row: models.Batch) -> dict[str, Any]:
     own = ("id", "name", "state", "urgent", "options", "created_at", "sealed_at", "cancelled_at", "finished_at")
     left = progress.estimate_seconds_left(row)
     return {
@@ -218,11 +218,11 @@ def _status(row: models.Batch) -> dict[str, Any]:
         "eta_seconds": left and asdict(left),
         "bundle": {"name": row.bundle.name, "version": row.bundle.version, "sha256": row.bundle.sha256},
         "metadata": row.metadata_,
-        "links": _links(row.id),
+        "links": _make_links(row.id),
     }
 
 
-def _links(batch_id: uuid.UUID) -> BatchLinks:
+def _make_links(batch_id: uuid.UUID) -> BatchLinks:
     def to(endpoint: str) -> str:
         return url_for(endpoint, batch_id=batch_id)
 

@@ -17,12 +17,12 @@ DISCARD_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def receiving() -> Iterator[None]:
+def take_place() -> Iterator[None]:
     """Take one of the places for uploads during the block, so that other threads stay free for other requests.
 
     Raises Unavailable when all places are taken.
     """
-    here = services.current()
+    here = services.get_current()
     places = here.receiving
     if not places.acquire(blocking=False):
         raise errors.Unavailable(
@@ -47,11 +47,11 @@ def discard_rest() -> None:
     Otherwise a client that is still sending finds its connection closed and cannot read the answer.
     """
     length = request.content_length
-    if length is None or length > services.current().settings.max_image_bytes:
+    if length is None or length > services.get_current().settings.max_image_bytes:
         return
     until = time.monotonic() + DISCARD_SECONDS
     with _limit_silence(DISCARD_SECONDS), contextlib.suppress(ClientDisconnected):
-        for _ in chunks():
+        for _ in read_chunks():
             if time.monotonic() > until:
                 return
 
@@ -71,7 +71,7 @@ def _limit_silence(seconds: float) -> Iterator[None]:
         socket.settimeout(before)
 
 
-def chunks() -> Iterator[bytes]:
+def read_chunks() -> Iterator[bytes]:
     """Yield the request's body in pieces. Raises ClientDisconnected when it ends before its Content-Length."""
     stream = get_input_stream(request.environ)  # not request.stream, which has the limit for forms
     received = 0

@@ -56,7 +56,7 @@ def live() -> dict[str, str]:
 @blueprint.output(Ready)
 @blueprint.doc(
     responses={
-        503: documents.content(
+        503: documents.describe_content(
             PROBLEM_JSON,
             {"$ref": "#/components/schemas/Problem"},
             "Work cannot be done yet; `checks` says what is missing and what to do.",
@@ -65,7 +65,7 @@ def live() -> dict[str, str]:
 )
 def ready() -> Ready | Response:
     """Check that work can be done: database, Redis, a bundle, and a worker of each kind."""
-    checks = examine(services.current())
+    checks = examine(services.get_current())
     missing = [f"{name}: {check.detail}" for name, check in checks.items() if not check.ok]
     if not missing:
         return Ready(status="ready", checks=checks)
@@ -103,7 +103,7 @@ def _examine_database(sessions: db.Sessions) -> Check:
     # Not db.read, which retries for seconds; whoever asks for readiness asks again anyway.
     with sessions.reading() as session:
         revision = MigrationContext.configure(session.connection()).get_current_revision()
-    if revision != _newest_revision():
+    if revision != _find_newest_revision():
         return Check(
             ok=False,
             detail=f"The tables are at revision {revision}, which is not the newest; run `alembic upgrade head`.",
@@ -112,19 +112,19 @@ def _examine_database(sessions: db.Sessions) -> Check:
 
 
 @cache
-def _newest_revision() -> str | None:
+def _find_newest_revision() -> str | None:
     return ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head()
 
 
 def _examine_redis(here: Services) -> Check:
-    if here.wakeups.reachable():
+    if here.wakeups.is_reachable():
         return Check(ok=True, detail="Answers.")
     return Check(ok=False, detail="Redis does not answer; see DERMQ_REDIS_URL. Work is kept and done later.")
 
 
 def _examine_bundle(here: Services) -> Check:
     try:
-        bundle = here.bundle()
+        bundle = here.find_bundle()
     except errors.Unfit as err:
         return Check(ok=False, detail=f"{err.detail} See DERMQ_BUNDLES_DIR.")
     return Check(ok=True, detail=f"{bundle.name} {bundle.version}.")

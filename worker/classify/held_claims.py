@@ -178,8 +178,8 @@ class HeldClaims:
 
     def note_progress(self) -> None:
         """Note progress for the lease renewal and for the heartbeat."""
-        self._renewal.progress()
-        self._runtime.heartbeat.progress()
+        self._renewal.note_progress()
+        self._runtime.heartbeat.note_progress()
 
     def _take(self, most: int, full: Collection[int]) -> Lease | None:
         """Take a suspect or an ordinary claim, whichever has its turn. Commits."""
@@ -205,7 +205,7 @@ class HeldClaims:
 
     def _hold(self, lease: Lease) -> None:
         self._renewal.add(lease.token)
-        self._runtime.heartbeat.progress()
+        self._runtime.heartbeat.note_progress()
         claim = HeldClaim(lease, len(lease.images))
         self._held.append(claim)  # before decoding starts, so that the claim is given back when that fails
         for image in lease.images:

@@ -17,7 +17,7 @@ from dermq.wakeups import Queue
 from worker.classify.held_claims import HeldClaim, HeldClaims
 from worker.classify.model import Model
 from worker.classify.prediction import Decoding, EngineLost, Poisoned, Predictor
-from worker.classify.runtime import ClassifyRuntime, loaded
+from worker.classify.runtime import ClassifyRuntime, describe_loaded
 from worker.decoders.pictures import View
 from worker.process.backoff import Backoff
 from worker.process.lease_renewal import LeaseRenewal
@@ -47,7 +47,7 @@ def drain(runtime: ClassifyRuntime) -> None:
                 return
             try:
                 if not _work(runtime, stop, deadline):
-                    runtime.heartbeat.progress()
+                    runtime.heartbeat.note_progress()
                     return
                 backoff.reset()
                 engine_losses = 0
@@ -66,7 +66,7 @@ def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
     if model is None:
         return False
     with LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal:
-        bundle_id, card = runtime.bundle_id(model), model.bundle.card
+        bundle_id, card = runtime.find_bundle_id(model), model.bundle.card
         claimant = Claimant(runtime.name, bundle_id, runtime.settings.lease_seconds)
         provenance = Provenance(bundle_id, model.engine.name, runtime.name, card.out_of_distribution.threshold)
         held = HeldClaims(runtime, claimant, View(card.input_size, card.recipe.version), renewal, stop)
@@ -79,7 +79,7 @@ def _find_model(runtime: ClassifyRuntime, waiting: Sequence[str]) -> Model | Non
     runtime.heartbeat.show_loaded(None)
     found = runtime.models.find(waiting) if waiting else None
     held = runtime.models.held
-    runtime.heartbeat.show_loaded(loaded(held) if held else None)
+    runtime.heartbeat.show_loaded(describe_loaded(held) if held else None)
     return found
 
 

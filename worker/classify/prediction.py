@@ -48,7 +48,7 @@ class Predictor:
         if not images:
             return found
         started = time.perf_counter()
-        outputs = self._engine_outputs(np.stack([picture.pixels for picture in pictures]))
+        outputs = self._run_engine(np.stack([picture.pixels for picture in pictures]))
         self._note_progress()
         milliseconds = 1000 * (time.perf_counter() - started) / len(images)
         for n, (image, picture) in enumerate(zip(images, pictures, strict=True)):
@@ -73,7 +73,7 @@ class Predictor:
                 failed.append(Failed(image.id, err.code, err.detail))
         return images, pictures, failed
 
-    def _engine_outputs(self, pixels: Pixels) -> Outputs:
+    def _run_engine(self, pixels: Pixels) -> Outputs:
         """Run the engine. When it fails, predict the golden inputs to decide whether engine or images are the cause."""
         try:
             outputs = self._model.engine.predict(pixels)

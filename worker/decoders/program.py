@@ -4,6 +4,9 @@ It reads files from standard input and answers on standard output, one after the
 no setting, no secret and no name of a file. Keep its imports small: a worker waits for them after every loss.
 """
 
+import contextlib
+import importlib
+import importlib.abc
 import io
 import json
 import math
@@ -11,9 +14,11 @@ import signal
 import sys
 from typing import BinaryIO
 
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+import imagecodecs
+import tifffile
+from PIL import Image
 
-from dermq import errors, imaging
+from dermq import decoding, errors, imaging
 from dermq import notes as image_notes
 from worker.decoders import confinement, structure
 from worker.decoders.frames import MOST_TEXT_BYTES, READY, Answer, Kind, Request
@@ -40,22 +45,47 @@ def main() -> None:
 
 
 def warm_up() -> None:
-    """Decode a small image of each format, because modules that Pillow imports late cannot be imported any more."""
-    # The profile and the orientation let Pillow import what reads them.
+    """Import everything that decoding imports late, because nothing can be imported later."""
+    for name in decoding.MODULES.values():
+        importlib.import_module(f"dermq.decoding.{name}")
+    for codec in ("jpeg8_decode", "png_decode"):
+        getattr(imagecodecs, codec)
+    for scheme in tifffile.COMPRESSION:
+        with contextlib.suppress(KeyError, ImportError):  # a compression that tifffile knows by name alone
+            tifffile.TIFF.DECOMPRESSORS[scheme]
     exif = Image.Exif()
     exif[0x0112] = 6
-    for name in imaging.FORMATS:
+    for name in ("JPEG", "PNG", "TIFF", "WEBP", "BMP"):
         out = io.BytesIO()
         Image.new("RGB", (8, 8)).save(out, name, exif=exif)
-        decode(out.getvalue(), _SMALL, io.BytesIO())
+        answer(out.getvalue(), _SMALL, io.BytesIO())
     answer(b"\xff\xd8\xff", _SMALL, io.BytesIO())
+    sys.meta_path.insert(0, LATE)
+
+
+class LateImports(importlib.abc.MetaPathFinder):
+    """Takes note of modules that are imported too late, so that a file is not called damaged for want of one."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        """Note the name. The other finders cannot open a file, so the import fails."""
+        self.names.append(name)
+
+
+LATE = LateImports()
 
 
 def answer(data: bytes, request: Request, out: BinaryIO) -> None:
     """Decode a file and write the answer, whatever the file makes of it."""
+    LATE.names.clear()
     try:
         decode(data, request, out)
     except errors.Permanent as err:
+        if LATE.names:
+            _tell(out, Kind.FAILED, f"the decoder lacks {', '.join(LATE.names)}")
+            return
         _tell(out, Kind.REFUSED, json.dumps([err.code, err.detail[:1000]]))
     except MemoryError:
         _tell(out, Kind.OUT_OF_MEMORY)
@@ -69,12 +99,11 @@ def decode(data: bytes, request: Request, out: BinaryIO) -> None:
     found = imaging.read(
         data,
         max_pixels=request.max_pixels,
-        max_side=request.max_side,
         draft_size=request.size if request.draft else None,
         recipe_version=request.recipe_version,
     )
     pixels = imaging.squash(found.image, request.size).data.cast("B")
-    thumbnail = imaging.thumbnail(found.image)
+    thumbnail = imaging.make_thumbnail(found.image)
     notes = json.dumps(image_notes.as_json(found.notes)).encode()
     header = Answer(Kind.DECODED, *found.size, len(notes), pixels.nbytes, len(thumbnail))
     for part in (header.pack(), notes, pixels, thumbnail):

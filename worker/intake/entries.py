@@ -80,7 +80,7 @@ class Entries:
     def __len__(self) -> int:
         return len(self._infos)
 
-    def page(self, before: EntryPage, files: contextlib.ExitStack) -> EntryPage:
+    def read_page(self, before: EntryPage, files: contextlib.ExitStack) -> EntryPage:
         """Return the page after ``before``. ``files`` removes the incoming files that are not kept when it closes."""
         page = EntryPage(before.next_entry, before.unpacked_bytes)
         until = time.monotonic() + PAGE_SECONDS
@@ -107,7 +107,7 @@ class Entries:
                 "The entry's compression method is not accepted; only stored and deflated entries are.",
             )
         if info.file_size > self._settings.max_image_bytes:
-            raise arrivals.too_large(self._settings)
+            raise arrivals.make_too_large(self._settings)
         return arrivals.receive_file(self._blobs, info.filename, self._unpack(info, page), self._settings)
 
     def _unpack(self, info: zipfile.ZipInfo, page: EntryPage) -> Iterator[bytes]:

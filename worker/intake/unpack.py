@@ -47,7 +47,7 @@ def drain(runtime: Runtime) -> None:
                 lease = db.transact(
                     runtime.sessions, archive_claims.take, runtime.name, runtime.settings.lease_seconds, put_back
                 )
-                runtime.heartbeat.progress()
+                runtime.heartbeat.note_progress()
                 if lease is None:
                     return
                 _work(runtime, lease, stop)
@@ -56,7 +56,7 @@ def drain(runtime: Runtime) -> None:
                 if lease is not None:
                     put_back.append(lease.archive_id)
                 time.sleep(_PAUSE_SECONDS)
-                runtime.heartbeat.progress()
+                runtime.heartbeat.note_progress()
 
 
 def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
@@ -89,8 +89,8 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
     until = time.monotonic() + SLICE_SECONDS
 
     def note_progress() -> None:
-        renewal.progress()
-        runtime.heartbeat.progress()
+        renewal.note_progress()
+        runtime.heartbeat.note_progress()
 
     with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, note_progress) as archive:
         page = entries.EntryPage(lease.next_entry, lease.unpacked_bytes)
@@ -98,7 +98,7 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
             if stop.requested or time.monotonic() > until:
                 return False
             with contextlib.ExitStack() as files:
-                page = archive.page(page, files)
+                page = archive.read_page(page, files)
                 arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)
                 db.transact(runtime.sessions, _record, runtime, lease, page)
             note_progress()

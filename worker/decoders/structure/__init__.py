@@ -32,6 +32,7 @@ def check(data: bytes, *, max_pixels: int, max_side: int) -> None:
     stated = found.size(head)
     try:
         for size in (*([stated] if stated else []), *CHECKS[found.name](data)):
-            formats.check_size(*size, max_pixels=max_pixels, max_side=max_side)
+            formats.check_side(*size, max_side)
+            formats.check_pixels(*size, max_pixels)
     except errors.TooLarge as err:
         raise errors.Permanent(err.code, err.detail) from err

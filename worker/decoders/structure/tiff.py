@@ -41,7 +41,7 @@ _BIG = _Layout("Q", 8, "Q", "HHQ8s", "Q")
 
 
 def check(data: bytes) -> list[Size]:
-    """Count directories, tags and their values, and return the sizes of image and tiles of the first directory."""
+    """Count directories, tags and their values, and return the sizes of images and tiles."""
     orders = {b"II": "<", b"MM": ">"}
     if data[:2] not in orders:
         return []
@@ -68,8 +68,7 @@ def _check(data: bytes, order: str, layout: _Layout) -> list[Size]:
         entries = list(entry.iter_unpack(whole[: len(whole) // entry.size * entry.size]))
         value_bytes += sum(_value_bytes(data, order, tag) for tag in entries)
         limit(value_bytes, len(data) + MOST_SHARED_BYTES, "bytes in its tags")
-        if len(seen) == 1:
-            sizes = _sizes(order, entries)
+        sizes += _sizes(order, entries)
         at = _read(data, end, order + layout.offset)
     return sizes
 
