@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)
-    """Days until a sign-in on a page expires."""
+    """Days until a session of a browser ends, however much it is used."""
+    session_idle_hours: int = Field(24, ge=1)
+    """Hours without a request after which a session of a browser ends."""
 
     max_images_per_batch: int = Field(20_000, ge=1)
     """Images a batch may hold."""

@@ -246,7 +246,7 @@ def _work(sessions: db.Sessions, who: Claimant, chance: random.Random, seen: Sto
         seen.late += 1
     failing = chance.sample(range(len(found)), len(found) // 4)
     for at in failing:
-        found[at] = Failed(found[at].image_id, "undecodable", "damaged")
+        found[at] = Failed(found[at].image_id, "damaged", "damaged")
     half = len(found) // 2
     for step in (found[:half], found[half:]):
         if step:
@@ -352,7 +352,7 @@ def an_old_failure_is_retried_while_a_lab_arrives(sessions: db.Sessions, bundle:
     who = claimant(sessions, bundle)
     _, old = submit(sessions, bundle, "old", 1_000)
     while lease := db.transact(sessions, claims.take, who, 64):
-        failures = [Failed(image.id, "undecodable", "damaged") for image in lease.images]
+        failures = [Failed(image.id, "damaged", "damaged") for image in lease.images]
         db.transact(sessions, claims.record, lease.token, failures)
     submit(sessions, bundle, "steady", 5_000)
     _serve(sessions, who, 10)

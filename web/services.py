@@ -10,6 +10,7 @@ from dermq import bundles, db, storage
 from dermq.settings import Settings
 from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
+from web import rates
 
 EXTENSION = "dermq"
 
@@ -32,6 +33,7 @@ class Services:
     wakeups: Wakes
     receiving: threading.BoundedSemaphore
     """Places for uploads: as many threads as may receive a body at one time."""
+    wrong_sign_ins: rates.WrongSignIns
 
     def find_bundle(self) -> bundles.Bundle:
         """Return the bundle that new batches use. Raises Unfit when there is none."""
@@ -46,6 +48,7 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
         blobs=storage.build(settings),
         wakeups=wakeups or Wakeups(settings),
         receiving=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
+        wrong_sign_ins=rates.WrongSignIns(),
     )
 
 

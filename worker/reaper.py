@@ -21,6 +21,7 @@ from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.principals import REAPER
 from dermq.queue import claims
+from dermq.queue.active import WAITING_ARCHIVES
 from dermq.settings import Settings
 from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
@@ -123,7 +124,9 @@ class Reaper:
         """Wake the workers of every queue that has waiting work."""
         if db.read(self._sessions, claims.list_waiting_bundles):
             self._wakeups.send(Queue.CLASSIFY)
-        stored = sa.select(Archive.id).where(Archive.state == ArchiveState.STORED).limit(1)
+        stored = (
+            sa.select(Archive.id).join(Batch).where(Archive.state == ArchiveState.STORED, *WAITING_ARCHIVES).limit(1)
+        )
         if db.read(self._sessions, lambda session: session.scalar(stored)) is not None:
             self._wakeups.send(Queue.INTAKE)
 

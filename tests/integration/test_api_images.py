@@ -67,7 +67,7 @@ def _finish(session: Session, batch_id: uuid.UUID, position: int, diagnosis: str
 
 def _fail(session: Session, batch_id: uuid.UUID, position: int) -> None:
     image = session.scalars(sa.select(Image).where(Image.batch_id == batch_id, Image.position == position)).one()
-    image.state, image.error_code, image.error_detail = ImageState.FAILED, "undecodable", '@damaged, "really"\nso'
+    image.state, image.error_code, image.error_detail = ImageState.FAILED, "damaged", '@damaged, "really"\nso'
     row = session.get_one(Batch, batch_id)
     row.queued, row.failed = row.queued - 1, row.failed + 1
 
@@ -87,7 +87,7 @@ def test_each_image_comes_with_its_prediction_or_its_error(client: FlaskClient, 
     assert (done["error"], done["width"], done["height"], len(done["sha256"])) == (None, 64, 48, 64)
     assert (done["notes"], queued["notes"]) == ([NOTE], [])
     assert failed["prediction"] is None
-    assert failed["error"]["code"] == "undecodable"
+    assert failed["error"]["code"] == "damaged"
     assert (queued["state"], queued["prediction"], queued["error"]) == ("queued", None, None)
 
 

@@ -83,7 +83,7 @@ def test_a_damaged_image_fails_alone(
     pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert counts(fakes.get(sessions, batch)) == (4, 0, 0, 3, 1)
     bad = fakes.images(sessions, batch)[3]
-    assert bad.error_code == "undecodable" and "damaged" in str(bad.error_detail)
+    assert bad.error_code == "damaged" and "damaged" in str(bad.error_detail)
 
 
 def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
@@ -99,7 +99,7 @@ def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
     fakes.add(sessions, blobs, limited, batch, files)
     pipeline.drain(fakes.runtime(limited, sessions, blobs, bundle, fakes.Engine()))
     found = fakes.images(sessions, batch)
-    assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "unreadable_header"]
+    assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "damaged"]
     assert [(image.width, image.height) for image in found] == [(None, None)] * 3
 
 

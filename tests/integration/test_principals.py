@@ -65,11 +65,12 @@ def test_the_audit_names_the_session(app: APIFlask, token: str, sessions: db.Ses
     browser = sign_in(app, token)
     batch = api.create(browser)
     browser.post(api.url(batch, "/cancel"))
-    assert actors(sessions)[2:] == [("session of token 'test'", action) for action in ("created", "cancelled")]
+    session = [("session of token 'test'", action) for action in ("created", "cancelled")]
+    assert actors(sessions)[2:] == [("token 'test'", "signed in"), *session]
 
 
 def test_the_audit_names_the_operator(sessions: db.Sessions, lab: Lab, token: str) -> None:
-    [issued] = db.read(sessions, access_tokens.list_all, lab)
+    [issued] = db.read(sessions, access_tokens.list_all, lab.id)
     db.transact(sessions, access_tokens.revoke, issued.id)
     told = [("operator", action) for action in ("lab added", "token issued", "token revoked")]
     assert actors(sessions) == told

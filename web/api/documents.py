@@ -13,12 +13,13 @@ from web.errors import PROBLEM_JSON
 _PROBLEM = "#/components/schemas/Problem"
 _WORDS = {
     400: ("bad_request", "The body is incomplete or does not match its Content-Type, or a CSRF token is missing."),
-    401: ("bad_token", "The access token is missing, wrong or revoked."),
-    403: ("missing_scope", "The access token lacks the scope that the call needs."),
+    401: ("bad_token", "The access token is missing, wrong, expired or revoked, or the session has ended."),
+    403: ("missing_scope", "The access token lacks the scope that the call needs, or the lab is disabled."),
     404: ("no_batch", "It does not exist, or it belongs to another lab."),
     409: ("batch_sealed", "The present state of the batch does not allow it."),
     413: ("image_too_large", "The body, the image or the batch is over a limit."),
     415: ("unsupported_format", "The file has no accepted format."),
+    429: ("too_many_wrong_secrets", "Too many requests; Retry-After says when to try again."),
     422: ("invalid_request", "A value is not accepted; `detail` says what is."),
     503: ("busy_receiving", "The service cannot take the request now; Retry-After says when to try again."),
     507: ("storage_full", "The disk is full; what was accepted before is kept."),
@@ -47,7 +48,7 @@ CONFIGURATION = {
 
 def describe_responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
     """Return the documented problems of a call that needs a token, and the complete responses in ``also``."""
-    return {**(also or {}), **{status: _describe_problem(status) for status in sorted({401, 403, 503, *statuses})}}
+    return {**(also or {}), **{status: _describe_problem(status) for status in sorted({401, 403, 429, 503, *statuses})}}
 
 
 def describe_content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:

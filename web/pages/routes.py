@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from dermq import errors
 from web.access import auth
-from web.pages import about, batch, context, guide, home, sign_in, wording
+from web.pages import about, batch, context, guide, home, lab, sign_in, wording
 
 PAGES = (
     ("/", "home", home.show_home),
@@ -14,6 +14,7 @@ PAGES = (
     ("/diagnoses", "diagnoses", about.show_diagnoses),
     ("/bundle", "bundle", about.show_bundle),
     ("/guide", "guide", guide.show_guide),
+    ("/lab", "lab", lab.show_lab),
     ("/sign-in", "sign_in", sign_in.sign_in),
 )
 """The address of each page, its endpoint, and the function that shows it."""
