@@ -78,7 +78,7 @@ def test_a_training_step_moves_weights_and_statistics_alike(stock: Any, images: 
 
 def test_a_step_in_mixed_precision_has_nearly_the_same_loss(images: Any) -> None:
     keras.utils.set_random_seed(1)
-    network = model.network(SIZE, "none")
+    network = model.build_network(SIZE, "none")
     truth = np.eye(7)[np.arange(8) % 7]
     plain, mixed = (torch_learner.TorchLearner(network, PLAN, 1, mixed=mixed) for mixed in (False, True))
     losses = [one.step(images, truth, 1e-3)[0] for one in (plain, mixed)]
