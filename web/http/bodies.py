@@ -1,6 +1,7 @@
 """Receive request bodies in pieces, so that none is whole in memory; limit their number, length and time."""
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 
@@ -69,6 +70,24 @@ def _limit_silence(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.settimeout(before)
+
+
+class Noted:
+    """Yields the chunks of a body and remembers which they were."""
+
+    def __init__(self, body: Iterator[bytes]) -> None:
+        self._body = body
+        self._hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:
+            self._hash.update(chunk)
+            yield chunk
+
+    @property
+    def identity(self) -> str:
+        """Return a text that differs for bodies that differ in length or in what was read of them."""
+        return f"{request.content_length} {self._hash.hexdigest()}"
 
 
 def read_chunks() -> Iterator[bytes]:
