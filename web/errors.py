@@ -9,7 +9,7 @@ from flask import Flask, Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from dermq import errors
-from web.http import bodies, paths
+from web.http import paths
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5
@@ -86,8 +86,6 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """Return the answer to a failed request: a problem at an address for programs, else a page."""
     if paths.is_for_programs():
-        if status != HTTPStatus.UNAUTHORIZED:  # who is not signed in must not occupy a thread
-            bodies.discard_rest()
         body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:
@@ -104,7 +102,7 @@ def _respond_ours(error: errors.DermqError) -> Response:
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="dermq"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_SECONDS)
+        headers["Retry-After"] = str(error.retry_seconds if isinstance(error, errors.Unavailable) else RETRY_SECONDS)
     more = {"errors": error.found} if isinstance(error, Invalid) else {}
     return respond(status, error.code, error.detail, headers, **more)
 

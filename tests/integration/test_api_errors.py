@@ -1,5 +1,7 @@
 """Errors become problem documents for programs and pages for people. Only on SQLite."""
 
+import dataclasses
+
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
@@ -83,7 +85,7 @@ def test_answers_to_a_lab_are_for_it_alone(client: FlaskClient) -> None:
 def test_without_a_bundle_nothing_is_created(app: APIFlask, client: FlaskClient, tmp_path: object) -> None:
     here: services.Services = app.extensions[services.EXTENSION]
     moved = here.settings.model_copy(update={"bundles_dir": tmp_path})
-    services.attach(app, services.Services(moved, here.sessions, here.blobs, here.wakeups, here.receiving))
+    services.attach(app, dataclasses.replace(here, settings=moved))
     api.assert_problem(client.post(api.BATCHES, json={"name": "x"}), 503, "no_bundle")
     assert not health.examine(services_of(app))["bundle"].ok
 

@@ -92,7 +92,7 @@ def _create_empty(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str,
 
 
 def _create_with_files(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
-    with bodies.receiving(), contextlib.ExitStack() as stack:
+    with bodies.receiving(auth.principal().lab_id), contextlib.ExitStack() as stack:
         form = forms.receive(stack)
         said = form.batch()
         batch_id = _create(_draft(said, key, form.fingerprint()), form, seal=said.seal)

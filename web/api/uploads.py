@@ -48,7 +48,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     """
     here = services.current()
     check_open(batch_id)
-    with bodies.receiving(), contextlib.ExitStack() as stack:
+    with bodies.receiving(auth.principal().lab_id), contextlib.ExitStack() as stack:
         try:
             bodies.check_length(here.settings.max_image_bytes, arrivals.too_large(here.settings))
             taking = arrivals.receive_file(here.blobs, query_data.name, bodies.chunks(), here.settings)
@@ -89,7 +89,7 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
         "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
     )
     bodies.check_length(most, too_large)
-    with bodies.receiving(), here.blobs.incoming() as file:
+    with bodies.receiving(auth.principal().lab_id), here.blobs.incoming() as file:
         archive_id = batches.new_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _close_on_failure(archive_id):
