@@ -37,7 +37,7 @@ def touch(session: Session, archive_id: uuid.UUID, received_bytes: int) -> None:
         .returning(Archive.id)
     ).scalar_one_or_none()
     if found is None:
-        raise _closed_error()
+        raise _make_closed_error()
 
 
 def keep(sessions: db.Sessions, blobs: BlobStore, archive_id: uuid.UUID, file: Incoming) -> None:
@@ -60,12 +60,12 @@ def store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Arch
     """
     archive = lock(session, archive_id)
     if archive is None:
-        raise _closed_error()
+        raise _make_closed_error()
     batch = batches.lock(session, archive.batch_id)
     if archive.sha256 == file.sha256:
         return archive, True  # this is a rerun, and the run before it was committed after all
     if archive.state != ArchiveState.RECEIVING or batch.cancelled_at is not None:
-        raise _closed_error()
+        raise _make_closed_error()
     same = _find_same(session, archive.batch_id, file.sha256)
     if same is not None:
         transitions.move_archive(session, archive, None)
@@ -127,8 +127,27 @@ def abandon(session: Session, archive_id: uuid.UUID, error: errors.DermqError) -
 
 def close(session: Session, archive: Archive, state: ArchiveState, error: errors.DermqError | None = None) -> None:
     """Move a locked, open archive to a final state, with the error of one that failed. Its batch is settled."""
-    failure = {} if error is None else {"error_code": error.code, "error_detail": error.detail[:1000]}
-    transitions.move_archive(session, archive, state, **failure)
+    code, detail = (None, None) if error is None else (error.code, error.detail[:1000])
+    transitions.move_archive(session, archive, state, error_code=code, error_detail=detail)
+
+
+def put_back(session: Session, archive: Archive, reason: errors.Transient | None) -> None:
+    """Store a locked archive that is being unpacked again, with the reason why it waits although its turn had come.
+
+    The status of its batch changes when the reason does, so that pages show it.
+    """
+    code, detail = (None, None) if reason is None else (reason.code, reason.detail[:1000])
+    is_news = code != archive.error_code
+    transitions.move_archive(session, archive, ArchiveState.STORED, error_code=code, error_detail=detail)
+    if is_news:
+        for batch in transitions.lock_batches(session, [archive.batch_id]):
+            transitions.note_change(batch)
+
+
+def count_waiting(session: Session, code: str) -> int:
+    """Return how many stored archives wait for this reason."""
+    counted = sa.select(sa.func.count()).select_from(Archive)
+    return session.scalar(counted.where(Archive.state == ArchiveState.STORED, Archive.error_code == code)) or 0
 
 
 def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:
@@ -138,6 +157,6 @@ def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:
     )
 
 
-def _closed_error() -> errors.Conflict:
+def _make_closed_error() -> errors.Conflict:
     """Return the error for an archive that was closed while it was being received."""
     return errors.Conflict("archive_closed", "The archive was closed: its batch was cancelled or its upload timed out.")

@@ -4,6 +4,8 @@ The web and the unpacker check and receive here. Who adds images locks the batch
 """
 
 import contextlib
+import hashlib
+import itertools
 import time
 import unicodedata
 import uuid
@@ -53,7 +55,7 @@ def check_name(name: str) -> str:
         raise errors.Rejected(
             "bad_name", f"The name has {len(name)} characters; at most {models.NAME_LENGTH} are accepted."
         )
-    if name != printable(name):
+    if name != escape_controls(name):
         raise errors.Rejected("bad_name", "The name holds control characters; printable characters are accepted.")
     parts = name.split("/")
     if ".." in parts or "." in parts or "" in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
@@ -63,37 +65,61 @@ def check_name(name: str) -> str:
     return name
 
 
-def printable(text: str) -> str:
-    """``text`` with a replacement character for each one that no database or terminal should be given."""
-    return "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
+def escape_controls(text: str) -> str:
+    """Return ``text`` with an escape for each character that no database or terminal should be given: ``a\\tb``.
+
+    Names that differ in such a character stay different, so that no two refused files look like one.
+    """
+    if text.isprintable():
+        return text  # the usual case, and much faster
+    return "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cs"):
+        return character.encode("unicode_escape").decode("ascii")
+    return character
 
 
 @contextlib.contextmanager
 def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
     """Write ``chunks`` to an incoming file and check it; the file is gone after the block unless it was kept.
 
-    Raises Rejected (TooLarge, UnsupportedFormat) for what is refused and OutOfSpace when the disk is full.
+    A file that its leading bytes refuse is not written at all. Raises Rejected (TooLarge, UnsupportedFormat) for what
+    is refused and OutOfSpace when the disk is full.
     """
     name = check_name(name)
-    with blobs.incoming() as file:
-        for chunk in chunks:
+    left = iter(chunks)
+    head = _read_head(left, settings)
+    check_head(head[: formats.HEAD_BYTES], settings)
+    with blobs.receive() as file:
+        for chunk in itertools.chain([head], left):
             if file.bytes + len(chunk) > settings.max_image_bytes:
-                raise too_large(settings)
+                raise make_too_large(settings)
             file.write(chunk)
-        check_content(file, settings)
+        file.finish()
         yield Arrival(name, file)
 
 
-def check_content(file: Incoming, settings: Settings) -> None:
-    """Finish an incoming file and look at its leading bytes. What these do not tell, only a decoder tells.
+def _read_head(chunks: Iterator[bytes], settings: Settings) -> bytes:
+    """Return the first chunks of a file, joined, as far as its leading bytes reach. Raises TooLarge."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) > settings.max_image_bytes:
+            raise make_too_large(settings)
+        if len(head) >= formats.HEAD_BYTES:
+            break
+    return head
+
+
+def check_head(head: bytes, settings: Settings) -> None:
+    """Look at the leading bytes of a file. What these do not tell, only a decoder tells.
 
     Raises Rejected for an empty file, UnsupportedFormat and TooLarge as ``formats.check`` does.
     """
-    if file.bytes == 0:
+    if not head:
         raise errors.Rejected("empty_file", "The file has 0 bytes.")
-    file.finish()
-    with file.open() as content:
-        head = content.read(formats.HEAD_BYTES)
     if head.startswith(ZIP_MAGIC):
         raise errors.UnsupportedFormat(
             "archive",
@@ -103,11 +129,19 @@ def check_content(file: Incoming, settings: Settings) -> None:
     formats.check(head, max_pixels=settings.max_image_pixels)
 
 
-def too_large(settings: Settings) -> errors.TooLarge:
+def make_too_large(settings: Settings) -> errors.TooLarge:
     """The error for an image file over the limit."""
     return errors.TooLarge(
         "image_too_large", f"The file has more than {settings.max_image_bytes:,} bytes, the most that is accepted."
     )
+
+
+def count_room(session: Session, batch_id: uuid.UUID, settings: Settings) -> int:
+    """Return how many more images a batch may take. Raises NotFound when it was deleted."""
+    batch = session.get(Batch, batch_id)
+    if batch is None or batch.deleted_at is not None:
+        raise errors.NotFound("no_batch", f"There is no batch {batch_id}.")
+    return _measure_room(session, batch, settings).images
 
 
 def keep(
@@ -118,7 +152,7 @@ def keep(
     Files that the batch will not take are not kept. What is kept and not received after all is an orphan, which the
     reaper collects.
     """
-    wanted = db.read(sessions, _wanted, batch_id, arrived, settings)
+    wanted = db.read(sessions, _select_wanted, batch_id, arrived, settings)
     if wanted:
         keep_files(sessions, blobs, batch_id, [arrival.file for arrival in wanted])
 
@@ -128,7 +162,7 @@ def keep_files(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID, fil
 
     Raises Transient when there were files before and the store is not the one that has them.
     """
-    if not blobs.begun() and not db.read(sessions, _any_files):
+    if not blobs.is_begun() and not db.read(sessions, _has_files):
         blobs.begin()
     blobs.keep(batch_id, files)
 
@@ -159,24 +193,29 @@ def receive(
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch, from_archive=archive_id is not None)
-    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
-    room = _room(session, batch, settings)
+    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
+    room = _measure_room(session, batch, settings)
     verdicts: list[Verdict] = []
     fresh: list[tuple[Arrival, int]] = []
     for arrival in arrived:
-        verdict = _verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
+        verdict = _decide_verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
         if verdict.error is None and not verdict.unchanged and verdict.position is not None:
             fresh.append((arrival, verdict.position))
             known[arrival.name] = (arrival.file.sha256, verdict.position)
-            room = room.less_one()
+            room = room.take_one()
         verdicts.append(verdict)
     if fresh:
         for arrival, _ in fresh:
             check_kept(arrival.file)
-        transitions.add_images(session, batch, [_image_row(arrival, position) for arrival, position in fresh])
-    conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
-    for name, error in (*refused, *conflicts):
-        _add_refusal(session, batch, name, error, archive_id)
+        transitions.add_images(session, batch, [_make_image_row(arrival, position) for arrival, position in fresh])
+    conflicts = [
+        (verdict.name, verdict.error, None if archive_id else arrival.file.sha256)
+        for verdict, arrival in zip(verdicts, arrived, strict=True)
+        if verdict.error is not None
+    ]
+    rows = [_make_refusal_row(name, error, archive_id, None) for name, error in refused]
+    rows += [_make_refusal_row(name, error, archive_id, sha256) for name, error, sha256 in conflicts]
+    _add_refusals(session, batch, rows)
     transitions.note_change(batch, by_lab=True)
     return verdicts
 
@@ -186,11 +225,15 @@ def refuse(
     batch_id: uuid.UUID,
     name: str,
     error: errors.DermqError,
+    content: str,
 ) -> None:
-    """Keep the refusal of a file that never became an arrival."""
+    """Keep the refusal of a file that never became an arrival.
+
+    ``content`` identifies the bytes that came, so that the same file sent again adds nothing and another one does.
+    """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch)
-    _add_refusal(session, batch, name, error, None)
+    _add_refusals(session, batch, [_make_refusal_row(name, error, None, content)])
     transitions.note_change(batch, by_lab=True)
 
 
@@ -201,11 +244,11 @@ class _Room:
     images: int
     error: errors.DermqError
 
-    def less_one(self) -> "_Room":
+    def take_one(self) -> "_Room":
         return _Room(self.images - 1, self.error)
 
 
-def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
+def _measure_room(session: Session, batch: Batch, settings: Settings) -> _Room:
     most = settings.max_images_per_batch
     full = errors.TooLarge("batch_full", f"The batch holds {most:,} images, the most that is accepted.")
     room = _Room(most - batch.received, full)
@@ -217,7 +260,7 @@ def _room(session: Session, batch: Batch, settings: Settings) -> _Room:
     return min(room, _Room(quota - waiting, over), key=lambda candidate: candidate.images)
 
 
-def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
+def _decide_verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
     if arrival.name in known:
         sha256, at = known[arrival.name]
         if sha256 == arrival.file.sha256:
@@ -231,30 +274,32 @@ def _verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *
     return Verdict(arrival.name, position)
 
 
-def _wanted(session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings) -> Sequence[Arrival]:
+def _select_wanted(
+    session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings
+) -> Sequence[Arrival]:
     """The arrivals that the batch would take now; all of them where the batch is about to be created."""
     batch = session.get(Batch, batch_id)
     if batch is None:
         return arrived
     if batch.deleted_at is not None or batch.cancelled_at is not None:
         return ()
-    known = _known_names(session, batch_id, [arrival.name for arrival in arrived])
+    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
     new = [arrival for arrival in arrived if arrival.name not in known]
-    return new[: max(0, _room(session, batch, settings).images)]
+    return new[: max(0, _measure_room(session, batch, settings).images)]
 
 
-def _any_files(session: Session) -> bool:
+def _has_files(session: Session) -> bool:
     return any(session.scalar(sa.select(one.limit(1).exists())) for one in _WITH_FILES)
 
 
-def _known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
+def _find_known_names(session: Session, batch_id: uuid.UUID, names: list[str]) -> dict[str, tuple[str, int]]:
     found = session.execute(
         sa.select(Image.name, Image.sha256, Image.position).where(Image.batch_id == batch_id, Image.name.in_(names))
     )
     return {name: (sha256, position) for name, sha256, position in found}
 
 
-def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
+def _make_image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     return {
         "position": position,
         "name": arrival.name,
@@ -263,25 +308,26 @@ def _image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     }
 
 
-def _add_refusal(
-    session: Session, batch: Batch, name: str, error: errors.DermqError, archive_id: uuid.UUID | None
-) -> None:
-    """Keep a refusal once: a client that tries the same file again adds nothing."""
-    shown = printable(name)[: models.Refusal.name.type.length]
-    same = sa.select(Refusal.id).where(
-        Refusal.batch_id == batch.id,
-        Refusal.name == shown,
-        Refusal.code == error.code,
-        Refusal.archive_id.is_(None) if archive_id is None else Refusal.archive_id == archive_id,
-    )
-    if session.scalar(same.limit(1)) is not None:
-        return
-    refusal = Refusal(
-        batch_id=batch.id,
-        archive_id=archive_id,
-        name=shown,
-        code=error.code,
-        detail=error.detail[:1000],
-        created_at=datetime.now(UTC),
-    )
-    transitions.add_refusal(session, batch, refusal)
+def _make_refusal_row(
+    name: str, error: errors.DermqError, archive_id: uuid.UUID | None, content: str | None
+) -> dict[str, Any]:
+    """Return the columns of a refusal. One with a ``content`` is kept once, as its file may be sent again."""
+    same = None if content is None else hashlib.sha256(repr((name, error.code, content)).encode()).hexdigest()
+    return {
+        "archive_id": archive_id,
+        "name": escape_controls(name)[: models.Refusal.name.type.length],
+        "code": error.code,
+        "detail": error.detail[:1000],
+        "fingerprint": same,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _add_refusals(session: Session, batch: Batch, rows: list[dict[str, Any]]) -> None:
+    """Keep refusals, but those of files that were sent again."""
+    wanted = [row["fingerprint"] for row in rows if row["fingerprint"] is not None]
+    known = set[str | None]()
+    if wanted:
+        same = sa.select(Refusal.fingerprint).where(Refusal.batch_id == batch.id, Refusal.fingerprint.in_(wanted))
+        known = set(session.scalars(same))
+    transitions.add_refusals(session, batch, [row for row in rows if row["fingerprint"] not in known])

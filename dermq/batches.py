@@ -27,7 +27,7 @@ _UNTRIED = {"suspect": False, "solo_losses": 0, "error_code": None, "error_detai
 """Columns of an image without suspicion, losses and error."""
 
 
-def new_id() -> uuid.UUID:
+def make_id() -> uuid.UUID:
     """Return a new UUIDv7, which sorts after all that were made before."""
     return uuid.UUID(int=uuid7.uuid7().int)
 
@@ -37,7 +37,7 @@ class Draft:
     """A batch to be created, as its lab describes it."""
 
     name: str
-    id: uuid.UUID = field(default_factory=new_id)
+    id: uuid.UUID = field(default_factory=make_id)
     """Drawn before the transaction, so that a rerun uses the folder in which the files are already kept."""
     urgent: bool = False
     options: dict[str, Any] | None = None
@@ -51,13 +51,13 @@ def create(session: Session, lab_id: int, draft: Draft, bundle: bundles.Bundle, 
 
     Raises Rejected when the key was used with another request, Conflict when that batch was deleted.
     """
-    if (known := _created_before(session, lab_id, draft)) is not None:
+    if (known := _find_created_before(session, lab_id, draft)) is not None:
         return known, False
     now = datetime.now(UTC)
     batch = Batch(
         id=draft.id,
         lab_id=lab_id,
-        bundle=bundle_row(session, bundle),
+        bundle=ensure_bundle_row(session, bundle),
         name=draft.name,
         urgent=draft.urgent,
         options=draft.options or {},
@@ -71,7 +71,7 @@ def create(session: Session, lab_id: int, draft: Draft, bundle: bundles.Bundle, 
         with session.begin_nested():
             session.add(batch)
     except IntegrityError:  # another request with the same key was committed first
-        known = _created_before(session, lab_id, draft)
+        known = _find_created_before(session, lab_id, draft)
         if known is None:
             raise
         return known, False
@@ -79,12 +79,12 @@ def create(session: Session, lab_id: int, draft: Draft, bundle: bundles.Bundle, 
     return batch, True
 
 
-def _created_before(session: Session, lab_id: int, draft: Draft) -> Batch | None:
+def _find_created_before(session: Session, lab_id: int, draft: Draft) -> Batch | None:
     """Return the batch that an earlier run of this draft, or a request with its Idempotency-Key, has created."""
     same = Batch.id == draft.id
     if draft.idempotency_key is not None:
         same |= Batch.idempotency_key == draft.idempotency_key
-    known = session.scalar(_with_bundle().where(Batch.lab_id == lab_id, same))
+    known = session.scalar(_select_with_bundle().where(Batch.lab_id == lab_id, same))
     if known is None:
         return None
     if known.fingerprint != draft.fingerprint:
@@ -96,7 +96,7 @@ def _created_before(session: Session, lab_id: int, draft: Draft) -> Batch | None
     return known
 
 
-def bundle_row(session: Session, bundle: bundles.Bundle) -> Bundle:
+def ensure_bundle_row(session: Session, bundle: bundles.Bundle) -> Bundle:
     """Return the row of a bundle on disk, and add it when the bundle is new to the database."""
     wanted = sa.select(Bundle).where(
         Bundle.name == bundle.name, Bundle.version == bundle.version, Bundle.sha256 == bundle.sha256
@@ -119,9 +119,9 @@ def bundle_row(session: Session, bundle: bundles.Bundle) -> Bundle:
 
 def find(session: Session, lab_id: int, batch_id: uuid.UUID) -> Batch:
     """Return a lab's batch with its bundle. Raises NotFound, also when the batch belongs to another lab."""
-    batch = session.scalar(_with_bundle().where(Batch.id == batch_id, Batch.lab_id == lab_id))
+    batch = session.scalar(_select_with_bundle().where(Batch.id == batch_id, Batch.lab_id == lab_id))
     if batch is None or batch.deleted_at is not None:
-        raise _not_found(batch_id)
+        raise _make_not_found(batch_id)
     return batch
 
 
@@ -129,7 +129,7 @@ def lock(session: Session, batch_id: uuid.UUID) -> Batch:
     """Lock a batch's row and return it as it is now. Raises NotFound when the batch was deleted."""
     found = transitions.lock_batches(session, [batch_id])
     if not found or found[0].deleted_at is not None:
-        raise _not_found(batch_id)
+        raise _make_not_found(batch_id)
     return found[0]
 
 
@@ -205,7 +205,7 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     if batch is None or batch.cancelled_at is None:
         return False
     for archive in archives:
-        transitions.move_archive(session, archive, ArchiveState.CANCELLED)
+        transitions.move_archive(session, archive, ArchiveState.CANCELLED, error_code=None, error_detail=None)
     transitions.move_images(session, [Move(waiting, ImageState.QUEUED, ImageState.CANCELLED, _UNTRIED)])
     if transitions.settle(batch):
         transitions.note_change(batch)
@@ -266,9 +266,9 @@ def _add_event(session: Session, batch: Batch, action: str, by: Principal, **det
     events.add(session, action, by=by, lab_id=batch.lab_id, batch_id=batch.id, **detail)
 
 
-def _with_bundle() -> sa.Select[Batch]:
+def _select_with_bundle() -> sa.Select[Batch]:
     return sa.select(Batch).options(joinedload(Batch.bundle))
 
 
-def _not_found(batch_id: uuid.UUID) -> errors.NotFound:
+def _make_not_found(batch_id: uuid.UUID) -> errors.NotFound:
     return errors.NotFound("no_batch", f"You have no batch {batch_id}.")

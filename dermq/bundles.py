@@ -119,7 +119,7 @@ class Bundle:
         return self.card.version
 
 
-def current(bundles_dir: Path) -> Bundle:
+def find_current(bundles_dir: Path) -> Bundle:
     """Return the bundle that new batches use. Raises Unfit when there is none."""
     pointer = bundles_dir / "current"
     if not pointer.is_file():
@@ -127,7 +127,7 @@ def current(bundles_dir: Path) -> Bundle:
     return read(bundles_dir / pointer.read_text().strip())
 
 
-def installed(bundles_dir: Path) -> list[Bundle]:
+def list_installed(bundles_dir: Path) -> list[Bundle]:
     """Return every bundle on disk by folder name; one whose card cannot be read (yet) is logged and left out."""
     found = []
     for card in sorted(bundles_dir.glob(f"*/{CARD}")):

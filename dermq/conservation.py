@@ -102,7 +102,7 @@ class _Look:
     unneeded: frozenset[str] = frozenset()
 
 
-def next_batches(session: Session, after: uuid.UUID, most: int) -> list[uuid.UUID]:
+def list_next_batches(session: Session, after: uuid.UUID, most: int) -> list[uuid.UUID]:
     """Return up to ``most`` ids of batches that come after the id ``after``; deleted batches are left out."""
     wanted = sa.select(Batch.id).where(Batch.id > after, Batch.deleted_at.is_(None)).order_by(Batch.id).limit(most)
     return list(session.scalars(wanted))
@@ -116,17 +116,17 @@ def audit(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> Audit
         before = set(signs)
         look = _look(sessions, blobs, batch_id)
         signs = [sign for sign in look.signs if sign in before]
-    return Audit(look.images, tuple(_findings(signs)), look.unneeded)
+    return Audit(look.images, tuple(_make_findings(signs)), look.unneeded)
 
 
-def stale_claims(session: Session) -> list[Finding]:
+def find_stale_claims(session: Session) -> list[Finding]:
     """Return a finding for claims that hold nothing and whose lease ran out long ago.
 
     Such claims belong to no batch, so ``audit`` does not see them.
     """
     held = sa.exists().where(Image.claim_token == Claim.token) | sa.exists().where(Archive.claim_token == Claim.token)
     found = session.scalars(sa.select(Claim.token).where(_is_stale(), ~held).order_by(Claim.token))
-    return list(_findings([_Sign(Breach.CLAIM_STALE, f"claim {token}") for token in found]))
+    return list(_make_findings([_Sign(Breach.CLAIM_STALE, f"claim {token}") for token in found]))
 
 
 def mark(session: Session, batch_id: uuid.UUID, *, breached: bool) -> None:
@@ -139,7 +139,7 @@ def mark(session: Session, batch_id: uuid.UUID, *, breached: bool) -> None:
     session.execute(sa.update(Batch).where(Batch.id == batch_id, news).values(breached_at=since))
 
 
-def needed(session: Session, batch_id: uuid.UUID, names: Iterable[str]) -> set[str]:
+def list_needed(session: Session, batch_id: uuid.UUID, names: Iterable[str]) -> set[str]:
     """Return those of ``names``, which are names of files, that a row of the batch needs."""
     by_hash = {name: name.removesuffix(THUMBNAIL) for name in names}
     images = sa.select(Image.sha256).where(Image.batch_id == batch_id, Image.sha256.in_(by_hash.values()))
@@ -151,10 +151,10 @@ def needed(session: Session, batch_id: uuid.UUID, names: Iterable[str]) -> set[s
 def _look(sessions: db.Sessions, blobs: BlobStore, batch_id: uuid.UUID) -> _Look:
     look = db.read(sessions, _look_at_batch, batch_id)
     for after in range(0, look.last_position, _PAGE_IMAGES):
-        page = db.read(sessions, _page, batch_id, after)
+        page = db.read(sessions, _read_page, batch_id, after)
         look.needs |= {row.sha256: f"image {row.position}" for row in page}
         for position, rows in groupby(page, key=lambda row: row.position):
-            look.signs += _image_signs(f"image {position}", list(rows))
+            look.signs += _find_image_signs(f"image {position}", list(rows))
     names = blobs.list(batch_id)
     missing = look.needs.keys() - set(names)
     if missing:
@@ -178,30 +178,34 @@ def _look_at_batch(session: Session, batch_id: uuid.UUID) -> _Look:
     ).all()
     waiting = [archive for archive in archives if archive.state in OPEN_ARCHIVE]
     rows = {state.value: images.get(state, 0) for state in ImageState}
-    rows |= {"received": sum(images.values()), "archives_open": len(waiting), "refused": _refusals(session, batch_id)}
+    rows |= {
+        "received": sum(images.values()),
+        "archives_open": len(waiting),
+        "refused": _count_refusals(session, batch_id),
+    }
     last = session.scalar(sa.select(sa.func.max(Image.position)).where(Image.batch_id == batch_id))
     look = _Look(rows["received"], last or 0)
     look.needs = {archive.sha256: f"archive {archive.id}" for archive in waiting if archive.sha256}
-    look.signs += _counts(batch, rows)
-    look.signs += _settling(batch, rows)
+    look.signs += _compare_counts(batch, rows)
+    look.signs += _check_settling(batch, rows)
     for archive in archives:
         working = archive.state == ArchiveState.UNPACKING
-        look.signs += _claiming(f"archive {archive.id}", archive.token, archive.is_stale, working=working)
+        look.signs += _check_claiming(f"archive {archive.id}", archive.token, archive.is_stale, working=working)
     return look
 
 
-def _refusals(session: Session, batch_id: uuid.UUID) -> int:
+def _count_refusals(session: Session, batch_id: uuid.UUID) -> int:
     counted = sa.select(sa.func.count()).select_from(Refusal).where(Refusal.batch_id == batch_id)
     return session.scalar(counted) or 0
 
 
-def _counts(batch: Batch, rows: dict[str, int]) -> Iterator[_Sign]:
+def _compare_counts(batch: Batch, rows: dict[str, int]) -> Iterator[_Sign]:
     for name, count in rows.items():
         if (counted := getattr(batch, name)) != count:
             yield _Sign(Breach.COUNTS_DIFFER, name, f"{counted} counted, {count} in rows")
 
 
-def _settling(batch: Batch, rows: dict[str, int]) -> Iterator[_Sign]:
+def _check_settling(batch: Batch, rows: dict[str, int]) -> Iterator[_Sign]:
     left = {name: rows[name] for name in ("queued", "running", "archives_open") if rows[name]}
     if batch.finished_at is not None:
         yield from (_Sign(Breach.FINISHED_EARLY, name, str(count)) for name, count in left.items())
@@ -214,7 +218,7 @@ def _may_be_swept(batch: Batch) -> bool:
     return since is not None and since > datetime.now(UTC) - timedelta(seconds=_SWEEP_SECONDS)
 
 
-def _page(session: Session, batch_id: uuid.UUID, after: int) -> Sequence[Any]:
+def _read_page(session: Session, batch_id: uuid.UUID, after: int) -> Sequence[Any]:
     """Return a page of images with their claims: a row for each prediction, or one for an image that has none."""
     return session.execute(
         sa.select(
@@ -234,7 +238,7 @@ def _page(session: Session, batch_id: uuid.UUID, after: int) -> Sequence[Any]:
     ).all()
 
 
-def _image_signs(subject: str, rows: Sequence[Any]) -> Iterator[_Sign]:
+def _find_image_signs(subject: str, rows: Sequence[Any]) -> Iterator[_Sign]:
     image = rows[0]
     predictions = Counter(row.bundle_id for row in rows if row.bundle_id is not None)
     if image.state == ImageState.DONE and not predictions[image.wanted]:
@@ -243,10 +247,10 @@ def _image_signs(subject: str, rows: Sequence[Any]) -> Iterator[_Sign]:
         yield _Sign(Breach.PREDICTION_UNDUE, subject, image.state.value)
     if max(predictions.values(), default=0) > 1:
         yield _Sign(Breach.PREDICTION_DOUBLED, subject, str(max(predictions.values())))
-    yield from _claiming(subject, image.token, image.is_stale, working=image.state == ImageState.RUNNING)
+    yield from _check_claiming(subject, image.token, image.is_stale, working=image.state == ImageState.RUNNING)
 
 
-def _claiming(subject: str, token: uuid.UUID | None, is_stale: bool | None, *, working: bool) -> Iterator[_Sign]:
+def _check_claiming(subject: str, token: uuid.UUID | None, is_stale: bool | None, *, working: bool) -> Iterator[_Sign]:
     if working and token is None:
         yield _Sign(Breach.CLAIM_MISSING, subject)
     if not working and token is not None:
@@ -259,7 +263,7 @@ def _is_stale() -> sa.ColumnElement[bool]:
     return Claim.expires_at < db.now(-_STALE_SECONDS)
 
 
-def _findings(signs: Sequence[_Sign]) -> Iterator[Finding]:
+def _make_findings(signs: Sequence[_Sign]) -> Iterator[Finding]:
     for breach in Breach:
         shown = [str(sign) for sign in signs if sign.breach is breach]
         if shown:

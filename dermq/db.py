@@ -81,12 +81,12 @@ class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function 
 
 
 @compiles(now, "sqlite")
-def _now_on_sqlite(element: now, compiler: Any, **options: Any) -> str:
+def _write_now_on_sqlite(element: now, compiler: Any, **options: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+f} seconds') || '000')"
 
 
 @compiles(now, "postgresql")
-def _now_on_postgresql(element: now, compiler: Any, **options: Any) -> str:
+def _write_now_on_postgresql(element: now, compiler: Any, **options: Any) -> str:
     return f"(clock_timestamp() + make_interval(secs => {element.seconds:f}))"
 
 
@@ -94,11 +94,11 @@ class Sessions:
     """Opens sessions on a database: some that write, and some that only read."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
-        self.engine = _engine(url, pool_size)
+        self.engine = _make_engine(url, pool_size)
         self._write_lock = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(
-            self.engine.execution_options(dermq_reading=True, **_reading_options(self.engine)),
+            self.engine.execution_options(dermq_reading=True, **_list_reading_options(self.engine)),
             expire_on_commit=False,
             class_=_ReadingSession,
         )
@@ -126,14 +126,14 @@ class Sessions:
             yield
             return
         if not self._write_lock.acquire(timeout=_SQLITE_BUSY_SECONDS):
-            raise _unavailable()
+            raise _make_unavailable()
         try:
             yield
         finally:
             self._write_lock.release()
 
 
-def _reading_options(engine: Engine) -> dict[str, Any]:
+def _list_reading_options(engine: Engine) -> dict[str, Any]:
     if engine.dialect.name == "postgresql":
         return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     return {}
@@ -143,6 +143,24 @@ class _ReadingSession(Session):
     def flush(self, objects: Any = None) -> None:
         if self.new or self.dirty or self.deleted:
             raise RuntimeError("A reading session cannot write.")
+
+
+def wait_until_reachable(sessions: Sessions, *, seconds: float = 30.0) -> None:
+    """Wait for a PostgreSQL that is still starting, or whose name is not known yet. SQLite needs no waiting.
+
+    Programs that run once, such as migrations, call this. Raises what connecting raised last after ``seconds``, each
+    reason having been logged: nothing tells a server that will come from one that never will.
+    """
+    until = time.monotonic() + (seconds if sessions.engine.dialect.name == "postgresql" else 0)
+    while True:
+        try:
+            sessions.engine.connect().close()
+            return
+        except exc.OperationalError as err:
+            if time.monotonic() > until:
+                raise
+            log.warning("waiting for the database: %s", err.orig)
+            time.sleep(1)
 
 
 def transact(sessions: Sessions, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -177,7 +195,7 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
             if fault is Fault.OURS:
                 raise
             if fault is Fault.AWAY or attempt == RERUNS or time.monotonic() > until:
-                raise _unavailable() from err
+                raise _make_unavailable() from err
             log.warning("transaction run again (%d of %d): %s", attempt + 1, RERUNS, err.orig)
             time.sleep(random.uniform(0.01, 0.05) * 4**attempt)
         except exc.TimeoutError as err:
@@ -185,13 +203,13 @@ def _run(begin: Callable[[], contextlib.AbstractContextManager[Session]], work: 
     raise AssertionError("unreachable")
 
 
-def _unavailable() -> errors.Unavailable:
+def _make_unavailable() -> errors.Unavailable:
     """Return the error for a database that cannot be reached. A lost commit may have been done all the same."""
     return errors.Unavailable("database_unavailable", "The database is busy or cannot be reached; try again.")
 
 
 @contextlib.contextmanager
-def single_flight(sessions: Sessions, name: str) -> Iterator[bool]:
+def try_lock(sessions: Sessions, name: str) -> Iterator[bool]:
     """Try to take the lock called ``name`` for the block, and yield whether this process holds it.
 
     It is an advisory lock on PostgreSQL, and a lock on a file beside the database on SQLite. The operating system or
@@ -217,7 +235,7 @@ def single_flight(sessions: Sessions, name: str) -> Iterator[bool]:
         yield True
 
 
-def _engine(url: str, pool_size: int) -> Engine:
+def _make_engine(url: str, pool_size: int) -> Engine:
     address = sa.make_url(url)
     if address.get_backend_name() == "sqlite":
         if address.database and address.database != ":memory:":

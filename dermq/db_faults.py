@@ -32,7 +32,7 @@ def classify(err: exc.DBAPIError) -> Fault:
     """Return what to do about ``err``, which has to be a result of ``find_first``."""
     if _is_full(err):
         return Fault.FULL
-    if _code(err) == sqlite3.SQLITE_ERROR:
+    if _read_code(err) == sqlite3.SQLITE_ERROR:
         return Fault.OURS  # for example a missing table, which SQLite reports as an OperationalError
     if _may_rerun(err):
         return Fault.RERUN
@@ -51,19 +51,19 @@ def find_first(err: exc.DBAPIError) -> exc.DBAPIError:
 
 def _is_full(err: exc.DBAPIError) -> bool:
     if isinstance(err.orig, sqlite3.OperationalError):
-        return _code(err) == sqlite3.SQLITE_FULL
-    return _state(err) in FULL_STATES or getattr(err.orig, "errno", None) == errno.ENOSPC
+        return _read_code(err) == sqlite3.SQLITE_FULL
+    return _read_state(err) in FULL_STATES or getattr(err.orig, "errno", None) == errno.ENOSPC
 
 
 def _may_rerun(err: exc.DBAPIError) -> bool:
     if isinstance(err.orig, sqlite3.OperationalError):
         return "locked" in str(err.orig) or "busy" in str(err.orig)
-    return err.connection_invalidated or isinstance(err, exc.OperationalError) or _state(err) in RERUN_STATES
+    return err.connection_invalidated or isinstance(err, exc.OperationalError) or _read_state(err) in RERUN_STATES
 
 
-def _code(err: exc.DBAPIError) -> int | None:
+def _read_code(err: exc.DBAPIError) -> int | None:
     return getattr(err.orig, "sqlite_errorcode", None)
 
 
-def _state(err: exc.DBAPIError) -> str | None:
+def _read_state(err: exc.DBAPIError) -> str | None:
     return getattr(err.orig, "sqlstate", None)

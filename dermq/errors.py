@@ -27,7 +27,15 @@ class Unauthorized(Rejected):
 
 
 class Forbidden(Rejected):
-    """Raised when a principal lacks the scope that a call needs."""
+    """Raised when a principal may not do something: it lacks a scope, a quota is used up, or its lab is disabled."""
+
+
+class TooMany(Rejected):
+    """Raised when a caller does something too often; it may try again after ``retry_seconds``."""
+
+    def __init__(self, code: str, detail: str, retry_seconds: int) -> None:
+        super().__init__(code, detail)
+        self.retry_seconds = retry_seconds
 
 
 class TooLarge(Rejected):

@@ -23,6 +23,23 @@ def add(session: Session, name: str, *, weight: float = 1.0, max_waiting_images:
     return lab
 
 
+def disable(session: Session, lab: Lab) -> None:
+    """Keep a lab out: each of its calls and pages is refused, and its waiting work is not claimed. Idempotent.
+
+    What workers hold is finished and recorded. Nothing is deleted.
+    """
+    if lab.disabled_at is None:
+        lab.disabled_at = datetime.now(UTC)
+        events.add(session, "lab disabled", by=OPERATOR, lab_id=lab.id, at=lab.disabled_at)
+
+
+def enable(session: Session, lab: Lab) -> None:
+    """Let a disabled lab in again; its waiting work goes on. Idempotent."""
+    if lab.disabled_at is not None:
+        lab.disabled_at = None
+        events.add(session, "lab enabled", by=OPERATOR, lab_id=lab.id)
+
+
 def find(session: Session, name: str) -> Lab | None:
     """Return the lab called ``name``, or None."""
     return session.scalar(sa.select(Lab).where(Lab.name == name))

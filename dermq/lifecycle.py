@@ -73,7 +73,7 @@ def check(moves: Moves[_STATE], source: _STATE | None, target: _STATE | None) ->
         raise ValueError(f"There is no move from {source} to {target}.")
 
 
-def batch_state(
+def find_batch_state(
     *,
     cancelled_at: datetime | None,
     sealed_at: datetime | None,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from dermq import db
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
-from dermq.queue.active import WAITING_BATCHES
+from dermq.queue.active import WAITING_ARCHIVES, WAITING_BATCHES
 from dermq.settings import Settings
 from dermq.wakeups import Queue
 
@@ -83,7 +83,7 @@ _WAITING: dict[Queue, tuple[sa.SQLColumnExpression[Any], tuple[sa.ColumnElement[
         Archive.touched_at,
         (
             Archive.state == ArchiveState.STORED,
-            sa.exists().where(Batch.id == Archive.batch_id, Batch.cancelled_at.is_(None)),
+            sa.exists().where(Batch.id == Archive.batch_id, *WAITING_ARCHIVES),
         ),
     ),
 }

@@ -28,11 +28,13 @@ from dermq.lifecycle import ArchiveState, ImageState
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Sha256 = String(64)
 
+MOST_IDS = 2**63
+"""Ids are smaller than this; a database raises an error when it is asked for a greater one."""
 NAME_LENGTH = 255
 """Longest name of a batch, an image or a token, in characters."""
 
 
-def _enum(kind: type[StrEnum], name: str) -> Enum:
+def _make_enum(kind: type[StrEnum], name: str) -> Enum:
     """Return a column type that stores the value of an enum as text, with a CHECK."""
     return Enum(
         kind,
@@ -79,6 +81,8 @@ class Lab(Base):
     max_waiting_images: Mapped[int | None]
     """Quota: images that may wait at one time; unset means no limit."""
     created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+    """Since when the operator keeps the lab out. Its waiting work stays in the queue and is not claimed."""
 
 
 class AccessToken(Base):
@@ -90,12 +94,44 @@ class AccessToken(Base):
     lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), index=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     secret_sha256: Mapped[str] = mapped_column(Sha256, unique=True)
+    scopes: Mapped[list[str]]
+    """What the token may do: values of ``principals.Scope``, chosen when it was issued."""
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    """When the token ends by itself; unset means never."""
     last_used_at: Mapped[datetime | None]
     """Written at most once a minute."""
     revoked_at: Mapped[datetime | None]
 
     lab: Mapped[Lab] = relationship(lazy="raise")
+
+    def is_valid(self, now: datetime) -> bool:
+        """Return whether the token is neither revoked nor expired; its lab may be disabled all the same."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+
+class BrowserSession(Base):
+    """A browser that is signed in. The row is deleted when the session ends, so a copy of its cookie is of no use."""
+
+    __tablename__ = "session"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    secret_sha256: Mapped[str] = mapped_column(Sha256, unique=True)
+    """SHA-256 of the secret that the cookie holds."""
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), index=True)
+    access_token_id: Mapped[int] = mapped_column(ForeignKey("access_token.id"), index=True)
+    """The token that was used to sign in. The session has its scopes, and ends with it."""
+    browser: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    """What the browser called itself when it signed in."""
+    address: Mapped[str] = mapped_column(String(64))
+    """The address from which it signed in."""
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime]
+    """Written at most once a minute."""
+    ends_at: Mapped[datetime]
+    """When the session ends, however much it is used."""
+
+    token: Mapped[AccessToken] = relationship(lazy="raise")
 
 
 class SignInCode(Base):
@@ -195,7 +231,7 @@ class Batch(Base):
 
     @property
     def state(self) -> lifecycle.BatchState:
-        return lifecycle.batch_state(
+        return lifecycle.find_batch_state(
             cancelled_at=self.cancelled_at,
             sealed_at=self.sealed_at,
             finished_at=self.finished_at,
@@ -256,7 +292,7 @@ class Image(Base):
     width: Mapped[int | None]
     """In pixels, as the file stores it, before it is turned upright. None until the image is decoded."""
     height: Mapped[int | None]
-    state: Mapped[ImageState] = mapped_column(_enum(ImageState, "state"), default=ImageState.QUEUED)
+    state: Mapped[ImageState] = mapped_column(_make_enum(ImageState, "state"), default=ImageState.QUEUED)
     claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"))
     suspect: Mapped[bool] = mapped_column(default=False)
     """Whether the image came back from a lost lease and is claimed alone from then on."""
@@ -275,7 +311,7 @@ class Archive(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"), index=True)
-    state: Mapped[ArchiveState] = mapped_column(_enum(ArchiveState, "state"), index=True)
+    state: Mapped[ArchiveState] = mapped_column(_make_enum(ArchiveState, "state"), index=True)
     sha256: Mapped[str | None] = mapped_column(Sha256)
     bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime]
@@ -286,7 +322,6 @@ class Archive(Base):
     """Leases lost in a row while no further entry was recorded; the third fails the archive."""
     next_entry: Mapped[int] = mapped_column(default=0)
     """Index of the entry at which unpacking resumes."""
-    unpacked_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     entries: Mapped[int] = mapped_column(default=0)
     received: Mapped[int] = mapped_column(default=0)
     unchanged: Mapped[int] = mapped_column(default=0)
@@ -297,6 +332,7 @@ class Archive(Base):
     skipped_names: Mapped[list[str]] = mapped_column(default=list)
     """Names of the first hundred skipped entries."""
     error_code: Mapped[str | None] = mapped_column(String(64))
+    """Why it failed, or why it waits although its turn has come, such as ``storage_full``."""
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 
 
@@ -304,6 +340,7 @@ class Refusal(Base):
     """A file that was not accepted, and why."""
 
     __tablename__ = "refusal"
+    __table_args__ = (Index("uq_refusal_batch_id_fingerprint", "batch_id", "fingerprint", unique=True),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"), index=True)
@@ -311,6 +348,8 @@ class Refusal(Base):
     name: Mapped[str] = mapped_column(String(1000))
     code: Mapped[str] = mapped_column(String(64))
     detail: Mapped[str] = mapped_column(String(1000))
+    fingerprint: Mapped[str | None] = mapped_column(Sha256)
+    """SHA-256 of name, code and content of a file that came by itself, so that it is kept once when sent again."""
     created_at: Mapped[datetime]
 
 

@@ -12,7 +12,7 @@ class Scope(StrEnum):
     SUBMIT = "submit"
     """Create batches, add files to them, and seal them."""
     MANAGE = "manage"
-    """Cancel, retry and delete batches."""
+    """Cancel, retry and delete batches; list and end the lab's sessions, list and revoke its access tokens."""
 
 
 ALL_SCOPES = frozenset(Scope)
@@ -35,6 +35,8 @@ class LabPrincipal(Principal):
     token_id: int
     """The access token that was sent, or with which the session was opened."""
     scopes: frozenset[Scope] = ALL_SCOPES
+    session_id: int | None = None
+    """The session of the browser; None when an access token was sent."""
 
 
 OPERATOR = Principal("operator")

@@ -69,7 +69,7 @@ def decide(probabilities: Floats) -> NDArray[np.int64]:
     return np.where(tied, UNDECIDED, probabilities.argmax(axis=1))
 
 
-def confusion(decided: Integers, truth: Integers, weights: Floats | None = None) -> NDArray[np.float64]:
+def count_confusions(decided: Integers, truth: Integers, weights: Floats | None = None) -> NDArray[np.float64]:
     """Return counts ``(7, 8)``: rows are true classes, columns decisions, the last for UNDECIDED.
 
     With ``weights (draws, n)``, a table for each draw: ``(draws, 7, 8)``.
@@ -79,7 +79,7 @@ def confusion(decided: Integers, truth: Integers, weights: Floats | None = None)
     return np.asarray(counts.reshape(*counts.shape[:-1], CLASSES, CLASSES + 1), np.float64)
 
 
-def rates(table: Floats) -> dict[str, NDArray[np.float64]]:
+def compute_rates(table: Floats) -> dict[str, NDArray[np.float64]]:
     """Return the rates of one table ``(7, 8)``, or of many ``(..., 7, 8)``: ``(...)``, by class ``(..., 7)``.
 
     Recall is the sensitivity of a class, precision its positive predictive value, F1 their harmonic mean (Sokolova and
@@ -88,7 +88,7 @@ def rates(table: Floats) -> dict[str, NDArray[np.float64]]:
     """
     hits = np.diagonal(table, axis1=-2, axis2=-1)
     true, decided = table.sum(axis=-1), table[..., :CLASSES].sum(axis=-2)
-    recall, precision, f1 = _ratio(hits, true), _ratio(hits, decided), _ratio(2 * hits, true + decided)
+    recall, precision, f1 = _divide(hits, true), _divide(hits, decided), _divide(2 * hits, true + decided)
     total, present = true.sum(axis=-1), true > 0
     return {
         "accuracy": hits.sum(axis=-1) / total,
@@ -105,13 +105,13 @@ def rates(table: Floats) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def defined(table: Floats) -> dict[str, NDArray[np.bool_]]:
+def find_defined(table: Floats) -> dict[str, NDArray[np.bool_]]:
     """Return for which classes ``(..., 7)`` a rate is measured; elsewhere it is 1 by convention."""
     true, decided = table.sum(axis=-1) > 0, table[..., :CLASSES].sum(axis=-2) > 0
     return {"recall": true, "precision": decided, "f1": true | decided}
 
 
-def calibration_error(
+def measure_calibration_error(
     probabilities: Floats, truth: Integers, weights: Floats | None = None, bins: int = CALIBRATION_BINS
 ) -> NDArray[np.float64]:
     """Return the expected calibration error of the top prediction (Naeini et al., AAAI 2015).
@@ -119,14 +119,14 @@ def calibration_error(
     It is the mean over all images of the gap between confidence and accuracy in their bin. ``()``, or ``(draws,)`` with
     ``weights``.
     """
-    place, confidence, right = confidence_bins(probabilities, truth, bins)
+    place, confidence, right = sort_into_bins(probabilities, truth, bins)
     gaps = np.eye(bins)[place] * (right - confidence)[:, None]
     drawn = np.ones((1, len(truth))) if weights is None else weights
     errors = np.abs(drawn @ gaps).sum(axis=-1) / drawn.sum(axis=-1)
     return np.asarray(errors[0] if weights is None else errors, np.float64)
 
 
-def confidence_bins(
+def sort_into_bins(
     probabilities: Floats, truth: Integers, bins: int = CALIBRATION_BINS
 ) -> tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]:
     """Return for each image ``(n,)`` the bin of its confidence, its confidence, and whether its decision is right."""
@@ -134,7 +134,7 @@ def confidence_bins(
     return np.minimum((confidence * bins).astype(np.int64), bins - 1), confidence, decide(probabilities) == truth
 
 
-def log_loss(probabilities: Floats, truth: Integers) -> float:
+def measure_log_loss(probabilities: Floats, truth: Integers) -> float:
     """Return the mean negative log-likelihood of the truth, in nats. A probability of 0 counts as 1.2e-38."""
     chosen = probabilities[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
@@ -142,27 +142,27 @@ def log_loss(probabilities: Floats, truth: Integers) -> float:
 
 def score(probabilities: Floats, truth: Integers) -> Scores:
     """Return everything a card states about one split."""
-    found = rates(confusion(decide(probabilities), truth))
+    found = compute_rates(count_confusions(decide(probabilities), truth))
     return Scores(
         images=len(truth),
         accuracy=float(found["accuracy"]),
         balanced_accuracy=float(found["balanced_accuracy"]),
         macro_f1=float(found["macro_f1"]),
-        expected_calibration_error=float(calibration_error(probabilities, truth)),
-        precision=by_code(found["precision"]),
-        recall=by_code(found["recall"]),
-        f1=by_code(found["f1"]),
+        expected_calibration_error=float(measure_calibration_error(probabilities, truth)),
+        precision=map_by_code(found["precision"]),
+        recall=map_by_code(found["recall"]),
+        f1=map_by_code(found["f1"]),
     )
 
 
-def auroc(positive: Floats, negative: Floats) -> float:
+def measure_auroc(positive: Floats, negative: Floats) -> float:
     """Return the area under the ROC curve of some ``positive`` and ``negative`` scores, ``(n,)`` each.
 
     It is the chance that a random positive score is above a random negative one, ties counted half (Hanley and McNeil,
     Radiology, 1982).
     """
     scores = np.concatenate([positive, negative])
-    return float(roc(scores, np.arange(len(scores)) < len(positive)).area())
+    return float(trace_roc(scores, np.arange(len(scores)) < len(positive)).measure_area())
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,16 @@ class Roc:
     true: NDArray[np.float64]
     """True positive rates: sensitivity."""
 
-    def area(self) -> NDArray[np.float64]:
+    def measure_area(self) -> NDArray[np.float64]:
         """Return the area under the curve by the trapezoidal rule, ``(...)``."""
         return np.asarray(np.trapezoid(self.true, self.false), np.float64)
 
-    def sensitivity_at(self, specificity: float) -> NDArray[np.float64]:
+    def find_sensitivity(self, specificity: float) -> NDArray[np.float64]:
         """Return the highest sensitivity of a threshold whose specificity is at least ``specificity``, ``(...)``."""
         return np.asarray(np.where(self.false <= 1 - specificity + 1e-12, self.true, 0).max(axis=-1), np.float64)
 
 
-def roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = None) -> Roc:
+def trace_roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = None) -> Roc:
     """Return the ROC curve of ``scores (n,)``, with a point for each distinct score (Fawcett, 2006).
 
     With ``weights (draws, n)``, a curve for each draw. Every draw must hold positive and negative images.
@@ -199,26 +199,26 @@ def roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = No
     return Roc(false, true)
 
 
-def by_code(values: Floats) -> dict[str, float]:
+def map_by_code(values: Floats) -> dict[str, float]:
     """Return seven figures ``(7,)`` by diagnosis code."""
     return {code: float(value) for code, value in zip(taxonomy.CODES, values, strict=True)}
 
 
-def flat(found: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Return the ``rates`` of one table as plain numbers: ``recall`` becomes ``recall/akiec`` and so on."""
+def flatten(found: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return the ``compute_rates`` of one table as plain numbers: ``recall`` becomes ``recall/akiec`` and so on."""
     return {
         (f"{name}/{code}" if code else name): float(value)
         for name, values in found.items()
-        for code, value in (by_code(values).items() if np.ndim(values) else [("", values)])
+        for code, value in (map_by_code(values).items() if np.ndim(values) else [("", values)])
     }
 
 
-def support(truth: Integers) -> dict[str, int]:
+def count_support(truth: Integers) -> dict[str, int]:
     """Return the number of images of each class by diagnosis code."""
     return {code: int((truth == number).sum()) for number, code in enumerate(taxonomy.CODES)}
 
 
-def lesion_draws(lesions: Sequence[str], draws: int = DRAWS, seed: int = 1) -> NDArray[np.float64]:
+def draw_lesions(lesions: Sequence[str], draws: int = DRAWS, seed: int = 1) -> NDArray[np.float64]:
     """Return bootstrap weights ``(draws, n)`` of images: how often the lesion of each was drawn.
 
     As many lesions are drawn as there are, with replacement; the images of a lesion are drawn together.
@@ -229,66 +229,66 @@ def lesion_draws(lesions: Sequence[str], draws: int = DRAWS, seed: int = 1) -> N
     return np.asarray(counts[:, place], np.float64)
 
 
-def figures(probabilities: Floats, truth: Integers, weights: Floats) -> dict[str, Figure]:
+def measure(probabilities: Floats, truth: Integers, weights: Floats) -> dict[str, Figure]:
     """Return every figure with its interval, by name; those of a class as ``recall/mel``.
 
     A class that has all images or none gets no area under the ROC curve; if it is melanoma, no sensitivities either.
-    ``undefined`` names the figures that are 1 by convention alone.
+    ``find_undefined`` names the figures that are 1 by convention alone.
     """
-    found = dict(_rates_with_intervals(probabilities, truth, weights))
-    found["expected_calibration_error"] = calibration_figure(probabilities, truth, weights)
+    found = dict(_measure_rates(probabilities, truth, weights))
+    found["expected_calibration_error"] = measure_calibration(probabilities, truth, weights)
     for number in range(CLASSES):
-        found |= _ranking(probabilities[:, number], truth == number, weights, taxonomy.CODES[number])
+        found |= _measure_ranking(probabilities[:, number], truth == number, weights, taxonomy.CODES[number])
     return found
 
 
-def calibration_figure(probabilities: Floats, truth: Integers, weights: Floats) -> Figure:
+def measure_calibration(probabilities: Floats, truth: Integers, weights: Floats) -> Figure:
     """Return the expected calibration error with its interval."""
-    drawn = calibration_error(probabilities, truth, weights)
-    return figure(calibration_error(probabilities, truth), drawn)
+    drawn = measure_calibration_error(probabilities, truth, weights)
+    return make_figure(measure_calibration_error(probabilities, truth), drawn)
 
 
-def figure(value: float | NDArray[np.float64], drawn: NDArray[np.float64]) -> Figure:
+def make_figure(value: float | NDArray[np.float64], drawn: NDArray[np.float64]) -> Figure:
     """Return a figure with the percentile interval of its ``drawn`` values ``(draws,)``."""
     low, high = np.percentile(drawn, INTERVAL_PERCENTILES)
     return Figure(float(value), float(low), float(high))
 
 
-def undefined(probabilities: Floats, truth: Integers) -> set[str]:
+def find_undefined(probabilities: Floats, truth: Integers) -> set[str]:
     """Return the names of figures that are 1 by convention alone, and of averages over such figures."""
-    measured = defined(confusion(decide(probabilities), truth))
+    measured = find_defined(count_confusions(decide(probabilities), truth))
     names = {f"{kind}/{taxonomy.CODES[number]}" for kind, ok in measured.items() for number in np.flatnonzero(~ok)}
     names |= {f"macro_{kind}" for kind, ok in measured.items() if not ok.all()}
     names |= {f"weighted_{kind}" for kind, ok in measured.items() if not ok[np.unique(truth)].all()}
     return names
 
 
-def _rates_with_intervals(probabilities: Floats, truth: Integers, weights: Floats) -> Iterator[tuple[str, Figure]]:
+def _measure_rates(probabilities: Floats, truth: Integers, weights: Floats) -> Iterator[tuple[str, Figure]]:
     """Yield the rates by name; the interval of a class leaves out draws in which its rate is undefined."""
     decided = decide(probabilities)
-    tables = confusion(decided, truth, weights)
-    drawn, measured = rates(tables), defined(tables)
-    for name, value in flat(rates(confusion(decided, truth))).items():
+    tables = count_confusions(decided, truth, weights)
+    drawn, measured = compute_rates(tables), find_defined(tables)
+    for name, value in flatten(compute_rates(count_confusions(decided, truth))).items():
         kind, _, code = name.partition("/")
         column = drawn[kind]
         if code:
             number = taxonomy.CODES.index(code)
             column = column[:, number][measured[kind][:, number]]
-        yield name, figure(value, column if len(column) else np.array([value]))
+        yield name, make_figure(value, column if len(column) else np.array([value]))
 
 
-def _ranking(scores: Floats, positive: NDArray[np.bool_], weights: Floats, code: str) -> dict[str, Figure]:
+def _measure_ranking(scores: Floats, positive: NDArray[np.bool_], weights: Floats, code: str) -> dict[str, Figure]:
     """Return the figures of a class that follow from its ROC curve."""
     if positive.all() or not positive.any():
         return {}
     both = weights[(weights @ positive > 0) & (weights @ ~positive > 0)]
-    one, drawn = roc(scores, positive), roc(scores, positive, both)
-    found = {f"auroc/{code}": figure(one.area(), drawn.area())}
+    one, drawn = trace_roc(scores, positive), trace_roc(scores, positive, both)
+    found = {f"auroc/{code}": make_figure(one.measure_area(), drawn.measure_area())}
     for level in SPECIFICITIES if code == MELANOMA else ():
         name = f"melanoma_sensitivity_at_specificity/{level:g}"
-        found[name] = figure(one.sensitivity_at(level), drawn.sensitivity_at(level))
+        found[name] = make_figure(one.find_sensitivity(level), drawn.find_sensitivity(level))
     return found
 
 
-def _ratio(above: Floats, below: Floats) -> NDArray[np.float64]:
+def _divide(above: Floats, below: Floats) -> NDArray[np.float64]:
     return np.divide(above, below, out=np.ones(np.shape(above)), where=below > 0)

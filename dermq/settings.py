@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)
-    """Days until a sign-in on a page expires."""
+    """Days until a session of a browser ends, however much it is used."""
+    session_idle_hours: int = Field(24, ge=1)
+    """Hours without a request after which a session of a browser ends."""
 
     max_images_per_batch: int = Field(20_000, ge=1)
     """Images a batch may hold."""
@@ -113,7 +115,7 @@ class Settings(BaseSettings):
         urls = {}
         for name in ("database", "redis"):
             if file := given.get(f"{name}_password_file"):
-                urls[f"{name}_url"] = _with_password(str(given.get(f"{name}_url", "")), Path(file))
+                urls[f"{name}_url"] = _add_password(str(given.get(f"{name}_url", "")), Path(file))
         return given | urls
 
     @model_validator(mode="after")
@@ -153,7 +155,7 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _with_password(url: str, file: Path) -> str:
+def _add_password(url: str, file: Path) -> str:
     """Put the password that ``file`` holds into ``url``."""
     parts = urlsplit(url)
     if not parts.hostname or parts.password is not None:

@@ -60,7 +60,7 @@ def move_images(session: Session, moves: Iterable[Move]) -> list[Batch]:
         lifecycle.check(IMAGE_MOVES, move.source, move.target)
         _write(session, Image, [image.id for image in move.images], move.source, move.target, move.values)
         for batch_id, images in Counter(image.batch_id for image in move.images).items():
-            counts.setdefault(batch_id, Counter()).update(_changes(move.source, move.target, images))
+            counts.setdefault(batch_id, Counter()).update(_find_changes(move.source, move.target, images))
     return [_count(batch, counts[batch.id]) for batch in lock_batches(session, counts)]
 
 
@@ -70,7 +70,7 @@ def add_images(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]
     if rows:
         born = {"batch_id": batch.id, "state": ImageState.QUEUED}
         session.execute(sa.insert(Image), [{**row, **born} for row in rows])
-        _count(batch, _changes(None, ImageState.QUEUED, len(rows)))
+        _count(batch, _find_changes(None, ImageState.QUEUED, len(rows)))
 
 
 def delete_images(session: Session, images: Sequence[LockedImage]) -> None:
@@ -117,11 +117,11 @@ def move_archive(session: Session, archive: Archive, target: ArchiveState | None
             _count(batch, Counter(archives_open=-1))
 
 
-def add_refusal(session: Session, batch: Batch, refusal: Refusal) -> None:
-    """Add a refusal to a locked batch and count it."""
-    session.add(refusal)
-    session.flush()
-    _count(batch, Counter(refused=1))
+def add_refusals(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add refusals to a locked batch and count them; ``rows`` are their columns but the batch."""
+    if rows:
+        session.execute(sa.insert(Refusal), [{**row, "batch_id": batch.id} for row in rows])
+        _count(batch, Counter(refused=len(rows)))
 
 
 def settle(batch: Batch) -> bool:
@@ -178,7 +178,7 @@ def _write(
             raise ValueError(f"{moved} of {len(page)} rows of {table.__tablename__} were {source} and could be moved.")
 
 
-def _changes(source: ImageState | None, target: ImageState | None, images: int) -> Counter[str]:
+def _find_changes(source: ImageState | None, target: ImageState | None, images: int) -> Counter[str]:
     """Return what a move of this number of images changes in the counts of their batch."""
     changes: Counter[str] = Counter()
     if source is None:

@@ -40,7 +40,7 @@ class Task(StrEnum):
 TASKS = {Queue.CLASSIFY: Task.CLASSIFY, Queue.INTAKE: Task.INTAKE}
 
 
-def broker_url(redis_url: str) -> str:
+def make_broker_url(redis_url: str) -> str:
     """Return the address of a Redis in the form that kombu reads."""
     return redis_url.replace("unix://", "redis+socket://", 1)
 
@@ -55,7 +55,7 @@ class Wakeups:
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 1),
         )
-        self._celery = Celery(broker=broker_url(settings.redis_url), set_as_current=False)
+        self._celery = Celery(broker=make_broker_url(settings.redis_url), set_as_current=False)
         self._celery.conf.update(
             broker_connection_timeout=TIMEOUT_SECONDS,
             broker_transport_options={
@@ -72,7 +72,7 @@ class Wakeups:
         if time.monotonic() < self._skip_until:
             return False
         try:
-            if not self._redis.set(_flag(queue), 1, nx=True, ex=FLAG_SECONDS):
+            if not self._redis.set(_make_flag(queue), 1, nx=True, ex=FLAG_SECONDS):
                 return False
             if self._redis.llen(queue.value) >= MOST_WAITING:
                 return False
@@ -92,11 +92,11 @@ class Wakeups:
     def acknowledge(self, queue: Queue) -> None:
         """Delete the flag of a queue, so that later work sends a new wake-up. Call it before the first claim."""
         try:
-            self._redis.delete(_flag(queue))
+            self._redis.delete(_make_flag(queue))
         except redis.RedisError as err:
             log.warning("the wake-up flag of %s was not deleted and expires within %d s: %s", queue, FLAG_SECONDS, err)
 
-    def reachable(self) -> bool:
+    def is_reachable(self) -> bool:
         """Return whether Redis answers."""
         try:
             return bool(self._redis.ping())
@@ -104,5 +104,5 @@ class Wakeups:
             return False
 
 
-def _flag(queue: Queue) -> str:
+def _make_flag(queue: Queue) -> str:
     return f"dermq:wake:{queue}"

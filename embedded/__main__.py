@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--reload", action="store_true", help="restart programs when their code changes")
     reload = parser.parse_args().reload
     try:
-        settings = _settings()
+        settings = _make_settings()
         os.umask(0o077)
         instance.make_folders(settings)
         with instance.lock(settings):
@@ -36,7 +36,7 @@ def main() -> int:
     return 0
 
 
-def _settings() -> Settings:
+def _make_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as err:
@@ -46,7 +46,7 @@ def _settings() -> Settings:
 
 
 def _prepare(settings: Settings) -> None:
-    if database.is_current(settings) and instance.token_path(settings).is_file():
+    if database.is_current(settings) and instance.find_token_path(settings).is_file():
         return
     command = [sys.executable, "-m", "embedded.prepare", str(settings.var_dir)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
@@ -57,17 +57,17 @@ def _run(settings: Settings, *, reload: bool) -> None:
     environment = {"DERMQ_VAR_DIR": "%(here)s"}
     socket = folder = None
     if "redis_url" not in settings.model_fields_set:
-        folder = valkey.socket_folder(instance.run_folder(settings))
+        folder = valkey.find_socket_folder(instance.find_run_folder(settings))
         socket = folder / "valkey.sock"
         environment["DERMQ_REDIS_URL"] = f"unix://{socket}"
     configuration = settings.var_dir / "supervisord.conf"
-    wanted = programs.all_programs(socket, reload=reload)
-    configuration.write_text(programs.configuration(wanted, environment))
+    wanted = programs.list_programs(socket, reload=reload)
+    configuration.write_text(programs.make_configuration(wanted, environment))
     delays = {program.name: program.delay_seconds for program in wanted if program.delay_seconds}
     try:
-        supervision.run(configuration, instance.logs_folder(settings), delays)
+        supervision.run(configuration, instance.find_logs_folder(settings), delays)
     finally:
-        if folder is not None and folder != instance.run_folder(settings):
+        if folder is not None and folder != instance.find_run_folder(settings):
             shutil.rmtree(folder, ignore_errors=True)
     print("dermq has stopped; its data is kept.", flush=True)
 

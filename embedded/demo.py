@@ -21,9 +21,9 @@ _WIDTH, _HEIGHT = 200, 150
 
 def main(settings: Settings) -> None:
     """Wait until dermq is ready and submit the batch, unless it was submitted from this ``var/`` before."""
-    welcome.wait_until_ready(instance.address(settings) + "/health/ready")
-    api = f"{instance.address(settings)}/api/v1/batches"
-    headers = {"Authorization": f"Bearer {instance.token_path(settings).read_text().strip()}"}
+    welcome.wait_until_ready(instance.make_address(settings) + "/health/ready")
+    api = f"{instance.make_address(settings)}/api/v1/batches"
+    headers = {"Authorization": f"Bearer {instance.find_token_path(settings).read_text().strip()}"}
     marker = settings.var_dir / "demo-batch"
     if marker.exists():
         return
@@ -35,7 +35,8 @@ def main(settings: Settings) -> None:
     _call("POST", f"{address}/seal", headers, b"", "application/json")
     marker.write_text(batch["id"])
     print(
-        f"A demo batch of {PICTURES} generated pictures: {instance.address(settings)}/batches/{batch['id']}", flush=True
+        f"A demo batch of {PICTURES} generated pictures: {instance.make_address(settings)}/batches/{batch['id']}",
+        flush=True,
     )
 
 

@@ -14,7 +14,7 @@ class Refused(Exception):
     """Raised when dermq cannot start; the text says why and what to do."""
 
 
-def address(settings: Settings) -> str:
+def make_address(settings: Settings) -> str:
     """Return the URL of the web program, as seen from this machine."""
     host = "127.0.0.1" if settings.web_host in ("0.0.0.0", "::", "") else settings.web_host
     return f"http://{host}:{settings.port}"
@@ -22,28 +22,28 @@ def address(settings: Settings) -> str:
 
 def make_folders(settings: Settings) -> None:
     """Make ``var/`` and its folders, with access for this user alone."""
-    for folder in (settings.var_dir, logs_folder(settings), run_folder(settings)):
+    for folder in (settings.var_dir, find_logs_folder(settings), find_run_folder(settings)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def logs_folder(settings: Settings) -> Path:
+def find_logs_folder(settings: Settings) -> Path:
     """Return the folder of the programs' logs."""
     return settings.var_dir / "log"
 
 
-def run_folder(settings: Settings) -> Path:
+def find_run_folder(settings: Settings) -> Path:
     """Return the folder of files that are needed only while dermq runs: lock, socket, pid file."""
     return settings.var_dir / "run"
 
 
-def token_path(settings: Settings) -> Path:
+def find_token_path(settings: Settings) -> Path:
     """Return the path of the file with the local lab's access token. Scripts read it; its mode is 600."""
     return settings.var_dir / "local-token"
 
 
 def lock(settings: Settings) -> TextIO:
     """Lock this ``var/`` until the returned file is closed. Raises Refused when another dermq has locked it."""
-    file = (run_folder(settings) / "lock").open("a+")
+    file = (find_run_folder(settings) / "lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -54,7 +54,7 @@ def lock(settings: Settings) -> TextIO:
             "second dermq with its own data and port: DERMQ_VAR_DIR=var2 DERMQ_PORT=8001 make run"
         ) from None
     file.truncate(0)
-    file.write(address(settings))
+    file.write(make_address(settings))
     file.flush()
     return file
 

@@ -15,7 +15,7 @@ NAME = "local"
 
 def ensure_token(settings: Settings, sessions: db.Sessions) -> None:
     """Create the local lab if it is missing, and write a new token when the file holds no valid one. Commits."""
-    path = instance.token_path(settings)
+    path = instance.find_token_path(settings)
     secret = path.read_text().strip() if path.is_file() else ""
     valid = db.transact(sessions, lambda session: _authenticate(session, secret))
     if valid is None:
@@ -24,7 +24,7 @@ def ensure_token(settings: Settings, sessions: db.Sessions) -> None:
 
 def issue_sign_in_code(settings: Settings, sessions: db.Sessions) -> str:
     """Return a one-time code that signs a browser in as the local lab. Commits."""
-    secret = instance.token_path(settings).read_text().strip()
+    secret = instance.find_token_path(settings).read_text().strip()
 
     def work(session: Session) -> str:
         token = access_tokens.authenticate(session, secret)

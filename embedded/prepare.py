@@ -17,6 +17,7 @@ from embedded import local_lab
 def main(settings: Settings) -> None:
     """Migrate the database to the newest revision and ensure that the local lab has a valid token. Commits."""
     sessions = db.Sessions(settings.database)
+    db.wait_until_reachable(sessions)
     config = Config(ROOT / "alembic.ini")
     with sessions.engine.begin() as connection:
         config.attributes["connection"] = connection

@@ -37,26 +37,39 @@ class Program:
     """Whether the output goes to the console instead of a log. Such a program runs once."""
 
 
-def all_programs(socket: Path | None, *, reload: bool = False) -> list[Program]:
+def list_programs(socket: Path | None, *, reload: bool = False) -> list[Program]:
     """Return every program. ``socket`` is where Valkey listens, or None when the settings name another Redis.
 
     With ``reload``, web, workers and reaper restart when their code changes, and a demo batch is submitted.
     """
     web = ["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"]
     found = [
-        Program("classify", _python("worker", "classify"), 20, 7, final_status=str(CANNOT_VERIFY)),
-        Program("intake", _python("worker", "intake"), 20, 7),
-        Program("reaper", _python("worker", "reaper"), 30, 3, delay_seconds=5),
-        Program("web", _python(*web), 40, 6),
-        Program("welcome", _python("embedded.welcome"), 50, 1, 0, final_status="0", prints=True, delay_seconds=2),
+        Program("classify", _make_python_command("worker", "classify"), 20, 7, final_status=str(CANNOT_VERIFY)),
+        Program("intake", _make_python_command("worker", "intake"), 20, 7),
+        Program("reaper", _make_python_command("worker", "reaper"), 30, 3, delay_seconds=5),
+        Program("web", _make_python_command(*web), 40, 6),
+        Program(
+            "welcome",
+            _make_python_command("embedded.welcome"),
+            50,
+            1,
+            0,
+            final_status="0",
+            prints=True,
+            delay_seconds=2,
+        ),
     ]
     if reload:
-        found = [_reload(program) for program in found]
+        found = [_add_reload(program) for program in found]
         found.append(
-            Program("demo", _python("embedded.demo"), 50, 1, 0, final_status="0", prints=True, delay_seconds=2)
+            Program(
+                "demo", _make_python_command("embedded.demo"), 50, 1, 0, final_status="0", prints=True, delay_seconds=2
+            )
         )
     if socket is not None:
-        found.insert(0, Program("valkey", [_relative(valkey.server_path()), *valkey.arguments(socket)[1:]], 10, 2))
+        found.insert(
+            0, Program("valkey", [_make_relative(valkey.find_server()), *valkey.make_arguments(socket)[1:]], 10, 2)
+        )
     return found
 
 
@@ -68,7 +81,7 @@ _WATCHED = {
 }
 
 
-def _reload(program: Program) -> Program:
+def _add_reload(program: Program) -> Program:
     """Return the program under watchfiles, which restarts it when a file in its folders changes.
 
     A program that ends by itself is not restarted before the next change; its log says why it ended.
@@ -76,14 +89,14 @@ def _reload(program: Program) -> Program:
     if program.name not in _WATCHED:
         return program
     stop = ["--sigint-timeout", str(program.stop_seconds - 1), "--sigkill-timeout", "1"]
-    command = [*_python("watchfiles"), *stop, "--target-type", "command", shlex.join(program.command)]
+    command = [*_make_python_command("watchfiles"), *stop, "--target-type", "command", shlex.join(program.command)]
     return replace(program, command=[*command, *_WATCHED[program.name]])
 
 
-def configuration(programs: list[Program], environment: dict[str, str]) -> str:
+def make_configuration(programs: list[Program], environment: dict[str, str]) -> str:
     """Return the text of ``var/supervisord.conf``."""
     variables = ",".join(f'{name}="{value}"' for name, value in environment.items())
-    return "\n".join([_SUPERVISORD.format(environment=variables), *map(_section, programs)])
+    return "\n".join([_SUPERVISORD.format(environment=variables), *map(_make_section, programs)])
 
 
 _SUPERVISORD = """\
@@ -130,7 +143,7 @@ stderr_logfile_backups=1
 """
 
 
-def _section(program: Program) -> str:
+def _make_section(program: Program) -> str:
     output = _PRINTED if program.prints else _LOGGED
     return (_PROGRAM + output).format(
         name=program.name,
@@ -143,9 +156,9 @@ def _section(program: Program) -> str:
     )
 
 
-def _python(*module: str) -> list[str]:
-    return [_relative(Path(sys.executable)), "-m", *module]
+def _make_python_command(*module: str) -> list[str]:
+    return [_make_relative(Path(sys.executable)), "-m", *module]
 
 
-def _relative(path: Path) -> str:
+def _make_relative(path: Path) -> str:
     return os.path.relpath(path, ROOT)

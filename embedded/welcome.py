@@ -15,8 +15,8 @@ _REPORT_SECONDS = 60.0
 
 def main(settings: Settings) -> None:
     """Wait until dermq is ready, then print its address and a sign-in link."""
-    wait_until_ready(instance.address(settings) + "/health/ready")
-    print(_text(settings, _issue_code(settings)), flush=True)
+    wait_until_ready(instance.make_address(settings) + "/health/ready")
+    print(_make_text(settings, _issue_code(settings)), flush=True)
 
 
 def wait_until_ready(url: str) -> None:
@@ -50,14 +50,14 @@ def _issue_code(settings: Settings) -> str:
     return code
 
 
-def _text(settings: Settings, code: str) -> str:
-    address = instance.address(settings)
+def _make_text(settings: Settings, code: str) -> str:
+    address = instance.make_address(settings)
     return f"""
   dermq is ready:  {address}
   Sign in:         {address}/sign-in?code={code}
                    (this link works once, within ten minutes; every start prints a new one)
-  Access token:    {instance.token_path(settings)}
-  Logs:            {instance.logs_folder(settings)}
+  Access token:    {instance.find_token_path(settings)}
+  Logs:            {instance.find_logs_folder(settings)}
   Stop:            press Ctrl-C; all data is kept for the next start.
 
   {taxonomy.NOTICE}

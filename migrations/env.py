@@ -8,8 +8,8 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from alembic import context
 
-from dermq import models
-from dermq.db import Sessions, UtcDateTime
+from dermq import db, models
+from dermq.db import UtcDateTime
 from dermq.settings import Settings
 
 _LOCK = 0x6465726D71  # "dermq"
@@ -41,5 +41,7 @@ given = context.config.attributes.get("connection")
 if given is not None:
     _run(given)
 else:
-    with Sessions(Settings().database).engine.begin() as connection:
+    sessions = db.Sessions(Settings().database)
+    db.wait_until_reachable(sessions)
+    with sessions.engine.begin() as connection:
         _run(connection)

@@ -74,7 +74,7 @@ def originals(shared: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def bundle() -> bundles.Bundle:
     """The current bundle."""
-    return bundles.current(ROOT / "bundles")
+    return bundles.find_current(ROOT / "bundles")
 
 
 @pytest.fixture(scope="session")

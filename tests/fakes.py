@@ -37,7 +37,7 @@ class Wakeups:
     def acknowledge(self, queue: Queue) -> None:
         pass
 
-    def reachable(self) -> bool:
+    def is_reachable(self) -> bool:
         return True
 
 
@@ -75,7 +75,7 @@ class Models:
 
 
 class Heartbeat:
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         pass
 
     def show_loaded(self, loaded: Loaded | None) -> None:

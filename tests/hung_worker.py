@@ -16,7 +16,7 @@ def _hang(*_: Any) -> NoReturn:
         native.pthread_mutex_lock(mutex)  # the second lock waits for ever, and no signal interrupts it
 
 
-prediction.Predictor._engine_outputs = _hang  # type: ignore[assignment, method-assign]
+prediction.Predictor._run_engine = _hang  # type: ignore[assignment, method-assign]
 
 if __name__ == "__main__":
     sys.exit(__main__.main())

@@ -47,14 +47,14 @@ class MemoryStore:
         self._incoming: dict[str, MemoryIncoming] = {}
         self._batches: dict[uuid.UUID, dict[str, tuple[float, builtins.bytes]]] = {}
 
-    def begun(self) -> bool:
+    def is_begun(self) -> bool:
         return self._begun
 
     def begin(self) -> None:
         self._begun = True
 
     @contextlib.contextmanager
-    def incoming(self) -> Iterator[MemoryIncoming]:
+    def receive(self) -> Iterator[MemoryIncoming]:
         file = MemoryIncoming()
         self._incoming[file.token] = file
         yield file
@@ -98,11 +98,11 @@ class MemoryStore:
         blobs = self._batches.get(batch, {}).items()
         return sorted(name for name, (kept_at, _) in blobs if older_than_seconds is None or kept_at < until)
 
-    def batches(self, *, older_than_seconds: float) -> builtins.list[uuid.UUID]:
+    def list_batches(self, *, older_than_seconds: float) -> builtins.list[uuid.UUID]:
         until = time.time() - older_than_seconds
         return [batch for batch, blobs in self._batches.items() if all(kept < until for kept, _ in blobs.values())]
 
-    def free_bytes(self) -> int | None:
+    def measure_free_bytes(self) -> int | None:
         return None
 
     def probe(self) -> None:

@@ -1,6 +1,7 @@
 """Small valid and damaged images and archives, of every kind that a lab may send."""
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -51,3 +52,18 @@ def archive(entries: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) 
         for name, content in entries.items():
             file.writestr(name, content)
     return out.getvalue()
+
+
+def textured(width: int = 300, height: int = 225, seed: int = 0) -> Image.Image:
+    """A picture with fine details, as a photograph has them, so that its file has tens of kilobytes."""
+    noise = np.random.default_rng(seed).normal(0, 24, (height, width, 3))
+    smooth = np.asarray(picture(width, height, seed), np.float64)
+    return Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
+
+
+def with_height(data: bytes, height: int) -> bytes:
+    """A JPEG whose frame header announces another number of rows."""
+    for marker in (b"\xff\xc0", b"\xff\xc2"):
+        if (at := data.find(marker)) != -1:
+            return data[: at + 5] + struct.pack(">H", height) + data[at + 7 :]
+    raise ValueError("no frame header")

@@ -43,7 +43,7 @@ class Names:
     def __init__(self) -> None:
         self.names: dict[uuid.UUID, set[str]] = defaultdict(lambda: {"0" * 64})
 
-    def begun(self) -> bool:
+    def is_begun(self) -> bool:
         return True
 
     def keep(self, batch: uuid.UUID, files: Iterable[Any]) -> None:
@@ -60,7 +60,7 @@ class Names:
     def delete_batch(self, batch: uuid.UUID) -> None:
         self.names[batch].clear()
 
-    def batches(self, **ignored: Any) -> Sequence[uuid.UUID]:
+    def list_batches(self, **ignored: Any) -> Sequence[uuid.UUID]:
         return []
 
     def delete_stale_incoming(self, **ignored: Any) -> int:
@@ -94,7 +94,7 @@ def predictions(images: Iterable[ClaimedImage], claimant: Claimant) -> list[Outc
 
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle, name: str = "w") -> Claimant:
     """Return a claimant of a bundle whose leases are so long that they do not expire in a test."""
-    return Claimant(name, db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=600)
+    return Claimant(name, db.transact(sessions, batches.ensure_bundle_row, bundle).id, lease_seconds=600)
 
 
 def submit(
@@ -246,7 +246,7 @@ def _work(sessions: db.Sessions, who: Claimant, chance: random.Random, seen: Sto
         seen.late += 1
     failing = chance.sample(range(len(found)), len(found) // 4)
     for at in failing:
-        found[at] = Failed(found[at].image_id, "undecodable", "damaged")
+        found[at] = Failed(found[at].image_id, "damaged", "damaged")
     half = len(found) // 2
     for step in (found[:half], found[half:]):
         if step:
@@ -254,7 +254,7 @@ def _work(sessions: db.Sessions, who: Claimant, chance: random.Random, seen: Sto
 
 
 def _reap(reaper: Reaper, ended: threading.Event) -> None:
-    reaper.round()
+    reaper.run_round()
     ended.wait(0.05)
 
 
@@ -281,7 +281,7 @@ def _end(sessions: db.Sessions, who: Claimant, submitted: Sequence[Batch], reape
     for batch in submitted:
         with contextlib.suppress(errors.Conflict):  # the batch is cancelled
             db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
-    reaper.round()
+    reaper.run_round()
     finish(sessions, who)
 
 
@@ -352,7 +352,7 @@ def an_old_failure_is_retried_while_a_lab_arrives(sessions: db.Sessions, bundle:
     who = claimant(sessions, bundle)
     _, old = submit(sessions, bundle, "old", 1_000)
     while lease := db.transact(sessions, claims.take, who, 64):
-        failures = [Failed(image.id, "undecodable", "damaged") for image in lease.images]
+        failures = [Failed(image.id, "damaged", "damaged") for image in lease.images]
         db.transact(sessions, claims.record, lease.token, failures)
     submit(sessions, bundle, "steady", 5_000)
     _serve(sessions, who, 10)

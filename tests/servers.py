@@ -115,7 +115,9 @@ class Valkey:
         from embedded import valkey  # not installed where training is tested
 
         self._socket.unlink(missing_ok=True)
-        self.process = subprocess.Popen([*valkey.arguments(self._socket)], stdout=subprocess.DEVNULL, cwd=self._folder)
+        self.process = subprocess.Popen(
+            [*valkey.make_arguments(self._socket)], stdout=subprocess.DEVNULL, cwd=self._folder
+        )
         deadline = time.monotonic() + START_SECONDS
         while not self._socket.exists():
             if time.monotonic() > deadline:

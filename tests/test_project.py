@@ -81,9 +81,18 @@ def test_imports_are_as_drawn() -> None:
 
 
 def test_bundles_know_the_diagnoses_in_our_order() -> None:
-    for bundle in bundles.installed(ROOT / "bundles"):
+    for bundle in bundles.list_installed(ROOT / "bundles"):
         assert bundle.card.classes == taxonomy.CODES
-    assert bundles.current(ROOT / "bundles").path.is_dir()
+    assert bundles.find_current(ROOT / "bundles").path.is_dir()
+
+
+def test_every_bundle_that_a_version_shipped_is_still_here() -> None:
+    # A batch keeps the bundle with which it was created: without the folder it would wait for ever after an upgrade.
+    shipped = re.findall(r"The bundle is `([\w-]+)`\s+version\s+(\w+)", (ROOT / "CHANGELOG.md").read_text())
+    for name, version in shipped:
+        bundles.verify_files(bundles.read(ROOT / "bundles" / f"{name}-{version}"))
+    current = bundles.find_current(ROOT / "bundles")
+    assert (current.name, current.version) in shipped, "CHANGELOG.md must say: The bundle is `NAME` version N"
 
 
 def test_diagnoses_are_in_alphabetical_order() -> None:
@@ -158,7 +167,7 @@ def test_research_only_stands_where_people_begin() -> None:
 
 def test_figures_in_the_readme_are_those_of_the_card() -> None:
     readme = (ROOT / "README.md").read_text()
-    card = bundles.current(ROOT / "bundles").card
+    card = bundles.find_current(ROOT / "bundles").card
     test = card.metrics["test"]
     assert f"Bundle `{card.name}`, version {card.version}" in readme
     text = " ".join(readme.split())

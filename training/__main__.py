@@ -191,7 +191,7 @@ def agreement(options: argparse.Namespace) -> None:
     """Measure how often a bundle keeps its diagnosis when images are compressed, blurred, rotated or mirrored."""
     from training import agreement as agreements
 
-    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.find_current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
     found = agreements.measure(bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest)
     print(agreements.table(found))
@@ -202,7 +202,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from dermq import scoring
     from training import evaluate as evaluation
 
-    bundle = bundles.read(options.bundle) if options.bundle else bundles.current(options.bundles)
+    bundle = bundles.read(options.bundle) if options.bundle else bundles.find_current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
     other = options.source not in (None, manifest.reference)
     if other:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermq import scoring, taxonomy
 from dermq.scoring import Figure as Figure
-from dermq.scoring import lesion_draws as lesion_draws
+from dermq.scoring import draw_lesions as draw_lesions
 from training import calibrate
 from training import manifest as manifests
 
@@ -59,11 +59,11 @@ def assess(
     ``temperature`` is the one that the probabilities already contain. The calibration error without it is added.
     """
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
-    weights = lesion_draws([entry.lesion_id for entry in entries], draws, seed)
+    weights = draw_lesions([entry.lesion_id for entry in entries], draws, seed)
     return Assessment(
         images=len(entries),
         lesions=len({entry.lesion_id for entry in entries}),
-        support=scoring.support(truth),
+        support=scoring.count_support(truth),
         figures=_figures(probabilities, truth, weights, temperature),
         groups=_groups(probabilities, entries, truth, weights, temperature),
     )
@@ -101,13 +101,13 @@ def _groups(
             here = values == value
             drawn = weights[:, here]
             figures = _figures(probabilities[here], truth[here], drawn[drawn.sum(axis=1) > 0], temperature)
-            undefined = scoring.undefined(probabilities[here], truth[here])
+            undefined = scoring.find_undefined(probabilities[here], truth[here])
             found.append(
                 Group(
                     trait=trait,
                     value=str(value),
                     images=int(here.sum()),
-                    support=scoring.support(truth[here]),
+                    support=scoring.count_support(truth[here]),
                     figures={name: figure for name, figure in figures.items() if name not in undefined},
                 )
             )
@@ -119,5 +119,5 @@ def _figures(
 ) -> dict[str, Figure]:
     """Return every figure of some images, and their calibration error before temperature scaling."""
     uncalibrated = calibrate.softmax(temperature * np.log(np.maximum(probabilities, 1e-30)))
-    before = scoring.calibration_figure(uncalibrated, truth, weights)
-    return scoring.figures(probabilities, truth, weights) | {"expected_calibration_error_before": before}
+    before = scoring.measure_calibration(uncalibrated, truth, weights)
+    return scoring.measure(probabilities, truth, weights) | {"expected_calibration_error_before": before}

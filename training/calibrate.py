@@ -39,4 +39,4 @@ def threshold(scores: NDArray[np.floating]) -> float:
 
 
 def _loss(logits: NDArray[np.floating], truth: NDArray[np.integer], log_temperature: float) -> float:
-    return scoring.log_loss(softmax(logits / np.exp(log_temperature)), truth)
+    return scoring.measure_log_loss(softmax(logits / np.exp(log_temperature)), truth)

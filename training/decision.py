@@ -28,7 +28,7 @@ def choose(
     logits: NDArray[np.floating], truth: NDArray[np.integer], lesions: list[str], odds: NDArray[np.floating]
 ) -> bundles.Decision:
     """Return the decision by the rule above, from the logits ``(n, 7)`` of ``val`` and the result of ``log_odds``."""
-    draws = assess.lesion_draws(lesions, assess.DRAWS, seed=1)
+    draws = assess.draw_lesions(lesions, assess.DRAWS, seed=1)
     reached = [_share_reached(logits + tau * odds, truth, draws) for tau in TAUS]
     best = int(np.argmax(reached))
     tau = TAUS[best] if reached[best] - reached[0] >= LEAST_GAIN else TAUS[0]
@@ -36,7 +36,7 @@ def choose(
     shares = ", ".join(f"{tau:g}: {share:.2f}" for tau, share in sorted(zip(TAUS, reached, strict=True)))
     return bundles.Decision(
         tau=tau,
-        shift=scoring.by_code(tau * odds),
+        shift=scoring.map_by_code(tau * odds),
         chosen=f"on val, for the greatest share of draws of lesions that reach {floors}; shares by tau: {shares}",
     )
 
@@ -56,7 +56,7 @@ def log_odds(truth: NDArray[np.int64], class_balance: float) -> NDArray[np.float
 
 def _share_reached(logits: NDArray[np.floating], truth: NDArray[np.integer], draws: NDArray[np.floating]) -> float:
     """Return the share of ``draws`` in which every figure reaches its floor."""
-    found = scoring.rates(scoring.confusion(scoring.decide(logits), truth, draws))
+    found = scoring.compute_rates(scoring.count_confusions(scoring.decide(logits), truth, draws))
     reached = [_figure(found, name) >= floor for name, floor in FLOORS.items()]
     return float(np.all(reached, axis=0).mean())
 

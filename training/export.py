@@ -132,12 +132,14 @@ def _out_of_distribution(
     }
     lesions = predicted["test"][graph_outputs.OOD_SCORE]
     every = np.concatenate(list(strange.values()))
-    parts = [f"{kind} ({len(scores)}) {scoring.auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
-             for kind, scores in strange.items()]  # fmt: skip
+    parts = [
+        f"{kind} ({len(scores)}) {scoring.measure_auroc(scores, lesions):.3f}, {(scores > threshold).mean():.0%} above"
+        for kind, scores in strange.items()
+    ]
     return bundles.OutOfDistribution(
         method=strangeness.METHOD,
         threshold=threshold,
-        auroc=scoring.auroc(every, lesions),
+        auroc=scoring.measure_auroc(every, lesions),
         measured_on=f"threshold: quantile {calibrate.THRESHOLD_QUANTILE:g} of val; AUROC: {len(lesions)} test images "
         f"against pictures without lesions from scikit-image and scikit-learn, and noise: {'; '.join(parts)}; "
         f"{(lesions > threshold).mean():.1%} of test above the threshold",

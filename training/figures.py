@@ -50,7 +50,7 @@ def per_class(assessment: Assessment, path: Path) -> None:
 
 def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
     """Draw the confusion matrix: shares of each true class, with counts."""
-    table = scoring.confusion(scoring.decide(probabilities), truth)[:, : scoring.CLASSES]
+    table = scoring.count_confusions(scoring.decide(probabilities), truth)[:, : scoring.CLASSES]
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -69,7 +69,7 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     for number, code in enumerate(taxonomy.CODES):
         if (area := assessment.figures.get(f"auroc/{code}")) is not None:
-            curve = scoring.roc(probabilities[:, number], truth == number)
+            curve = scoring.trace_roc(probabilities[:, number], truth == number)
             axes.step(curve.false, curve.true, where="post", label=f"{code} {area.value:.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
@@ -79,7 +79,7 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
 
 def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
     """Draw the reliability diagram, accuracy against confidence, above a histogram of the confidences."""
-    place, confidence, right = scoring.confidence_bins(probabilities, truth)
+    place, confidence, right = scoring.sort_into_bins(probabilities, truth)
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(5.4, 6), sharex=True, height_ratios=(3, 1), layout="constrained"
     )

@@ -225,7 +225,7 @@ def _close_epoch(
     seen = evaluate.val_by_source(graph, size, manifest, data)
     probabilities, truth = seen[manifest.reference]
     scored = scoring.score(probabilities, truth)
-    losses = {source: scoring.log_loss(*said) for source, said in seen.items()}
+    losses = {source: scoring.measure_log_loss(*said) for source, said in seen.items()}
     row = {
         "epoch": place.epoch,
         "size": size,

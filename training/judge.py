@@ -56,7 +56,7 @@ def table(found: dict[str, dict[str, Judged]]) -> str:
 
 def _judge(seen: Seen) -> dict[str, Judged]:
     return {
-        source: Judged(len(truth), scoring.log_loss(said, truth), scoring.score(said, truth))
+        source: Judged(len(truth), scoring.measure_log_loss(said, truth), scoring.score(said, truth))
         for source, (said, truth) in seen.items()
     }
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
-from dermq import errors, imaging, taxonomy
+from dermq import errors, formats, taxonomy
 from training import datasets, duplicates
 
 SPLITS = ("train", "val", "test")
@@ -232,7 +232,7 @@ def _scan(
         if subject is None:
             raise Mismatch("no_metadata", f"{name} in {path.name} is not in the metadata.")
         try:
-            imaging.identify(io.BytesIO(content), max_pixels=_MAX_PIXELS)
+            formats.check(content[: formats.HEAD_BYTES], max_pixels=_MAX_PIXELS)
         except errors.Rejected as err:
             raise Mismatch(err.code, f"{name} in {path.name}: {err.detail}") from err
         yield Entry(**asdict(subject), source=source, member=name, sha256=hashlib.sha256(content).hexdigest())

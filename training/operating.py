@@ -61,7 +61,7 @@ def measure(
 ) -> Measured:
     """Measure ``point`` on images of ``lesions``, which must include positive and negative images."""
     scores, positive = _scores(probabilities, truth, point.diagnoses)
-    called, draws = scores >= point.threshold, assess.lesion_draws(lesions, assess.DRAWS, seed=1)
+    called, draws = scores >= point.threshold, assess.draw_lesions(lesions, assess.DRAWS, seed=1)
     return Measured(
         images=len(truth),
         positive=int(positive.sum()),

@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
         json_errors=False,
         root_path=str(Path(__file__).parent),
     )
-    app.config.update(_configuration(settings))
+    app.config.update(_make_configuration(settings))
     if isinstance(app.json, DefaultJSONProvider):
         app.json.sort_keys = False  # so that answers have the order of the documentation
     services.attach(app, services.build(settings, wakeups))
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     return app
 
 
-def _configuration(settings: Settings) -> dict[str, object]:
+def _make_configuration(settings: Settings) -> dict[str, object]:
     return {
         "SECRET_KEY": keys.read_session_key(settings.var_dir / "session-key"),
         "MAX_CONTENT_LENGTH": bodies.FORM_BYTES,

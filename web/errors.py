@@ -19,6 +19,7 @@ _STATUS: dict[type[errors.DermqError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UnsupportedFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.Rejected: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -36,6 +37,7 @@ _HEADINGS: dict[int, str] = {
     HTTPStatus.CONFLICT: "Not possible now",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Too large",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Not accepted",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests",
     HTTPStatus.SERVICE_UNAVAILABLE: "Please try again shortly",
     HTTPStatus.INSUFFICIENT_STORAGE: "The disk is full",
 }
@@ -62,7 +64,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _respond_http)
 
 
-def status_of(error: errors.DermqError) -> HTTPStatus:
+def find_status(error: errors.DermqError) -> HTTPStatus:
     """Return the HTTP status of an error."""
     for kind in type(error).__mro__:
         if kind in _STATUS:
@@ -70,7 +72,17 @@ def status_of(error: errors.DermqError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
+def list_headers(error: errors.DermqError) -> dict[str, str]:
+    """Return the headers of the answer to an error: how to sign in, or when to try again."""
+    status = find_status(error)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="dermq"'}
+    if isinstance(error, errors.TooMany | errors.Unavailable):
+        return {"Retry-After": str(error.retry_seconds)}
+    return {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+
+
+def make_problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
     """Return the members of a problem (RFC 9457) about this request."""
     return {
         "type": f"urn:dermq:problem:{code}",
@@ -86,7 +98,7 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """Return the answer to a failed request: a problem at an address for programs, else a page."""
     if paths.is_for_programs():
-        body = json.dumps(problem(status, code, detail, **more), ensure_ascii=False)
+        body = json.dumps(make_problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:
         title = _HEADINGS.get(status, "Something went wrong")
@@ -97,14 +109,8 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
 
 
 def _respond_ours(error: errors.DermqError) -> Response:
-    status = status_of(error)
-    headers = {}
-    if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = 'Bearer realm="dermq"'
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(error.retry_seconds if isinstance(error, errors.Unavailable) else RETRY_SECONDS)
     more = {"errors": error.found} if isinstance(error, Invalid) else {}
-    return respond(status, error.code, error.detail, headers, **more)
+    return respond(find_status(error), error.code, error.detail, list_headers(error), **more)
 
 
 def _respond_invalid(error: apiflask.HTTPError) -> Response:

@@ -37,7 +37,7 @@ class Filter:
     """Part of the name; upper and lower case are the same."""
 
 
-def batches(session: Session, lab_id: int, *, limit: int, cursor: str | None = None) -> Page[Batch]:
+def list_batches(session: Session, lab_id: int, *, limit: int, cursor: str | None = None) -> Page[Batch]:
     """Return a page of a lab's batches with their bundles, newest first. Raises Rejected for a bad cursor."""
     wanted = (
         sa.select(Batch)
@@ -47,10 +47,10 @@ def batches(session: Session, lab_id: int, *, limit: int, cursor: str | None = N
     )
     if cursor is not None:
         wanted = wanted.where(Batch.id < _decode(cursor, uuid.UUID))
-    return _page(session.scalars(wanted.limit(limit + 1)).all(), limit, lambda row: row.id)
+    return _make_page(session.scalars(wanted.limit(limit + 1)).all(), limit, lambda row: row.id)
 
 
-def images(
+def list_images(
     session: Session, batch: Batch, wanted: Filter = Filter(), *, limit: int, cursor: str | None = None
 ) -> Page[Classified]:
     """Return a page of a batch's images in the order of arrival, each with its prediction."""
@@ -64,10 +64,10 @@ def images(
     if cursor is not None:
         query = query.where(Image.position > _decode(cursor, int))
     rows: Sequence[Classified] = session.execute(query.limit(limit + 1)).all()
-    return _page(rows, limit, lambda row: row[0].position)
+    return _make_page(rows, limit, lambda row: row[0].position)
 
 
-def image(session: Session, batch: Batch, position: int) -> Classified:
+def find_image(session: Session, batch: Batch, position: int) -> Classified:
     """Return one image of a batch with its prediction. Raises NotFound."""
     known = 1 <= position <= batch.received
     found = session.execute(select_classified(batch).where(Image.position == position)).one_or_none() if known else None
@@ -82,23 +82,23 @@ def select_classified(batch: Batch) -> sa.Select[Image, Prediction | None]:
     return sa.select(Image, Prediction).outerjoin(Prediction, by_bundle).where(Image.batch_id == batch.id)
 
 
-def refusals(session: Session, batch_id: uuid.UUID, *, limit: int, cursor: str | None = None) -> Page[Refusal]:
+def list_refusals(session: Session, batch_id: uuid.UUID, *, limit: int, cursor: str | None = None) -> Page[Refusal]:
     """Return a page of a batch's refusals, oldest first."""
     wanted = sa.select(Refusal).where(Refusal.batch_id == batch_id).order_by(Refusal.id)
     if cursor is not None:
         wanted = wanted.where(Refusal.id > _decode(cursor, int))
-    return _page(session.scalars(wanted.limit(limit + 1)).all(), limit, lambda row: row.id)
+    return _make_page(session.scalars(wanted.limit(limit + 1)).all(), limit, lambda row: row.id)
 
 
-def archives(session: Session, batch_id: uuid.UUID, *, limit: int, cursor: str | None = None) -> Page[Archive]:
+def list_archives(session: Session, batch_id: uuid.UUID, *, limit: int, cursor: str | None = None) -> Page[Archive]:
     """Return a page of a batch's archives, oldest first."""
     wanted = sa.select(Archive).where(Archive.batch_id == batch_id).order_by(Archive.id)
     if cursor is not None:
         wanted = wanted.where(Archive.id > _decode(cursor, uuid.UUID))
-    return _page(session.scalars(wanted.limit(limit + 1)).all(), limit, lambda row: row.id)
+    return _make_page(session.scalars(wanted.limit(limit + 1)).all(), limit, lambda row: row.id)
 
 
-def archive(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> Archive:
+def find_archive(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> Archive:
     """Return one archive of a batch. Raises NotFound."""
     found = session.scalar(sa.select(Archive).where(Archive.id == archive_id, Archive.batch_id == batch_id))
     if found is None:
@@ -106,7 +106,7 @@ def archive(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> Arc
     return found
 
 
-def _page(rows: Sequence[T], limit: int, key: Callable[[T], Any]) -> Page[T]:
+def _make_page(rows: Sequence[T], limit: int, key: Callable[[T], Any]) -> Page[T]:
     """Make a page of up to ``limit + 1`` rows; if the last of these is there, the page has a next one."""
     if len(rows) <= limit:
         return Page(rows, None)

@@ -9,6 +9,7 @@ from dermq import bundles, db, storage
 from dermq.settings import Settings
 from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
+from web import rates
 from web.places import Places
 
 EXTENSION = "dermq"
@@ -19,7 +20,7 @@ class Wakes(Protocol):
 
     def send(self, queue: Queue) -> bool: ...
 
-    def reachable(self) -> bool: ...
+    def is_reachable(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Services:
     wakeups: Wakes
     places: Places
     """Places for uploads: as many threads as may receive a body at one time."""
+    wrong_sign_ins: rates.WrongSignIns
 
-    def bundle(self) -> bundles.Bundle:
+    def find_bundle(self) -> bundles.Bundle:
         """Return the bundle that new batches use. Raises Unfit when there is none."""
-        return bundles.current(self.settings.bundles_dir)
+        return bundles.find_current(self.settings.bundles_dir)
 
 
 def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
@@ -46,15 +48,16 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
         blobs=storage.build(settings),
         wakeups=wakeups or Wakeups(settings),
         places=Places(max(1, settings.web_threads // 2)),
+        wrong_sign_ins=rates.WrongSignIns(),
     )
 
 
 def attach(app: Flask, services: Services) -> None:
-    """Let ``current`` return these ``services`` in ``app``."""
+    """Let ``get_current`` return these ``services`` in ``app``."""
     app.extensions[EXTENSION] = services
 
 
-def current() -> Services:
+def get_current() -> Services:
     """Return the services of the application that serves this request."""
     found: Services = current_app.extensions[EXTENSION]
     return found

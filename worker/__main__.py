@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _work(settings: Settings, queue: Queue) -> int:
-    flag = shutdown.flag(settings, os.getpid())
+    flag = shutdown.find_flag(settings, os.getpid())
     note = shutdown.ExitNote(settings, os.getpid())
     flag.parent.mkdir(parents=True, exist_ok=True)
     flag.unlink(missing_ok=True)

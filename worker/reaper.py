@@ -21,6 +21,7 @@ from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Worker
 from dermq.principals import REAPER
 from dermq.queue import claims
+from dermq.queue.active import WAITING_ARCHIVES
 from dermq.settings import Settings
 from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
@@ -50,7 +51,7 @@ def run(settings: Settings) -> None:
     reaper = Reaper(settings, db.Sessions(settings.database), storage.build(settings), Wakeups(settings))
     log.info("reaping every %g s", settings.reaper_seconds)
     while True:
-        reaper.round()
+        reaper.run_round()
         if ended.wait(settings.reaper_seconds):
             return
 
@@ -66,7 +67,7 @@ class Reaper:
         self._checked = uuid.UUID(int=0)
         self._answered = True
 
-    def round(self) -> None:
+    def run_round(self) -> None:
         """Do every duty once, unless another reaper is in its round. Duties commit."""
         duties: tuple[Callable[[], None], ...] = (
             self.expire_leases,
@@ -81,7 +82,7 @@ class Reaper:
             self.check_conservation,
         )
         try:
-            with db.single_flight(self._sessions, "reaper") as alone:
+            with db.try_lock(self._sessions, "reaper") as alone:
                 for duty in duties if alone else ():
                     self._guard(duty, duty.__name__)
         except (SQLAlchemyError, OSError) as err:
@@ -101,16 +102,16 @@ class Reaper:
 
     def finish_cancels(self) -> None:
         """Sweep cancelled batches whose sweep did not finish."""
-        self._do_each(self._batches(Batch.cancelled_at.is_not(None), Batch.finished_at.is_(None)), self._sweep)
+        self._do_each(self._list_batches(Batch.cancelled_at.is_not(None), Batch.finished_at.is_(None)), self._sweep)
 
     def finish_deletes(self) -> None:
         """Remove the remaining rows and files of deleted batches."""
-        self._do_each(self._batches(Batch.deleted_at.is_not(None)), self._purge)
+        self._do_each(self._list_batches(Batch.deleted_at.is_not(None)), self._purge)
 
     def seal_idle_batches(self) -> None:
         """Seal open batches to which nothing was added for ``idle_seal_seconds``."""
         idle = datetime.now(UTC) - timedelta(seconds=self._settings.idle_seal_seconds)
-        found = self._batches(Batch.sealed_at.is_(None), Batch.touched_at < idle, Batch.deleted_at.is_(None))
+        found = self._list_batches(Batch.sealed_at.is_(None), Batch.touched_at < idle, Batch.deleted_at.is_(None))
         self._do_each(found, partial(self._seal, idle))
 
     def close_abandoned_archives(self) -> None:
@@ -123,7 +124,9 @@ class Reaper:
         """Wake the workers of every queue that has waiting work."""
         if db.read(self._sessions, claims.list_waiting_bundles):
             self._wakeups.send(Queue.CLASSIFY)
-        stored = sa.select(Archive.id).where(Archive.state == ArchiveState.STORED).limit(1)
+        stored = (
+            sa.select(Archive.id).join(Batch).where(Archive.state == ArchiveState.STORED, *WAITING_ARCHIVES).limit(1)
+        )
         if db.read(self._sessions, lambda session: session.scalar(stored)) is not None:
             self._wakeups.send(Queue.INTAKE)
 
@@ -131,22 +134,22 @@ class Reaper:
         """Mark batches as deleted that finished more than ``retention_days`` ago; the next round removes them."""
         if self._settings.retention_days:
             limit = datetime.now(UTC) - timedelta(days=self._settings.retention_days)
-            old = self._batches(Batch.finished_at < limit, Batch.deleted_at.is_(None))
+            old = self._list_batches(Batch.finished_at < limit, Batch.deleted_at.is_(None))
             self._do_each(old, partial(self._mark_deleted, limit))
 
     def remove_orphan_blobs(self) -> None:
         """Remove blobs without a batch, and abandoned incoming files."""
         self._blobs.delete_stale_incoming(older_than_seconds=_INCOMING_HOURS * 3600)
-        folders = self._blobs.batches(older_than_seconds=_ORPHAN_HOURS * 3600)
+        folders = self._blobs.list_batches(older_than_seconds=_ORPHAN_HOURS * 3600)
         for at in range(0, len(folders), _ORPHAN_PAGE):
             page = folders[at : at + _ORPHAN_PAGE]
-            for batch_id in set(page) - set(self._batches(Batch.id.in_(page))):
+            for batch_id in set(page) - set(self._list_batches(Batch.id.in_(page))):
                 log.warning("removing the blobs of batch %s: the batch has no row", batch_id)
                 self._blobs.delete_batch(batch_id)
 
     def check_conservation(self) -> None:
         """Check the next few batches, and remove their files that no row needs."""
-        found = db.read(self._sessions, conservation.next_batches, self._checked, _CHECKED_BATCHES)
+        found = db.read(self._sessions, conservation.list_next_batches, self._checked, _CHECKED_BATCHES)
         until = time.monotonic() + _CHECK_SECONDS
         for self._checked in found:  # when a check fails, the next round goes on after that batch
             self._check(self._checked)
@@ -212,12 +215,12 @@ class Reaper:
         """
         if not transitions.lock_batches(session, [batch_id]):
             return 0
-        orphans = set(names) - conservation.needed(session, batch_id, names)
+        orphans = set(names) - conservation.list_needed(session, batch_id, names)
         for name in orphans:
             self._blobs.delete(batch_id, name, older_than_seconds=_ORPHAN_HOURS * 3600)
         return len(orphans)
 
-    def _batches(self, *where: sa.ColumnElement[bool]) -> list[uuid.UUID]:
+    def _list_batches(self, *where: sa.ColumnElement[bool]) -> list[uuid.UUID]:
         wanted = sa.select(Batch.id).where(*where).order_by(Batch.id)
         return db.read(self._sessions, lambda session: list(session.scalars(wanted)))
 

@@ -89,7 +89,7 @@ def _register(built: Runtime) -> None:
             built.heartbeat.start(loaded)
             return
         except errors.Transient as err:
-            if shutdown.flag(built.settings, os.getppid()).exists():
+            if shutdown.find_flag(built.settings, os.getppid()).exists():
                 raise SystemExit(0) from err
             log.warning("waiting %.0f s for the database: %s", _PAUSE_SECONDS, err)
             time.sleep(_PAUSE_SECONDS)

@@ -6,9 +6,20 @@ parse an image. To add a format, write a module beside this one and list it belo
 
 from dermq import errors
 from dermq.formats import bmp, jpeg, png, tiff, webp
-from dermq.formats.image_format import HEAD_BYTES as HEAD_BYTES
-from dermq.formats.image_format import ImageFormat as ImageFormat
-from dermq.formats.image_format import Size as Size
+from dermq.formats.image_format import HEAD_BYTES, ImageFormat, Size
+
+__all__ = [
+    "FORMATS",
+    "HEAD_BYTES",
+    "ImageFormat",
+    "Size",
+    "check",
+    "check_pixels",
+    "find",
+    "list_media_types",
+    "list_names",
+    "make_unsupported",
+]
 
 FORMATS: tuple[ImageFormat, ...] = (jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT)
 
@@ -21,7 +32,7 @@ def check(head: bytes, *, max_pixels: int) -> ImageFormat:
     """
     found = find(head)
     if found is None:
-        raise unsupported()
+        raise make_unsupported()
     size = found.size(head)
     if size is not None:
         check_pixels(*size, max_pixels)
@@ -42,19 +53,19 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def unsupported() -> errors.UnsupportedFormat:
-    """The error for content of no accepted format."""
+def make_unsupported() -> errors.UnsupportedFormat:
+    """Return the error for a file that has none of the accepted formats."""
     return errors.UnsupportedFormat(
-        "unsupported_format", f"The content is of no accepted format; {names()} are accepted."
+        "unsupported_format", f"The content is of no accepted format; {list_names()} are accepted."
     )
 
 
-def names() -> str:
+def list_names() -> str:
     """Return the formats as a text lists them: ``JPEG, PNG and TIFF``."""
     *most, last = (one.name for one in FORMATS)
     return f"{', '.join(most)} and {last}"
 
 
-def media_types() -> tuple[str, ...]:
+def list_media_types() -> tuple[str, ...]:
     """Return the media types that an upload may say."""
     return tuple(one.media_type for one in FORMATS)

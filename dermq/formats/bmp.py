@@ -12,19 +12,19 @@ _HEADER_AT = 14
 
 
 def _matches(head: bytes) -> bool:
-    return head.startswith(b"BM") and _header_bytes(head) in _HEADERS
+    return head.startswith(b"BM") and _read_header_bytes(head) in _HEADERS
 
 
-def _size(head: bytes) -> Size | None:
-    layout = "<HH" if _header_bytes(head) == _CORE_HEADER else "<ii"
+def _read_size(head: bytes) -> Size | None:
+    layout = "<HH" if _read_header_bytes(head) == _CORE_HEADER else "<ii"
     if len(head) < _HEADER_AT + 4 + struct.calcsize(layout):
         return None
     width, height = struct.unpack_from(layout, head, _HEADER_AT + 4)
     return abs(width), abs(height)  # a negative height says that the top row comes first
 
 
-def _header_bytes(head: bytes) -> int:
+def _read_header_bytes(head: bytes) -> int:
     return int.from_bytes(head[_HEADER_AT : _HEADER_AT + 4], "little")
 
 
-FORMAT = ImageFormat("BMP", "image/bmp", _matches, _size)
+FORMAT = ImageFormat("BMP", "image/bmp", _matches, _read_size)

@@ -11,7 +11,7 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_SCAN = 0xDA
 
 
-def _size(head: bytes) -> Size | None:
+def _read_size(head: bytes) -> Size | None:
     at = 2
     while (at := head.find(b"\xff", at)) != -1:
         while head[at : at + 1] == b"\xff":  # any number of fill bytes may stand before a marker
@@ -28,4 +28,4 @@ def _size(head: bytes) -> Size | None:
     return None
 
 
-FORMAT = ImageFormat("JPEG", "image/jpeg", lambda head: head.startswith(_SIGNATURE), _size)
+FORMAT = ImageFormat("JPEG", "image/jpeg", lambda head: head.startswith(_SIGNATURE), _read_size)

@@ -8,11 +8,11 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IHDR_AT = len(_SIGNATURE) + 4
 
 
-def _size(head: bytes) -> Size | None:
+def _read_size(head: bytes) -> Size | None:
     if len(head) < _IHDR_AT + 12 or head[_IHDR_AT : _IHDR_AT + 4] != b"IHDR":
         return None
     width, height = struct.unpack_from(">II", head, _IHDR_AT + 4)
     return width, height
 
 
-FORMAT = ImageFormat("PNG", "image/png", lambda head: head.startswith(_SIGNATURE), _size)
+FORMAT = ImageFormat("PNG", "image/png", lambda head: head.startswith(_SIGNATURE), _read_size)

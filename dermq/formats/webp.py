@@ -14,7 +14,7 @@ def _matches(head: bytes) -> bool:
     return head[:4] == b"RIFF" and head[8:_CHUNK_AT] == b"WEBP"
 
 
-def _size(head: bytes) -> Size | None:
+def _read_size(head: bytes) -> Size | None:
     chunk = head[_CHUNK_AT : _CHUNK_AT + 4]
     if len(head) < _LEAST_BYTES:
         return None
@@ -30,4 +30,4 @@ def _size(head: bytes) -> Size | None:
     return None
 
 
-FORMAT = ImageFormat("WebP", "image/webp", _matches, _size)
+FORMAT = ImageFormat("WebP", "image/webp", _matches, _read_size)

@@ -73,7 +73,7 @@ def list_waiting_bundles(session: Session) -> list[str]:
 def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
     """Lease up to ``most`` images in the fair order of labs, or return None when none waits. Suspects are left out."""
     queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
-    contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
+    contenders, labs = _list_contenders(session, claimant.bundle_id, queue.served)
     if not contenders:
         return None
     images: list[ClaimedImage] = []
@@ -102,7 +102,7 @@ def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
         if contender.taken:
             labs[contender.lab_id].tag = contender.start
             labs[contender.lab_id].urgent_turns = contender.urgent_turns
-    return _lease(session, claimant, tuple(images))
+    return _begin_lease(session, claimant, tuple(images))
 
 
 def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
@@ -125,12 +125,12 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     found = session.execute(suspects.with_for_update(skip_locked=True, of=Image)).first()
     if found is None:
         return None
-    contenders, labs = _contenders(session, claimant.bundle_id, queue.served)
+    contenders, labs = _list_contenders(session, claimant.bundle_id, queue.served)
     lab = labs[found.lab_id]
     lab.tag = max(lab.tag, queue.served) + 1 / lab.weight
     # A lab that has only ordinary images may be before this one in the order, and must keep its place.
     queue.served = max(queue.served, min(contender.start for contender in contenders))
-    return _lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256),), alone=True)
+    return _begin_lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256),), alone=True)
 
 
 def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> int:
@@ -153,8 +153,8 @@ def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> i
             rows.append(outcome.row)
     if rows:
         session.execute(sa.insert(Prediction), rows)  # before the move, so that the batches are locked for less time
-    moves = [_done(images, *read) for read, images in done.items()]
-    moves += [_fail(images, *why) for why, images in failed.items()]
+    moves = [_make_done(images, *read) for read, images in done.items()]
+    moves += [_make_failure(images, *why) for why, images in failed.items()]
     transitions.move_images(session, moves)
     _end_if_empty(session, token)
     return len(owned)
@@ -176,7 +176,7 @@ def give_back(session: Session, token: uuid.UUID, *, lost: bool = False) -> None
     returned: dict[tuple[ImageState, bool, int], list[LockedImage]] = defaultdict(list)
     for image in owned:
         returned[_decide_return(image, lost=lost, cancelled=image.batch_id in cancelled)].append(image)
-    transitions.move_images(session, [_return(images, *target) for target, images in returned.items()])
+    transitions.move_images(session, [_make_return(images, *target) for target, images in returned.items()])
     leases.end(session, token)
 
 
@@ -195,7 +195,9 @@ def expire(session: Session, token: uuid.UUID) -> bool:
     return True
 
 
-def _contenders(session: Session, bundle_id: int, served: float) -> tuple[list[fairness.Contender], dict[int, Lab]]:
+def _list_contenders(
+    session: Session, bundle_id: int, served: float
+) -> tuple[list[fairness.Contender], dict[int, Lab]]:
     """Return the labs with waiting batches of a bundle and their starts in the fair order, and their rows by id."""
     waiting = session.execute(
         sa.select(Batch.id, Batch.lab_id, Batch.urgent)
@@ -213,7 +215,7 @@ def _contenders(session: Session, bundle_id: int, served: float) -> tuple[list[f
     return list(contenders.values()), labs
 
 
-def _lease(
+def _begin_lease(
     session: Session,
     claimant: Claimant,
     images: tuple[ClaimedImage, ...],
@@ -249,18 +251,20 @@ def _decide_return(image: Image, *, lost: bool, cancelled: bool) -> tuple[ImageS
     return ImageState.QUEUED, image.suspect or lost, losses
 
 
-def _return(images: Sequence[LockedImage], target: ImageState, suspect: bool, losses: int) -> Move:
+def _make_return(images: Sequence[LockedImage], target: ImageState, suspect: bool, losses: int) -> Move:
     if target is ImageState.FAILED:
-        return _fail(images, "worker_lost", f"{MOST_LOSSES} workers ended while they worked on this image alone.")
+        return _make_failure(
+            images, "worker_lost", f"{MOST_LOSSES} workers ended while they worked on this image alone."
+        )
     return Move(images, ImageState.RUNNING, target, {"suspect": suspect, "solo_losses": losses})
 
 
-def _done(images: Sequence[LockedImage], size: Size, told: tuple[Note, ...]) -> Move:
+def _make_done(images: Sequence[LockedImage], size: Size, told: tuple[Note, ...]) -> Move:
     """Images of one size and with the same notes; those of a batch mostly are."""
     values = {"suspect": False, "width": size[0], "height": size[1], "notes": notes.as_json(told)}
     return Move(images, ImageState.RUNNING, ImageState.DONE, values)
 
 
-def _fail(images: Sequence[LockedImage], code: str, detail: str) -> Move:
+def _make_failure(images: Sequence[LockedImage], code: str, detail: str) -> Move:
     error = {"suspect": False, "error_code": code, "error_detail": detail[:1000]}
     return Move(images, ImageState.RUNNING, ImageState.FAILED, error)

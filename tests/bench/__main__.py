@@ -87,7 +87,7 @@ def main() -> None:
 def engine_rate(archive: Path) -> float:
     """Measure images per second of the engine alone, on decoded pixels."""
     settings = Settings()
-    bundle = bundles.current(settings.bundles_dir)
+    bundle = bundles.find_current(settings.bundles_dir)
     engine = engines.create(settings.engine, step_images=settings.step_images)
     engine.load(bundle)
     with zipfile.ZipFile(archive) as file:

@@ -42,7 +42,7 @@ class System:
         def issue(session: Session) -> str:
             lab = labs.find(session, self.lab)
             assert lab is not None
-            return sign_in_codes.issue(session, access_tokens.list_all(session, lab)[0])
+            return sign_in_codes.issue(session, access_tokens.list_all(session, lab.id)[0])
 
         return f"{self.url}/sign-in?code={db.transact(self.sessions, issue)}"
 

@@ -64,9 +64,9 @@ def crowd(system: System, scale: Scale) -> Told:
     counts = {batch.id: len(lot) for batch, lot in zip(submitted, lots, strict=True)}
     cancelled = {batch.id for batch in submitted if system.get(batch).cancelled_at is not None}
     failed = system.rows(sa.select(Image.batch_id, Image.name, Image.error_code).where(Image.state == "failed"))
-    others = [(name, code) for _, name, code in failed if not name.startswith("bad-") or code != "undecodable"]
+    others = [(name, code) for _, name, code in failed if not name.startswith("bad-") or code != "damaged"]
     expect(not others, f"failed are also {others[:3]}")
-    told = f"{len(cancelled)} of 20 batches cancelled; {len(failed)} failed, all bad and undecodable; {seconds:.0f} s"
+    told = f"{len(cancelled)} of 20 batches cancelled; {len(failed)} failed, all bad and damaged; {seconds:.0f} s"
     kept = sum(batch_id not in cancelled for batch_id, _, _ in failed)
     expect(kept == (20 - len(cancelled)) * (each // 10), f"{told}; {kept} of them in the batches left")
     return Told(told, counts, beyond(started, sum(counts.values()), 4 * _SPEED), failed=len(failed))

@@ -134,7 +134,7 @@ class System:
             var_dir=folder / "var", database_url=database_url, redis_url=valkey.url, port=servers.free_port(), **SHORT
         )
         self.sessions = db.Sessions(database_url)
-        self.bundle = bundles.current(ROOT / "bundles")
+        self.bundle = bundles.find_current(ROOT / "bundles")
         self.blobs = LocalStore(self.settings.blobs)
         self.wakeups = Wakeups(self.settings)
         self.programs: list[Program] = []

@@ -14,7 +14,7 @@ from dermq import access_tokens, db, errors, sign_in_codes
 from dermq.models import AccessToken
 from tests import api
 from tests.integration.conftest import with_token
-from web.access import auth
+from web.access import auth, signing_in
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def database_url(migrated_sqlite_url: str) -> str:
 @pytest.fixture
 def browser(app: APIFlask, token: str) -> FlaskClient:
     """A client that signed in with the lab's token."""
-    return _sign_in(app, lambda: auth.sign_in(f" {token}\n"))
+    return _sign_in(app, lambda: signing_in.sign_in(f" {token}\n"))
 
 
 def _sign_in(app: Flask, sign_in: Callable[[], None]) -> FlaskClient:
@@ -64,8 +64,8 @@ def test_a_revoked_token_ends_at_once_with_its_sessions(
     token_id = db.read(sessions, lambda session: session.scalar(sa.select(AccessToken.id)))
     assert token_id is not None
     db.transact(sessions, access_tokens.revoke, token_id)
-    for one in (client, browser):
-        api.assert_problem(one.get(api.BATCHES), 401, "bad_token")
+    api.assert_problem(client.get(api.BATCHES), 401, "bad_token")
+    api.assert_problem(browser.get(api.BATCHES), 401, "session_ended")
 
 
 def test_a_cookie_alone_changes_nothing(browser: FlaskClient) -> None:
@@ -87,7 +87,7 @@ def test_a_cookie_with_its_csrf_token_does_what_a_token_does(browser: FlaskClien
 
 
 def test_another_sessions_csrf_token_does_not_do(app: APIFlask, browser: FlaskClient, token: str) -> None:
-    other = _sign_in(app, lambda: auth.sign_in(token))
+    other = _sign_in(app, lambda: signing_in.sign_in(token))
     headers = {"X-CSRFToken": other.csrf}  # type: ignore[attr-defined]
     api.assert_problem(browser.post(api.BATCHES, json={"name": "x"}, headers=headers), 400, "csrf")
 
@@ -100,30 +100,30 @@ def test_a_bearer_token_beside_a_cookie_needs_no_csrf_token(browser: FlaskClient
 def test_a_sign_in_code_works_once(app: APIFlask, sessions: db.Sessions, token: str) -> None:
     stood_on = db.transact(sessions, access_tokens.authenticate, token)
     code = db.transact(sessions, sign_in_codes.issue, stood_on)
-    assert _sign_in(app, lambda: auth.sign_in_with_code(code)).get(api.BATCHES).status_code == 200
+    assert _sign_in(app, lambda: signing_in.sign_in_with_code(code)).get(api.BATCHES).status_code == 200
     with app.test_request_context(), pytest.raises(errors.Unauthorized):
-        auth.sign_in_with_code(code)
+        signing_in.sign_in_with_code(code)
 
 
 def test_a_wrong_token_signs_nobody_in(app: APIFlask) -> None:
     with app.test_request_context():
         with pytest.raises(errors.Unauthorized):
-            auth.sign_in("dermq_wrong")
+            signing_in.sign_in("dermq_wrong")
         assert not auth.is_signed_in()
 
 
 def test_nothing_of_an_earlier_session_lives_on(app: APIFlask, token: str) -> None:
     with app.test_request_context():
         session["csrf_token"] = "known to somebody else"
-        auth.sign_in(token)
+        signing_in.sign_in(token)
         assert "csrf_token" not in session
 
 
 def test_signing_out_ends_the_session(app: APIFlask, token: str) -> None:
     with app.test_request_context():
-        auth.sign_in(token)
-        assert auth.principal().lab_name == "lab"
-        auth.sign_out()
+        signing_in.sign_in(token)
+        assert auth.get_principal().lab_name == "lab"
+        signing_in.sign_out()
         assert not auth.is_signed_in()
 
 

@@ -182,7 +182,7 @@ def _fail(sessions: db.Sessions, batch_id: str) -> None:
     update = (
         sa.update(Image)
         .where(Image.batch_id == uuid.UUID(batch_id))
-        .values(state=ImageState.FAILED, error_code="undecodable", error_detail="The file is damaged.")
+        .values(state=ImageState.FAILED, error_code="damaged", error_detail="The file is damaged.")
     )
     db.transact(sessions, lambda session: session.execute(update) and None)
     _set(sessions, batch_id, queued=0, failed=Batch.received, sealed_at=datetime.now(UTC))

@@ -161,7 +161,7 @@ def test_the_same_key_and_files_create_one_batch(client: FlaskClient, blobs: Loc
     ]
     for other in others:
         api.assert_problem(other, 422, "idempotency_key_reused")
-    assert blobs.batches(older_than_seconds=0) == [uuid.UUID(first.get_json()["id"])]
+    assert blobs.list_batches(older_than_seconds=0) == [uuid.UUID(first.get_json()["id"])]
     assert not any((blobs.root / "incoming").glob("*"))
 
 

@@ -62,7 +62,7 @@ def test_every_call_is_described_with_its_errors(document: dict[str, Any]) -> No
         statuses = set(operation["responses"])
         assert any(status.startswith("2") for status in statuses), what
         if path.startswith("/api/"):
-            assert {"401", "403", "503"} <= statuses, what
+            assert {"401", "403", "429", "503"} <= statuses, what
             assert ("404" in statuses) == ("{" in path), what
         for status, response in operation["responses"].items():
             assert response["description"], what

@@ -33,7 +33,7 @@ def test_each_class_has_its_status(
     def fail(*ignored: object, **more: object) -> None:
         raise error("some_code", "What was wrong.")
 
-    monkeypatch.setattr(listing, "batches", fail)
+    monkeypatch.setattr(listing, "list_batches", fail)
     answer = client.get(api.BATCHES)
     problem = api.assert_problem(answer, status, "some_code")
     assert problem["detail"] == "What was wrong."
@@ -45,7 +45,7 @@ def test_an_unknown_error_tells_nothing_of_the_inside(client: FlaskClient, monke
     def fail(*ignored: object, **more: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(listing, "batches", fail)
+    monkeypatch.setattr(listing, "list_batches", fail)
     answer = client.get(api.BATCHES)
     api.assert_problem(answer, 500, "internal_server_error")
     assert "secret" not in answer.text and "RuntimeError" not in answer.text

@@ -33,7 +33,7 @@ def test_ready_when_everything_is_there(app: APIFlask, sessions: db.Sessions) ->
     answer = app.test_client().get("/health/ready")
     assert answer.status_code == 200, answer.text
     checks = answer.get_json()["checks"]
-    assert set(checks) == {"database", "redis", "bundle", "worker_classify", "worker_intake"}
+    assert set(checks) == {"database", "redis", "bundle", "storage", "worker_classify", "worker_intake"}
     assert all(check["ok"] for check in checks.values())
     assert answer.headers["Cache-Control"] == "no-store"
 
@@ -76,7 +76,7 @@ def test_ready_while_one_worker_of_two_gets_on(
 
 
 def test_not_ready_without_redis(app: APIFlask, wakeups: fakes.Wakeups) -> None:
-    wakeups.reachable = lambda: False  # type: ignore[method-assign]
+    wakeups.is_reachable = lambda: False  # type: ignore[method-assign]
     problem = api.assert_problem(app.test_client().get("/health/ready"), 503, "not_ready")
     assert "DERMQ_REDIS_URL" in problem["checks"]["redis"]["detail"]
 

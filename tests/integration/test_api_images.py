@@ -67,7 +67,7 @@ def _finish(session: Session, batch_id: uuid.UUID, position: int, diagnosis: str
 
 def _fail(session: Session, batch_id: uuid.UUID, position: int) -> None:
     image = session.scalars(sa.select(Image).where(Image.batch_id == batch_id, Image.position == position)).one()
-    image.state, image.error_code, image.error_detail = ImageState.FAILED, "undecodable", '@damaged, "really"\nso'
+    image.state, image.error_code, image.error_detail = ImageState.FAILED, "damaged", '@damaged, "really"\nso'
     row = session.get_one(Batch, batch_id)
     row.queued, row.failed = row.queued - 1, row.failed + 1
 
@@ -87,7 +87,7 @@ def test_each_image_comes_with_its_prediction_or_its_error(client: FlaskClient, 
     assert (done["error"], done["width"], done["height"], len(done["sha256"])) == (None, 64, 48, 64)
     assert (done["notes"], queued["notes"]) == ([NOTE], [])
     assert failed["prediction"] is None
-    assert failed["error"]["code"] == "undecodable"
+    assert failed["error"]["code"] == "damaged"
     assert (queued["state"], queued["prediction"], queued["error"]) == ("queued", None, None)
 
 
@@ -260,7 +260,7 @@ def test_a_page_of_images_takes_its_bundle_from_the_batch(
     def work(session: Session) -> list[Prediction | None]:
         row = session.get_one(Batch, uuid.UUID(batch["id"]))
         row.bundle_id += 1
-        return [prediction for _, prediction in listing.images(session, row, limit=10).rows]
+        return [prediction for _, prediction in listing.list_images(session, row, limit=10).rows]
 
     with sessions.reading() as session, session.no_autoflush:
         assert work(session) == [None] * 4

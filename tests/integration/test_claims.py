@@ -18,7 +18,7 @@ from tests import fakes
 
 @pytest.fixture
 def claimant(sessions: db.Sessions, bundle: bundles.Bundle) -> Claimant:
-    return Claimant("w", db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=60)
+    return Claimant("w", db.transact(sessions, batches.ensure_bundle_row, bundle).id, lease_seconds=60)
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def test_recording_moves_images_once(sessions: db.Sessions, batch: Batch, claima
     db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
     lease = take(sessions, claimant)
     first, *rest = done(lease, claimant.bundle_id)
-    db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "undecodable", "damaged"), *rest])
+    db.transact(sessions, claims.record, lease.token, [Failed(first.image_id, "damaged", "damaged"), *rest])
     with pytest.raises(leases.LeaseLost):
         db.transact(sessions, claims.record, lease.token, done(lease, claimant.bundle_id))
     found = fakes.get(sessions, batch)
     assert counts(found) == (3, 0, 0, 2, 1, 0) and found.finished_at is not None
     assert fakes.predictions(sessions, batch.id) == 2
-    assert fakes.images(sessions, batch)[0].error_code == "undecodable"
+    assert fakes.images(sessions, batch)[0].error_code == "damaged"
 
 
 def test_a_lost_lease_writes_nothing(sessions: db.Sessions, batch: Batch, claimant: Claimant) -> None:

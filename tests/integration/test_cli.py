@@ -2,13 +2,14 @@
 
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from apiflask import APIFlask
 from click.testing import Result
 
-from dermq import bundles, db, models
+from dermq import access_tokens, browser_sessions, bundles, db, models
 from dermq.models import Batch, Claim, Lab
 from dermq.settings import Settings
 from dermq.storage.local import LocalStore
@@ -48,9 +49,52 @@ def test_a_revoked_token_is_shown_so(app: APIFlask) -> None:
     api.assert_problem(with_token(app, secret).get(api.BATCHES), 401, "bad_token")
 
 
+def test_a_token_gets_scopes_and_an_end(app: APIFlask) -> None:
+    run(app, "lab", "add", "clinic")
+    chosen = ("--scope", "read", "--scope", "submit", "--expires-days", "30")
+    program = with_token(app, run(app, "token", "issue", "clinic", "laptop", *chosen).stdout.strip())
+    assert program.post(api.BATCHES, json={"name": "x"}).status_code == 201
+    api.assert_problem(program.get("/api/v1/lab/tokens"), 403, "missing_scope")
+    listed = run(app, "token", "list", "clinic").output
+    until = (datetime.now(UTC) + timedelta(days=30)).date()
+    assert f"\tread,submit\tvalid until {until}" in listed
+
+
+def test_a_lab_is_disabled_and_enabled(app: APIFlask) -> None:
+    run(app, "lab", "add", "clinic")
+    program = with_token(app, run(app, "token", "issue", "clinic", "laptop").stdout.strip())
+    assert run(app, "lab", "disable", "clinic").exit_code == 0
+    assert "\tdisabled " in run(app, "lab", "list").output
+    api.assert_problem(program.get(api.BATCHES), 403, "lab_disabled")
+    assert run(app, "lab", "enable", "clinic").exit_code == 0
+    assert run(app, "lab", "list").output.endswith("\tenabled\n")
+    assert program.get(api.BATCHES).status_code == 200
+
+
+def test_the_operator_lists_and_ends_sessions(app: APIFlask, sessions: db.Sessions, settings: Settings) -> None:
+    run(app, "lab", "add", "clinic")
+    secret = run(app, "token", "issue", "clinic", "laptop").stdout.strip()
+    token = db.read(sessions, access_tokens.authenticate, secret)
+    for agent in ("Firefox/1\x1b[2J", "Chrome/2", "Edg/3"):
+        visitor = browser_sessions.Visitor(agent, "192.0.2.7")
+        db.transact(sessions, browser_sessions.begin, token, visitor, settings)
+    lines = run(app, "session", "list", "clinic").output.splitlines()
+    assert len(lines) == 3 and all("laptop" in line and "192.0.2.7" in line for line in lines)
+    assert "\x1b" not in "".join(lines)
+    assert run(app, "session", "end", lines[0].split("\t")[0]).exit_code == 0
+    assert len(run(app, "session", "list", "clinic").output.splitlines()) == 2
+    assert "Ended 2 sessions" in run(app, "session", "end-all", "clinic").output
+    assert run(app, "session", "list", "clinic").output == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("lab", "disable", "nobody"), "There is no lab"),
+        (("lab", "enable", "nobody"), "There is no lab"),
+        (("session", "list", "nobody"), "There is no lab"),
+        (("session", "end", "99"), "There is no session 99."),
+        (("session", "end-all", "nobody"), "There is no lab"),
         (("lab", "add", "clinic"), "exists already"),
         (("lab", "add", "other", "--weight", "0"), "must be greater than 0"),
         (("token", "issue", "nobody", "x"), "There is no lab called 'nobody'. Known: 'clinic'."),

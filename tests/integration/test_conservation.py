@@ -56,9 +56,9 @@ class World:
         assert db.transact(self.sessions, claims.take, Claimant("w", self.batch.bundle_id, 60.0), most)
 
     def store(self) -> None:
-        archive_id = batches.new_id()
+        archive_id = batches.make_id()
         db.transact(self.sessions, archives.begin, self.batch.id, archive_id)
-        with self.runtime.blobs.incoming() as file:
+        with self.runtime.blobs.receive() as file:
             file.write(samples.archive({"e.jpg": samples.jpeg(5)}))
             file.finish()
             archives.keep(self.sessions, self.runtime.blobs, archive_id, file)
@@ -249,9 +249,9 @@ def test_a_claim_of_nothing_is_stale_when_it_ran_out_long_ago(world: World) -> N
     """A stale claim that holds an image is reported as a finding of that image."""
     of_nothing = uuid.uuid4()
     world.do(sa.insert(Claim).values(token=of_nothing, worker="w", expires_at=db.now(-1)))
-    assert db.read(world.sessions, conservation.stale_claims) == []
+    assert db.read(world.sessions, conservation.find_stale_claims) == []
     world.update(Claim, expires_at=LONG_AGO)
-    [finding] = db.read(world.sessions, conservation.stale_claims)
+    [finding] = db.read(world.sessions, conservation.find_stale_claims)
     assert finding.breach is Breach.CLAIM_STALE and finding.detail.endswith(
         f"this does not hold for: claim {of_nothing}."
     )

@@ -100,9 +100,9 @@ def test_a_batch_is_created_once(over_wire: db.Sessions, wire: Wire, bundle: bun
 def test_an_archive_is_stored_once(
     over_wire: db.Sessions, wire: Wire, filed: Batch, blobs: LocalStore, cut: Cut
 ) -> None:
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(over_wire, archives.begin, filed.id, archive_id)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(samples.archive({"a.jpg": samples.jpeg()}))
         file.finish()
         archives.keep(over_wire, blobs, archive_id, file)

@@ -294,9 +294,9 @@ def test_unpacking_resumes_when_there_is_space_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(unpack, "_PAUSE_SECONDS", 0.1)
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(samples.archive(IMAGES))
         file.finish()
         archives.keep(sessions, blobs, archive_id, file)
@@ -320,8 +320,8 @@ def test_the_reaper_lives_through_a_full_database(
     db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
     reaper = Reaper(settings, sessions, blobs, fakes.Wakeups())  # type: ignore[arg-type]
     database.fill()
-    reaper.round()
+    reaper.run_round()
     database.free()
-    reaper.round()
+    reaper.run_round()
     found = fakes.get(sessions, batch)
     assert (found.cancelled, found.queued) == (100, 0) and found.finished_at is not None

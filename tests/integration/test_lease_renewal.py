@@ -39,12 +39,12 @@ def left_seconds(sessions: db.Sessions, token: uuid.UUID) -> float:
 def make_progress(renewal: LeaseRenewal, seconds: float) -> None:
     ended = time.monotonic() + seconds
     while time.monotonic() < ended:
-        renewal.progress()
+        renewal.note_progress()
         time.sleep(0.05)
 
 
 def progressed(renewal: LeaseRenewal) -> bool:
-    renewal.progress()
+    renewal.note_progress()
     return True
 
 
@@ -59,7 +59,7 @@ def test_a_lease_outlives_its_length_while_there_is_progress(
 def test_a_lease_runs_out_without_progress(sessions: db.Sessions, renewal: LeaseRenewal, token: uuid.UUID) -> None:
     renewal.add(token)
     until(lambda: left_seconds(sessions, token) < 0, seconds=10 * LEASE_SECONDS)
-    renewal.progress()
+    renewal.note_progress()
     until(lambda: left_seconds(sessions, token) > 0, seconds=10)
 
 

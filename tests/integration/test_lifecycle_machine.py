@@ -118,7 +118,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.tags: dict[int, float] = {}
         self.alarms = scenarios.Alarms()
         db.transact(sessions, _empty)
-        self.claimant = Claimant("w", db.transact(sessions, batches.bundle_row, bundle).id, 600.0)
+        self.claimant = Claimant("w", db.transact(sessions, batches.ensure_bundle_row, bundle).id, 600.0)
 
     def do(self, work: Any, *args: Any, **kwargs: Any) -> Any:
         return db.transact(self.sessions, work, *args, **kwargs)
@@ -163,7 +163,7 @@ class Lifecycle(RuleBasedStateMachine):
     def begin_archive(self, draw: st.DataObject, sha256: str | None) -> None:
         """Receive an archive; it is complete if it has a hash."""
         batch_id, batch = self.a_batch(draw)
-        archive_id = batches.new_id()
+        archive_id = batches.make_id()
         with self.expecting(_closed(batch) or ("batch_sealed" if batch.sealed else None)):
             self.do(archives.begin, batch_id, archive_id)
             self.archives[archive_id] = Sent(batch_id)
@@ -294,7 +294,7 @@ class Lifecycle(RuleBasedStateMachine):
         found: list[Any] = scenarios.predictions(
             [ClaimedImage(each, uuid.UUID(int=0), "") for each in ids], self.claimant
         )
-        found[:fails] = [Failed(each, "undecodable", "damaged") for each in ids[:fails]]
+        found[:fails] = [Failed(each, "damaged", "damaged") for each in ids[:fails]]
         owned = [each for each in ids if each in self.images and self.images[each].token == held.token]
         if held.token not in self.live:
             with pytest.raises(leases.LeaseLost):
@@ -310,7 +310,7 @@ class Lifecycle(RuleBasedStateMachine):
         if lease := self.do(claims.take, self.claimant, most):
             self.hold(lease)
             ids = [image.id for image in lease.images]
-            failures = [Failed(each, "undecodable", "damaged") for each in ids[:fails]]
+            failures = [Failed(each, "damaged", "damaged") for each in ids[:fails]]
             found = failures + scenarios.predictions(lease.images[fails:], self.claimant)
             assert self.do(claims.record, lease.token, found) == len(ids)
             self.recorded(lease.token, ids, failed=ids[:fails])
@@ -384,7 +384,7 @@ class Lifecycle(RuleBasedStateMachine):
         task = self.a_task(draw)
         archive = self.archives.get(task.archive_id)
         next_entry = (archive.next_entry if archive else 0) + len(names)
-        page = entries.EntryPage(next_entry, 0, entries=len(names), arrived=_arrivals(names))
+        page = entries.EntryPage(next_entry, entries=len(names), arrived=_arrivals(names))
         if not self.owns(task):
             with pytest.raises(leases.LeaseLost):
                 self.do(unpack._record, self.runtime, task, page)
@@ -403,7 +403,7 @@ class Lifecycle(RuleBasedStateMachine):
         task = self.a_task(draw)
         error = errors.Permanent("damaged_archive", "damaged") if whole and damaged else None
         owned = self.owns(task)
-        self.do(archive_claims.end, task, unpacked=whole, error=error)
+        self.do(archive_claims.end, task, unpacked=whole, seconds=archive_claims.SLICE_SECONDS, error=error)
         self.live.discard(task.token)
         if owned:
             ended = ArchiveState.FAILED if damaged else ArchiveState.DONE
@@ -422,7 +422,7 @@ class Lifecycle(RuleBasedStateMachine):
             )
             self.do(lambda session: session.execute(past))
             batch.idle = True
-        self.reaper.round()
+        self.reaper.run_round()
         for token in self.run_out:
             self.return_all(token, lost=True)
         self.run_out.clear()
@@ -497,16 +497,16 @@ class Lifecycle(RuleBasedStateMachine):
     def drain(self) -> None:
         for held in self.held:
             if held.task:
-                self.do(archive_claims.end, held.task, unpacked=False)
+                self.do(archive_claims.end, held.task, unpacked=False, seconds=archive_claims.SLICE_SECONDS)
             self.do(claims.give_back, held.token)
         for archive_id in self.archives:
             self.do(archives.abandon, archive_id, errors.Conflict("upload_abandoned", "gone"))
         while task := self.do(archive_claims.take, self.runtime.name, self.runtime.settings.lease_seconds):
-            self.do(archive_claims.end, task, unpacked=True)
+            self.do(archive_claims.end, task, unpacked=True, seconds=archive_claims.SLICE_SECONDS)
         for batch_id in self.batches:
             with suppress(errors.Conflict, errors.NotFound):
                 self.do(batches.seal, batch_id, by=OPERATOR)
-        self.reaper.round()
+        self.reaper.run_round()
         while lease := self.do(claims.take_suspect, self.claimant) or self.do(claims.take, self.claimant, 7):
             self.do(claims.record, lease.token, scenarios.predictions(lease.images, self.claimant))
         rows = db.read(self.sessions, _rows)

@@ -25,13 +25,13 @@ from worker.process.heartbeat import Heartbeat, Loaded
 
 
 class Counted(Heartbeat):
-    """A heartbeat without a row. It counts the calls of ``progress`` and records what was held at each."""
+    """A heartbeat without a row. It counts the calls of ``note_progress`` and records what was held at each."""
 
     def __init__(self) -> None:
         self.times = 0
         self.shown: list[Loaded | None] = []
 
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         self.times += 1
 
     def show_loaded(self, loaded: Loaded | None) -> None:
@@ -135,7 +135,7 @@ def test_the_row_tells_when_progress_was_made_and_not_when_it_was_written(sessio
 
     present.start()
     until(lambda: older_than_the_sign_of_life() > 0.5, seconds=20)
-    until(lambda: present.progress() or older_than_the_sign_of_life() < 0.4, seconds=20)
+    until(lambda: present.note_progress() or older_than_the_sign_of_life() < 0.4, seconds=20)
     present.stop()
 
 
@@ -218,7 +218,7 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
     expected: bool,
 ) -> None:
     monkeypatch.setattr(watchdog, "active_children", lambda: [SimpleNamespace(pid=42)])
-    row = {"name": heartbeat.name(Queue.CLASSIFY, pid), "queue": "classify", "seen_at": db.now()}
+    row = {"name": heartbeat.make_name(Queue.CLASSIFY, pid), "queue": "classify", "seen_at": db.now()}
     row |= {"started_at": db.now(-started), "progressed_at": db.now(-1)}
     db.transact(sessions, lambda session: session.execute(sa.insert(Worker).values(**row)))
     placed = settings.model_copy(update={"database_url": database_url})
@@ -232,9 +232,9 @@ def test_a_watch_sees_its_own_child_and_no_row_of_a_process_that_had_the_pid_bef
 
 
 def _store(sessions: db.Sessions, blobs: LocalStore, batch: Batch) -> None:
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(samples.archive({"a.jpg": samples.jpeg()}))
         file.finish()
         archives.keep(sessions, blobs, archive_id, file)

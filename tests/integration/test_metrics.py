@@ -102,7 +102,7 @@ def test_waiting_work_shows_with_its_labs_and_its_age(
     for _ in range(2):
         fakes.fill(sessions, other := fakes.create(sessions, other_lab, bundle), 1)
     stored = {"state": ArchiveState.STORED, "created_at": other.created_at, "touched_at": other.created_at}
-    insert(sessions, Archive(id=batches.new_id(), batch_id=batch.id, **stored))
+    insert(sessions, Archive(id=batches.make_id(), batch_id=batch.id, **stored))
     insert(sessions, Claim(token=uuid.uuid4(), worker="w", expires_at=other.created_at))
     found = scrape(app)
     assert found["dermq_waiting_labs", ""] == 2
@@ -125,7 +125,7 @@ def test_workers_show_by_queue_with_their_progress(app: APIFlask, sessions: db.S
 
 
 def test_an_unreachable_redis_is_shown(app: APIFlask, wakeups: fakes.Wakeups) -> None:
-    wakeups.reachable = lambda: False  # type: ignore[method-assign]
+    wakeups.is_reachable = lambda: False  # type: ignore[method-assign]
     assert scrape(app)["dermq_redis_up", ""] == 0
 
 

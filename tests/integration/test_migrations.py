@@ -1,16 +1,22 @@
 """The migrations create exactly the tables of ``dermq.models``, on both databases."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
+import pytest
 import sqlalchemy as sa
 from alembic import autogenerate, command
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy.exc import OperationalError
 
 from dermq import bundles, db, models
 from dermq.models import Lab
 from dermq.settings import ROOT
-from tests import fakes
+from tests import fakes, servers
+from tests.conftest import missing
 
 
 def test_models_and_migrations_do_not_drift(sessions: db.Sessions) -> None:
@@ -39,6 +45,28 @@ def test_a_batch_and_its_images_live_through_0002_and_back(
     migrate(sessions, command.upgrade, "head")
     assert fakes.get(sessions, batch).breached_at is None
     assert len(fakes.images(sessions, batch)) == 3
+
+
+def test_a_migration_waits_for_postgresql_to_start() -> None:
+    binaries = servers.postgresql_binaries()
+    if binaries is None:
+        missing("PostgreSQL (initdb and pg_ctl)")
+    with servers.Postgresql(binaries) as server:
+        server.stop()
+        command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+        environment = os.environ | {"DERMQ_DATABASE_URL": server.url}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as migration:
+            assert migration.stderr is not None
+            told = migration.stderr.readline()
+            server.start()
+            told += migration.stderr.read()
+        assert "waiting for the database" in told and migration.returncode == 0, told
+
+
+def test_waiting_for_a_postgresql_that_never_comes_ends_with_the_reason() -> None:
+    sessions = db.Sessions(f"postgresql://dermq@127.0.0.1:{servers.free_port()}/postgres")
+    with pytest.raises(OperationalError, match="refused"):
+        db.wait_until_reachable(sessions, seconds=0)
 
 
 def migrate(sessions: db.Sessions, move: Callable[[Config, str], None], revision: str) -> None:

@@ -19,7 +19,7 @@ from dermq.storage.local import LocalStore
 from tests import fakes, samples
 from web.pages import routes
 
-EVERY_PAGE = [*(address for address, _ in routes.PAGES if "<" not in address), "/api/docs", "/no-such-page"]
+EVERY_PAGE = [*(address for address, _, _ in routes.PAGES if "<" not in address), "/api/docs", "/no-such-page"]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def sign_in(client: FlaskClient, token: str, **fields: str) -> TestResponse:
 
 def sign_in_link(sessions: db.Sessions, lab: Lab) -> str:
     def issue(session: Session) -> str:
-        return sign_in_codes.issue(session, access_tokens.list_all(session, lab)[0])
+        return sign_in_codes.issue(session, access_tokens.list_all(session, lab.id)[0])
 
     return f"/sign-in?code={db.transact(sessions, issue)}"
 
@@ -117,7 +117,7 @@ def test_signing_out_ends_the_session(browser: FlaskClient) -> None:
 
 
 def test_revoking_the_token_ends_the_session(browser: FlaskClient, sessions: db.Sessions, lab: Lab) -> None:
-    [issued] = db.read(sessions, access_tokens.list_all, lab)
+    [issued] = db.read(sessions, access_tokens.list_all, lab.id)
     db.transact(sessions, access_tokens.revoke, issued.id)
     assert browser.get("/").status_code == 302
 
@@ -142,13 +142,13 @@ def test_an_error_page_has_a_heading_for_a_lab_and_no_code(visitor: FlaskClient)
 
 def test_pages_show_why_an_image_failed_and_no_code(browser: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
     def fail(session: Session) -> None:
-        values = {"error_code": "undecodable", "error_detail": "The file is damaged."}
+        values = {"error_code": "damaged", "error_detail": "The file is damaged."}
         session.execute(sa.update(Image).where(Image.batch_id == batch.id).values(**values))
 
     db.transact(sessions, fail)
     page = browser.get(f"/batches/{batch.id}").text
     assert "The file is damaged." in page
-    assert "undecodable" not in page
+    assert "damaged" not in page
 
 
 def test_a_broken_database_still_leaves_a_page(browser: FlaskClient, app: APIFlask, sessions: db.Sessions) -> None:

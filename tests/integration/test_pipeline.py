@@ -83,7 +83,7 @@ def test_a_damaged_image_fails_alone(
     pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert counts(fakes.get(sessions, batch)) == (4, 0, 0, 3, 1)
     bad = fakes.images(sessions, batch)[3]
-    assert bad.error_code == "undecodable" and "damaged" in str(bad.error_detail)
+    assert bad.error_code == "damaged" and "damaged" in str(bad.error_detail)
 
 
 def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
@@ -99,7 +99,7 @@ def test_what_leading_bytes_do_not_show_is_received_and_then_fails(
     fakes.add(sessions, blobs, limited, batch, files)
     pipeline.drain(fakes.runtime(limited, sessions, blobs, bundle, fakes.Engine()))
     found = fakes.images(sessions, batch)
-    assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "unreadable_header"]
+    assert [image.error_code for image in found] == ["several_frames", "too_many_pixels", "damaged"]
     assert [(image.width, image.height) for image in found] == [(None, None)] * 3
 
 
@@ -152,12 +152,12 @@ def test_an_image_that_decoding_did_not_foresee_fails_alone(
 ) -> None:
     black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
     fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
-    thumbnail = imaging.thumbnail
+    thumbnail = imaging.make_thumbnail
 
     def odd(image: Image.Image) -> bytes:
         return thumbnail(image) if image.getbbox() else b""[1:][0]  # type: ignore[return-value]  # an IndexError
 
-    monkeypatch.setattr(imaging, "thumbnail", odd)
+    monkeypatch.setattr(imaging, "make_thumbnail", odd)
     pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert counts(fakes.get(sessions, batch)) == (7, 0, 0, 6, 1)
     assert [image.error_code for image in fakes.images(sessions, batch)] == [None] * 6 + ["worker_lost"]
@@ -215,7 +215,7 @@ def test_a_stop_does_not_wait_for_a_slow_decoder(
     black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
     pictures = list(fakes.pictures(7).items())
     fakes.add(sessions, blobs, small, batch, dict([*pictures[:5], ("black.png", black), *pictures[5:]]))
-    given_back, thumbnail, give_back = threading.Event(), imaging.thumbnail, claims.give_back
+    given_back, thumbnail, give_back = threading.Event(), imaging.make_thumbnail, claims.give_back
 
     def slow(image: Image.Image) -> bytes:
         if image.getbbox() is None:
@@ -228,7 +228,7 @@ def test_a_stop_does_not_wait_for_a_slow_decoder(
         give_back(*arguments, **options)
         given_back.set()
 
-    monkeypatch.setattr(imaging, "thumbnail", slow)
+    monkeypatch.setattr(imaging, "make_thumbnail", slow)
     monkeypatch.setattr(claims, "give_back", told)
     pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     found = fakes.get(sessions, batch)
@@ -322,7 +322,7 @@ def test_an_unreachable_database_while_giving_back_makes_no_suspects(
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     engine = fakes.Engine(storage_fails)
     runtime = fakes.runtime(small.model_copy(update={"drain_seconds": 0.05}), sessions, blobs, bundle, engine)
-    monkeypatch.setattr(prediction.Predictor, "_engine_outputs", lambda self, pixels: engine.predict(pixels))
+    monkeypatch.setattr(prediction.Predictor, "_run_engine", lambda self, pixels: engine.predict(pixels))
     pipeline.drain(runtime)
     assert counts(fakes.get(sessions, batch)) == (16, 16, 0, 0, 0) and len(calls) >= 2
     assert Queue.CLASSIFY in runtime.wakeups.sent  # type: ignore[attr-defined]
@@ -372,7 +372,7 @@ def test_suspects_and_all_others_take_turns(
 ) -> None:
     fakes.add(sessions, blobs, small, batch, fakes.pictures(23))
     runtime = fakes.runtime(small, sessions, blobs, bundle, fakes.Engine())
-    who = claims.Claimant("lost", db.transact(sessions, batches.bundle_row, bundle).id, lease_seconds=-1)
+    who = claims.Claimant("lost", db.transact(sessions, batches.ensure_bundle_row, bundle).id, lease_seconds=-1)
     lease = db.transact(sessions, claims.take, who, 3)
     assert lease is not None and db.transact(sessions, claims.expire, lease.token)
     sizes: list[int] = []
@@ -428,6 +428,17 @@ def test_another_bundle_that_cannot_be_read_stops_nobody(
     monkeypatch.setattr(model, "verify", lambda bundle, engine: None)
     found = model.Models(tmp_path, "onnx", step_images=4).find([bundle.sha256])
     assert found is not None and found.bundle.sha256 == bundle.sha256
+
+
+def test_a_bundle_that_images_wait_for_and_that_is_missing_is_logged_once(
+    tmp_path: Path, bundle: bundles.Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "good")
+    (tmp_path / "current").write_text("good")
+    models = model.Models(tmp_path, "onnx", step_images=4)
+    for _ in range(3):
+        assert models.find(["0" * 64]) is None
+    assert [record.getMessage().count("0" * 64) for record in caplog.records] == [1]
 
 
 def test_losses_of_the_engine_count_in_a_row_only(

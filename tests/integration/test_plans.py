@@ -114,7 +114,7 @@ def _prepared(connection: Connection, statement: str) -> Iterator[None]:
 
 def _age(sessions: db.Sessions, lab_id: int, bundle_id: int) -> None:
     """Add batches that finished long ago, with their images."""
-    ids = [batches.new_id() for _ in range(OLD_BATCHES)]
+    ids = [batches.make_id() for _ in range(OLD_BATCHES)]
     long_ago = datetime.now(UTC) - timedelta(days=30)
     times = dict.fromkeys(("created_at", "touched_at", "sealed_at", "finished_at"), long_ago)
     whose = {"lab_id": lab_id, "bundle_id": bundle_id, "name": "old"}

@@ -51,7 +51,7 @@ def calls(app: APIFlask, prefix: str) -> list[tuple[str, str]]:
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, *scopes: Scope) -> None:
-    monkeypatch.setattr(auth, "scopes_of", lambda token: frozenset(scopes))
+    monkeypatch.setattr(auth, "list_scopes", lambda token: frozenset(scopes))
 
 
 def test_the_audit_names_the_token(client: FlaskClient, sessions: db.Sessions) -> None:
@@ -65,11 +65,12 @@ def test_the_audit_names_the_session(app: APIFlask, token: str, sessions: db.Ses
     browser = sign_in(app, token)
     batch = api.create(browser)
     browser.post(api.url(batch, "/cancel"))
-    assert actors(sessions)[2:] == [("session of token 'test'", action) for action in ("created", "cancelled")]
+    session = [("session of token 'test'", action) for action in ("created", "cancelled")]
+    assert actors(sessions)[2:] == [("token 'test'", "signed in"), *session]
 
 
 def test_the_audit_names_the_operator(sessions: db.Sessions, lab: Lab, token: str) -> None:
-    [issued] = db.read(sessions, access_tokens.list_all, lab)
+    [issued] = db.read(sessions, access_tokens.list_all, lab.id)
     db.transact(sessions, access_tokens.revoke, issued.id)
     told = [("operator", action) for action in ("lab added", "token issued", "token revoked")]
     assert actors(sessions) == told
@@ -81,7 +82,7 @@ def test_the_audit_names_the_reaper(
     api.create(client)
     idle = sa.update(Batch).values(touched_at=datetime.now(UTC) - timedelta(days=9))
     db.transact(sessions, lambda session: session.execute(idle) and None)
-    Reaper(settings, sessions, blobs, wakeups).round()  # type: ignore[arg-type]
+    Reaper(settings, sessions, blobs, wakeups).run_round()  # type: ignore[arg-type]
     assert actors(sessions)[-1] == ("reaper", "sealed")
 
 

@@ -53,7 +53,7 @@ def test_expired_leases_are_given_back_and_waiting_work_is_woken(
 ) -> None:
     fakes.fill(sessions, batch, 3)
     assert db.transact(sessions, claims.take, claims.Claimant("w", batch.bundle_id, -1.0), 8)
-    reaper.round()
+    reaper.run_round()
     found = fakes.get(sessions, batch)
     assert (found.queued, found.running) == (3, 0)
     assert wakeups.sent == [Queue.CLASSIFY]
@@ -69,18 +69,18 @@ def test_a_lease_that_could_not_be_renewed_while_the_database_was_unreachable_ge
     assert db.transact(sessions, claims.take, claims.Claimant("w", batch.bundle_id, -1.0), 8)
     with monkeypatch.context() as patch:
         patch.setattr(claims, "list_expired", away)
-        reaper.round()
-    reaper.round()
+        reaper.run_round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).running == 3, "whoever lives can renew it now"
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).running == 0, "nobody did"
 
 
 def test_a_cancel_that_stopped_halfway_is_finished(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
     fakes.fill(sessions, batch, 3)
-    db.transact(sessions, archives.begin, batch.id, batches.new_id())
+    db.transact(sessions, archives.begin, batch.id, batches.make_id())
     db.transact(sessions, batches.cancel, batch.id, by=OPERATOR)
-    reaper.round()
+    reaper.run_round()
     found = fakes.get(sessions, batch)
     assert (found.cancelled, found.archives_open) == (3, 0) and found.finished_at is not None
 
@@ -90,26 +90,26 @@ def test_a_delete_that_stopped_halfway_is_finished(
 ) -> None:
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(3))
     db.transact(sessions, batches.mark_deleted, batch.id, by=OPERATOR)
-    reaper.round()
+    reaper.run_round()
     assert db.read(sessions, lambda session: session.get(Batch, batch.id)) is None
     assert not blobs.list(batch.id)
 
 
 def test_an_idle_open_batch_is_sealed(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).state is BatchState.OPEN
     update(sessions, Batch, touched_at=HOURS_AGO)
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).state is BatchState.FINISHED
 
 
 def test_an_abandoned_upload_no_longer_holds_its_batch(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).archives_open == 1
     update(sessions, Archive, touched_at=HOURS_AGO)
-    reaper.round()
+    reaper.run_round()
     found = db.read(sessions, lambda session: session.get(Archive, archive_id))
     assert found is not None and found.state is ArchiveState.FAILED and found.error_code == "upload_abandoned"
     assert fakes.get(sessions, batch).archives_open == 0
@@ -118,14 +118,14 @@ def test_an_abandoned_upload_no_longer_holds_its_batch(sessions: db.Sessions, ba
 def test_a_lost_unpacker_is_replaced_and_the_third_fails_the_archive(
     sessions: db.Sessions, blobs: LocalStore, batch: Batch, reaper: Reaper
 ) -> None:
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
     for loss in range(1, 4):
         token = uuid.uuid4()
         claim = sa.insert(Claim).values(token=token, worker="w", expires_at=db.now(-1))
         db.transact(sessions, lambda session, claim=claim: session.execute(claim))
         update(sessions, Archive, state=ArchiveState.UNPACKING, claim_token=token)
-        reaper.round()
+        reaper.run_round()
         found = db.read(sessions, lambda session: session.get(Archive, archive_id))
         assert found is not None and found.losses == loss
         assert found.state is (ArchiveState.STORED if loss < 3 else ArchiveState.FAILED)
@@ -140,8 +140,8 @@ def test_batches_are_deleted_when_their_time_is_over(
     for days, left in ((0, True), (9, True), (7, False)):
         keeping = settings.model_copy(update={"retention_days": days})
         reaper = Reaper(keeping, sessions, blobs, wakeups)  # type: ignore[arg-type]
-        reaper.round()
-        reaper.round()
+        reaper.run_round()
+        reaper.run_round()
         assert (db.read(sessions, lambda session: session.get(Batch, batch.id)) is not None) is left
 
 
@@ -170,33 +170,33 @@ def test_orphan_blobs_are_removed_and_others_kept(
     fakes.add(sessions, blobs, settings, batch, fakes.pictures(1))
     orphan = blobs.root / str(uuid.uuid4())
     orphan.mkdir()
-    reaper.round()
+    reaper.run_round()
     assert orphan.exists(), "a young folder may belong to a batch that is about to be committed"
     for folder in (orphan, blobs.root / str(batch.id)):
         os.utime(folder, (0, 0))
-    reaper.round()
+    reaper.run_round()
     assert not orphan.exists() and len(blobs.list(batch.id)) == 1
 
 
 def test_workers_unseen_for_long_are_forgotten(sessions: db.Sessions, reaper: Reaper) -> None:
     heartbeat = Heartbeat(sessions, "w", Queue.CLASSIFY, every_seconds=60)
     heartbeat.start()
-    reaper.round()
+    reaper.run_round()
     names = sa.select(Worker.name)
     assert db.read(sessions, lambda session: session.scalars(names).all()) == ["w"]
     update(sessions, Worker, seen_at=HOURS_AGO)
-    reaper.round()
+    reaper.run_round()
     assert db.read(sessions, lambda session: session.scalars(names).all()) == []
     heartbeat.stop()
 
 
 def test_only_one_reaper_works_at_a_time(sessions: db.Sessions, batch: Batch, reaper: Reaper) -> None:
     update(sessions, Batch, touched_at=HOURS_AGO)
-    with db.single_flight(sessions, "reaper") as alone:
+    with db.try_lock(sessions, "reaper") as alone:
         assert alone
-        reaper.round()
+        reaper.run_round()
     assert fakes.get(sessions, batch).state is BatchState.OPEN
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).state is BatchState.FINISHED
 
 
@@ -209,7 +209,7 @@ def test_a_duty_that_fails_does_not_stop_the_others(
     broken.__name__ = "expire_leases"
     monkeypatch.setattr(reaper, "expire_leases", broken)
     update(sessions, Batch, touched_at=HOURS_AGO)
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).state is BatchState.FINISHED
 
 
@@ -227,7 +227,7 @@ def test_a_lease_that_cannot_be_expired_keeps_no_other_waiting(
         return expire(session, token)
 
     monkeypatch.setattr(claims, "expire", fails_for_one)
-    reaper.round()
+    reaper.run_round()
     assert fakes.get(sessions, batch).queued == 1
 
 
@@ -291,7 +291,7 @@ def test_a_batch_that_cannot_be_checked_keeps_no_other_waiting(
 
     monkeypatch.setattr(LocalStore, "list", fails_for_one)
     for _ in range(2):
-        reaper.round()
+        reaper.run_round()
     assert fakes.get(sessions, good).breached_at is not None
 
 
@@ -307,9 +307,9 @@ def uploaded(sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch
 
 
 def store(sessions: db.Sessions, blobs: LocalStore, batch: Batch, data: bytes) -> uuid.UUID:
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(data)
         file.finish()
         archives.keep(sessions, blobs, archive_id, file)
@@ -319,7 +319,7 @@ def store(sessions: db.Sessions, blobs: LocalStore, batch: Batch, data: bytes) -
 
 def leave_orphan(blobs: LocalStore, batch: Batch, data: bytes) -> str:
     """Leave an orphan, as a web process does that is killed between file and row."""
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(data)
         file.finish()
         blobs.keep(batch.id, [file])
@@ -336,10 +336,10 @@ def test_files_that_no_row_needs_are_removed_when_they_are_old(
 ) -> None:
     orphan = leave_orphan(blobs, batch, samples.jpeg(7))
     blobs.put_thumbnail(batch.id, orphan, b"thumbnail")
-    reaper.round()
+    reaper.run_round()
     assert set(blobs.list(batch.id)) == {*uploaded, orphan, orphan + THUMBNAIL}
     age(blobs, batch)
-    reaper.round()
+    reaper.run_round()
     assert set(blobs.list(batch.id)) == uploaded
 
 
@@ -349,7 +349,7 @@ def test_the_file_of_an_archive_that_ended_is_removed(
 ) -> None:
     update(sessions, Archive, state=ended)
     update(sessions, Batch, archives_open=0)
-    reaper.round()
+    reaper.run_round()
     [image] = fakes.images(sessions, batch)
     assert set(blobs.list(batch.id)) == {image.sha256, image.sha256 + THUMBNAIL}
     assert fakes.get(sessions, batch).breached_at is None
@@ -438,9 +438,9 @@ def test_an_archive_sent_again_while_the_first_ends_keeps_its_file(
     update(sessions, Archive, state=ArchiveState.FAILED)
     update(sessions, Batch, archives_open=0)
     age(blobs, batch)
-    archive_id = batches.new_id()
+    archive_id = batches.make_id()
     db.transact(sessions, archives.begin, batch.id, archive_id)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(data)
         file.finish()
         archives.keep(sessions, blobs, archive_id, file)
@@ -458,7 +458,7 @@ def test_a_file_that_a_row_needs_by_now_is_kept(
 
 
 def test_a_file_collected_between_two_runs_of_its_upload_is_missed(blobs: LocalStore, batch: Batch) -> None:
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(b"bytes")
         file.finish()
         blobs.keep(batch.id, [file])

@@ -80,9 +80,9 @@ def test_a_stopped_unpacker_puts_its_archive_back_at_once(
     until(lambda: is_alive(stored, Queue.INTAKE))
     entries = 2_000
     batch = fakes.create(stored, db.transact(stored, labs.add, "archivist"), bundle)
-    archive_id, blobs = batches.new_id(), LocalStore(deployed.blobs)
+    archive_id, blobs = batches.make_id(), LocalStore(deployed.blobs)
     db.transact(stored, archives.begin, batch.id, archive_id)
-    with blobs.incoming() as file:
+    with blobs.receive() as file:
         file.write(samples.archive(fakes.pictures(entries)))
         file.finish()
         archives.keep(stored, blobs, archive_id, file)

@@ -49,7 +49,7 @@ def found(probabilities: Any, entries: Any) -> Any:
 
 
 def test_images_of_one_lesion_are_drawn_together() -> None:
-    weights = assess.lesion_draws(["a", "b", "a", "c"], 50, seed=1)
+    weights = assess.draw_lesions(["a", "b", "a", "c"], 50, seed=1)
     assert np.array_equal(weights[:, 0], weights[:, 2])
     assert not np.array_equal(weights[:, 0], weights[:, 1])
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
@@ -102,7 +102,7 @@ def test_the_calibration_before_is_that_without_the_temperature(found: Any, prob
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
     undone = calibrate.softmax(TEMPERATURE * np.log(probabilities))
     before = found.figures["expected_calibration_error_before"].value
-    assert before == pytest.approx(float(scoring.calibration_error(undone, truth)))
+    assert before == pytest.approx(float(scoring.measure_calibration_error(undone, truth)))
     assert before != found.figures["expected_calibration_error"].value
 
 

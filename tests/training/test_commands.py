@@ -32,7 +32,7 @@ def test_from_archives_to_a_bundle(
     assert training("train", "smoke") == 1
     assert "--resume" in capsys.readouterr().err
     assert training("export", "smoke", "--name", "tiny", "--version", "1", "--current") == 0
-    bundle = bundles.current(Path("bundles"))
+    bundle = bundles.find_current(Path("bundles"))
     bundles.verify_files(bundle)
     card = bundle.card
     assert (card.name, card.version, card.input_size) == ("tiny", "1", 32)
@@ -80,7 +80,7 @@ def test_a_card_that_states_other_figures_is_reported(
     training: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     training("prepare", "--metadata", "metadata.csv", "tiny.zip")
-    shipped = bundles.current(samples.ROOT / "bundles")
+    shipped = bundles.find_current(samples.ROOT / "bundles")
     wrong = shipped.path.as_posix()
     assert training("evaluate", wrong) == 1
     assert "The card states other figures." in capsys.readouterr().out

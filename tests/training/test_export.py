@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def shipped() -> Any:
-    return bundles.current(ROOT / "bundles")
+    return bundles.find_current(ROOT / "bundles")
 
 
 def real_images(shared: Path, size: int) -> Any:

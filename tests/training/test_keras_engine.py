@@ -15,7 +15,7 @@ IMAGES = 48
 
 @pytest.fixture(scope="module")
 def bundle() -> bundles.Bundle:
-    return bundles.current(ROOT / "bundles")
+    return bundles.find_current(ROOT / "bundles")
 
 
 @pytest.fixture(scope="module")

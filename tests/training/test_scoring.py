@@ -28,7 +28,7 @@ def test_scores_equal_scikit_learn(drawn: Any) -> None:
     probabilities, truth = drawn
     predicted = probabilities.argmax(axis=1)
     scored = scoring.score(probabilities, truth)
-    found = scoring.rates(scoring.confusion(scoring.decide(probabilities), truth))
+    found = scoring.compute_rates(scoring.count_confusions(scoring.decide(probabilities), truth))
     expected = {
         average: reference.precision_recall_fscore_support(
             truth, predicted, labels=range(7), average=average, zero_division=1
@@ -47,7 +47,7 @@ def test_scores_equal_scikit_learn(drawn: Any) -> None:
 def test_confusion_equals_scikit_learn(drawn: Any) -> None:
     probabilities, truth = drawn
     expected = reference.confusion_matrix(truth, probabilities.argmax(axis=1), labels=range(7))
-    table = scoring.confusion(scoring.decide(probabilities), truth)
+    table = scoring.count_confusions(scoring.decide(probabilities), truth)
     assert np.array_equal(table[:, :7], expected)
     assert table[:, 7].sum() == 0
 
@@ -73,26 +73,28 @@ def test_scores_equal_the_isic_challenges_ties_and_undefined_values_included(dra
         assert scored.precision[code] == pytest.approx(isic.binary_ppv(table))
         assert scored.f1[code] == pytest.approx(isic.binary_dice(table))
         if (truth == number).any():
-            area = scoring.auroc(probabilities[truth == number, number], probabilities[truth != number, number])
+            area = scoring.measure_auroc(probabilities[truth == number, number], probabilities[truth != number, number])
             assert area == pytest.approx(isic.auc(true[code], said[code], weights))
 
 
 def test_the_roc_curve_equals_scikit_learns(drawn: Any) -> None:
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
-    found = scoring.roc(scores, positive)
+    found = scoring.trace_roc(scores, positive)
     false, true, _ = reference.roc_curve(positive, scores, drop_intermediate=False)
     assert found.false == pytest.approx(false)
     assert found.true == pytest.approx(true)
-    assert found.sensitivity_at(0.9) == pytest.approx(true[false <= 0.1].max())
+    assert found.find_sensitivity(0.9) == pytest.approx(true[false <= 0.1].max())
 
 
 def test_the_roc_curve_of_a_draw_counts_images_as_often_as_drawn(drawn: Any) -> None:
     probabilities, truth = drawn
     scores, positive = np.round(probabilities[:, 4], 2), truth == 4
     weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
-    found = scoring.roc(scores, positive, weights)
-    for area, sensitivity, row in zip(found.area(), found.sensitivity_at(0.9), weights.astype(int), strict=True):
+    found = scoring.trace_roc(scores, positive, weights)
+    for area, sensitivity, row in zip(
+        found.measure_area(), found.find_sensitivity(0.9), weights.astype(int), strict=True
+    ):
         repeated = np.repeat(positive, row), np.repeat(scores, row)
         false, true, _ = reference.roc_curve(*repeated, drop_intermediate=False)
         assert area == pytest.approx(reference.roc_auc_score(*repeated))
@@ -104,18 +106,20 @@ def test_weighted_draws_count_images_as_often_as_drawn(drawn: Any) -> None:
     weights = np.random.default_rng(0).integers(0, 3, (4, len(truth))).astype(float)
     decided = scoring.decide(probabilities)
     tables, errors = (
-        scoring.confusion(decided, truth, weights),
-        scoring.calibration_error(probabilities, truth, weights),
+        scoring.count_confusions(decided, truth, weights),
+        scoring.measure_calibration_error(probabilities, truth, weights),
     )
     for table, error, row in zip(tables, errors, weights.astype(int), strict=True):
         repeated = np.repeat(np.arange(len(truth)), row)
-        assert np.array_equal(table, scoring.confusion(decided[repeated], truth[repeated]))
-        assert error == pytest.approx(float(scoring.calibration_error(probabilities[repeated], truth[repeated])))
+        assert np.array_equal(table, scoring.count_confusions(decided[repeated], truth[repeated]))
+        assert error == pytest.approx(
+            float(scoring.measure_calibration_error(probabilities[repeated], truth[repeated]))
+        )
 
 
 def test_log_loss_equals_scikit_learn(drawn: Any) -> None:
     probabilities, truth = drawn
-    assert scoring.log_loss(probabilities, truth) == pytest.approx(
+    assert scoring.measure_log_loss(probabilities, truth) == pytest.approx(
         reference.log_loss(truth, probabilities, labels=range(7))
     )
 
@@ -124,13 +128,13 @@ def test_auroc_equals_scikit_learn_with_ties() -> None:
     chance = np.random.default_rng(0)
     positive, negative = chance.integers(3, 9, 200) / 10, chance.integers(0, 7, 300) / 10
     expected = reference.roc_auc_score([1] * 200 + [0] * 300, np.concatenate([positive, negative]))
-    assert scoring.auroc(positive, negative) == pytest.approx(expected)
+    assert scoring.measure_auroc(positive, negative) == pytest.approx(expected)
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     sure = np.tile([0.9, 0.1, 0, 0, 0, 0, 0], (10, 1))
-    assert scoring.calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
-    assert scoring.calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
+    assert scoring.measure_calibration_error(sure, np.array([0] * 9 + [1])) == pytest.approx(0.0)
+    assert scoring.measure_calibration_error(sure, np.array([0] * 4 + [1] * 6)) == pytest.approx(0.5)
 
 
 def test_the_temperature_undoes_an_overconfident_scale() -> None:

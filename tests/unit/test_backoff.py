@@ -14,7 +14,7 @@ from worker.process.backoff import Backoff
 class Heartbeat(fakes.Heartbeat):
     times = 0
 
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         self.times += 1
 
 

@@ -13,36 +13,27 @@ from tests import samples
 LIMIT = 50_000_000
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
-def test_accepted_formats_are_identified_by_content(format: str) -> None:
-    data = samples.encoded(samples.picture(30, 20), format)
-    assert imaging.identify(io.BytesIO(data), max_pixels=LIMIT) == (30, 20)
+def refused(data: bytes) -> errors.Permanent:
+    """The error of a file that is not read."""
+    with pytest.raises(errors.Permanent) as told:
+        imaging.read(data, max_pixels=LIMIT)
+    return told.value
 
 
-@pytest.mark.parametrize("data", [b"hello, I am text", samples.svg(), samples.animated_gif(), b"\xff\xd8\xff"])
+@pytest.mark.parametrize("data", [b"hello, I am text", samples.svg(), samples.animated_gif()])
 def test_other_content_is_unsupported(data: bytes) -> None:
-    with pytest.raises(errors.UnsupportedFormat):
-        imaging.identify(io.BytesIO(data), max_pixels=LIMIT)
+    assert refused(data).code == "unsupported_format"
 
 
-@pytest.mark.parametrize("format", ["TIFF", "WEBP"])
-def test_several_frames_are_unsupported(format: str) -> None:
+@pytest.mark.parametrize("format", ["TIFF", "WEBP", "PNG"])
+def test_several_frames_are_refused(format: str) -> None:
     frames = [samples.picture(seed=seed) for seed in range(2)]
     data = samples.encoded(frames[0], format, save_all=True, append_images=frames[1:])
-    with pytest.raises(errors.UnsupportedFormat, match="several frames"):
-        imaging.identify(io.BytesIO(data), max_pixels=LIMIT)
+    assert refused(data).code == "several_frames"
 
 
 def test_too_many_pixels_are_told_from_the_header() -> None:
-    with pytest.raises(errors.TooLarge, match=r"100\.0 megapixels; at most 50"):
-        imaging.identify(io.BytesIO(samples.huge_png_header()), max_pixels=LIMIT)
-
-
-def test_a_truncated_jpeg_has_a_header_but_cannot_be_decoded() -> None:
-    data = samples.truncated_jpeg()
-    assert imaging.identify(io.BytesIO(data), max_pixels=LIMIT) == (320, 240)
-    with pytest.raises(errors.Permanent, match="damaged"):
-        imaging.decode(data, max_pixels=LIMIT)
+    assert "100.0 megapixels; at most 50" in refused(samples.huge_png_header()).detail
 
 
 def test_exif_orientation_is_applied() -> None:
@@ -107,6 +98,6 @@ def test_a_thumbnail_carries_no_exif() -> None:
     exif = Image.Exif()
     exif[0x010E] = "patient 42"
     data = samples.encoded(samples.picture(600, 450), exif=exif)
-    with Image.open(io.BytesIO(imaging.thumbnail(imaging.decode(data, max_pixels=LIMIT)))) as small:
+    with Image.open(io.BytesIO(imaging.make_thumbnail(imaging.decode(data, max_pixels=LIMIT)))) as small:
         assert max(small.size) == imaging.THUMBNAIL_SIZE
         assert not small.getexif() and b"patient" not in small.tobytes()

@@ -42,4 +42,4 @@ def test_only_a_retry_leaves_a_final_state() -> None:
 )
 def test_a_batch_is_in_the_first_state_that_holds(facts: dict[str, object], state: BatchState) -> None:
     known = {"cancelled_at": None, "sealed_at": None, "finished_at": None, "has_run": False, **facts}
-    assert lifecycle.batch_state(**known) is state  # type: ignore[arg-type]
+    assert lifecycle.find_batch_state(**known) is state  # type: ignore[arg-type]

@@ -30,10 +30,10 @@ def test_a_signal_asks_a_drain_to_stop_and_no_longer_once_it_has_ended(placed: S
 
 
 def test_the_flag_of_its_parent_asks_a_drain_to_stop(placed: Settings) -> None:
-    flag = shutdown.flag(placed, os.getppid())
+    flag = shutdown.find_flag(placed, os.getppid())
     flag.parent.mkdir(parents=True)
     with StopRequest(placed) as stop:
-        shutdown.flag(placed, os.getppid() + 1).touch()
+        shutdown.find_flag(placed, os.getppid() + 1).touch()
         assert not stop.requested
         flag.touch()
         assert stop.requested

@@ -25,7 +25,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
 
 
 def keep(store: BlobStore, content: bytes = b"content", batch: uuid.UUID = BATCH) -> str:
-    with store.incoming() as file:
+    with store.receive() as file:
         file.write(content)
         file.finish()
         store.keep(batch, [file])
@@ -38,7 +38,7 @@ def read(store: BlobStore, name: str, batch: uuid.UUID = BATCH) -> bytes:
 
 
 def test_a_file_is_read_back_before_and_after_it_is_kept(store: BlobStore) -> None:
-    with store.incoming() as file:
+    with store.receive() as file:
         file.write(b"con")
         file.write(b"tent")
         file.finish()
@@ -51,7 +51,7 @@ def test_a_file_is_read_back_before_and_after_it_is_kept(store: BlobStore) -> No
 
 
 def test_a_file_that_was_not_kept_is_gone(store: BlobStore) -> None:
-    with store.incoming() as file:
+    with store.receive() as file:
         file.write(b"content")
         file.finish()
     with pytest.raises(errors.Transient):
@@ -59,7 +59,7 @@ def test_a_file_that_was_not_kept_is_gone(store: BlobStore) -> None:
 
 
 def test_keeping_twice_is_safe_until_the_file_is_collected(store: BlobStore) -> None:
-    with store.incoming() as file:
+    with store.receive() as file:
         file.write(b"content")
         file.finish()
         store.keep(BATCH, [file])
@@ -72,14 +72,14 @@ def test_keeping_twice_is_safe_until_the_file_is_collected(store: BlobStore) -> 
 @pytest.mark.parametrize("make", [MemoryStore, None], ids=["memory", "local"])
 def test_a_store_that_was_not_begun_takes_nothing(make: Callable[[], BlobStore] | None, tmp_path: Path) -> None:
     store = make() if make else LocalStore(tmp_path)
-    assert not store.begun()
+    assert not store.is_begun()
     with pytest.raises(errors.Transient):
         keep(store)
     with pytest.raises(errors.Transient):
         store.probe()
     store.begin()
     store.probe()
-    assert store.begun() and keep(store)
+    assert store.is_begun() and keep(store)
 
 
 def test_a_copy_outlives_its_source(store: BlobStore) -> None:
@@ -103,9 +103,9 @@ def test_a_thumbnail_brings_back_no_deleted_batch(store: BlobStore) -> None:
 
 def test_only_what_is_old_enough_is_listed_and_deleted(store: BlobStore) -> None:
     name = keep(store)
-    assert store.list(BATCH, older_than_seconds=HOUR) == [] and store.batches(older_than_seconds=HOUR) == []
+    assert store.list(BATCH, older_than_seconds=HOUR) == [] and store.list_batches(older_than_seconds=HOUR) == []
     store.delete(BATCH, name, older_than_seconds=HOUR)
-    assert store.list(BATCH, older_than_seconds=-1) == [name] and store.batches(older_than_seconds=-1) == [BATCH]
+    assert store.list(BATCH, older_than_seconds=-1) == [name] and store.list_batches(older_than_seconds=-1) == [BATCH]
     store.delete(BATCH, name, older_than_seconds=-1)
     store.delete(BATCH, name, older_than_seconds=-1)
     assert store.list(BATCH) == []
@@ -166,7 +166,7 @@ def test_a_copy_is_young_however_old_its_source(tmp_path: Path) -> None:
 def test_a_file_that_took_hours_to_arrive_is_young_once_it_is_kept(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.begin()
-    with store.incoming() as file:
+    with store.receive() as file:
         file.write(b"content")
         file.finish()
         make_old(tmp_path / "incoming" / file.token)

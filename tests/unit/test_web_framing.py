@@ -33,7 +33,7 @@ def feed(body: bytes, cuts: list[int]) -> int | None:
     places = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
     for start, end in itertools.pairwise(places):
         framing.feed(body[start:end])
-        if framing.done:
+        if framing.complete:
             return end
     return None
 
@@ -75,7 +75,7 @@ def test_a_malformed_body_is_done_at_once(body: bytes) -> None:
 def test_a_body_of_known_length_is_done_with_its_length(length: int, pieces: list[int]) -> None:
     framing, received = Length(length), 0
     for piece in pieces:
-        assert framing.done == (received >= length)
+        assert framing.complete == (received >= length)
         framing.feed(bytes(piece))
         received += piece
-    assert framing.done == (received >= length)
+    assert framing.complete == (received >= length)

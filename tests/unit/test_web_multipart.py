@@ -19,7 +19,7 @@ WHOLE = api.multipart(FILES, {"name": "batch ü", "seal": "true"})
 
 def read(chunks: Iterator[bytes]) -> list[tuple[str, bytes]]:
     found = []
-    for part in multipart.parts(chunks, api.BOUNDARY):
+    for part in multipart.read_parts(chunks, api.BOUNDARY):
         if isinstance(part, multipart.FormField):
             found.append((part.name, part.value.encode()))
         else:
@@ -40,7 +40,7 @@ def test_chunks_may_be_cut_anywhere(cuts: list[int]) -> None:
 
 
 def test_a_file_that_is_not_read_is_skipped() -> None:
-    parts = multipart.parts(iter([WHOLE]), api.BOUNDARY)
+    parts = multipart.read_parts(iter([WHOLE]), api.BOUNDARY)
     assert [part.filename for part in parts if isinstance(part, multipart.FormFile)] == [name for name, _ in FILES]
 
 
@@ -98,7 +98,7 @@ def test_a_large_file_is_never_in_memory_whole() -> None:
     tracemalloc.start()
     read_bytes = sum(
         len(chunk)
-        for part in multipart.parts(body(), api.BOUNDARY)
+        for part in multipart.read_parts(body(), api.BOUNDARY)
         if isinstance(part, multipart.FormFile)
         for chunk in part.content
     )

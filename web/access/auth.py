@@ -1,6 +1,6 @@
 """Authentication and scopes: a request carries an access token, or a cookie of a browser that signed in with one.
 
-The session cookie holds the id of an access token, so revoking the token ends its sessions. A browser also sends the
+The cookie holds the secret of a session, which is a row (``dermq.browser_sessions``). A browser also sends the
 cookie with requests that other sites cause. Therefore every unsafe request with a cookie must carry a CSRF token: forms
 in a field, calls of the API in the header ``X-CSRFToken``. Requests with an access token need none.
 """
@@ -11,50 +11,64 @@ from typing import Any, TypeVar
 
 from flask import current_app, g, request, session
 from flask_wtf.csrf import CSRFError, CSRFProtect, validate_csrf
+from sqlalchemy.orm import Session
 from wtforms import ValidationError
 
-from dermq import access_tokens, db, errors, sign_in_codes
+from dermq import access_tokens, browser_sessions, db, errors
 from dermq.models import AccessToken
-from dermq.principals import ALL_SCOPES, LabPrincipal, Scope
+from dermq.principals import LabPrincipal, Scope
 from web import services
+from web.access import guesses
 from web.http import paths
 
 csrf = CSRFProtect()
 CSRF_HEADER = "X-CSRFToken"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_TOKEN_ID = "token_id"
+SECRET = "secret"
+"""Name of the session's secret in the cookie."""
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 def authenticate() -> None:
     """Find the principal that calls the API; runs before each request.
 
-    Raises Unauthorized, or CSRFError when a session sends no CSRF token.
+    Raises Unauthorized, TooMany for one of many wrong tokens, Forbidden when the lab is disabled, and CSRFError when a
+    session sends no CSRF token.
     """
-    secret = _bearer()
+    secret = _read_bearer()
     if secret is None:
-        principal()
+        get_principal()
         _protect_call()
     else:
-        token = db.read(services.current().sessions, access_tokens.authenticate, secret)
-        _remember(token, f"token {token.name!r}")
+        with guesses.slow_down():
+            token = db.read(services.get_current().sessions, access_tokens.authenticate, secret)
+        g.principal = _make_principal(f"token {token.name!r}", token)
+        if access_tokens.is_use_due(token.last_used_at):
+            _note_use(access_tokens.mark_used, token.id)
 
 
-def principal() -> LabPrincipal:
-    """Return on whose behalf this request is made. Raises Unauthorized when nobody is signed in."""
+def get_principal() -> LabPrincipal:
+    """Return on whose behalf this request is made.
+
+    Raises Unauthorized when nobody is signed in, Forbidden when the lab is disabled.
+    """
     if "principal" not in g:
-        token_id = session.get(_TOKEN_ID)
-        if token_id is None:
+        if (secret := session.get(SECRET)) is None:
             raise errors.Unauthorized(
                 "no_token", "Nobody is signed in. Send an access token as `Authorization: Bearer …`, or sign in."
             )
-        token = db.read(services.current().sessions, access_tokens.find_valid, token_id)
-        _remember(token, _session_name(token))
+        here = services.get_current()
+        row = db.read(here.sessions, browser_sessions.find, secret, here.settings)
+        g.principal = _make_principal(f"session of token {row.token.name!r}", row.token, row.id)
+        # Pages that refresh themselves send the ETag of what they show. A page that nobody looks at must not keep the
+        # session from ending when idle.
+        if access_tokens.is_use_due(row.last_used_at) and "If-None-Match" not in request.headers:
+            _note_use(browser_sessions.mark_used, row.id)
     found: LabPrincipal = g.principal
     return found
 
 
-def needs(scope: Scope) -> Callable[[View], View]:
+def require(scope: Scope) -> Callable[[View], View]:
     """Declare the scope that a view needs; ``authorize`` checks it."""
 
     def mark(view: View) -> View:
@@ -65,43 +79,38 @@ def needs(scope: Scope) -> Callable[[View], View]:
 
 
 def authorize() -> None:
-    """Check the scope that ``needs`` declared for the view of this request; runs before each request.
+    """Check the scope that ``require`` declared for the view of this request; runs before each request.
 
     This is the only place that checks scopes. Raises Forbidden when the principal lacks the scope, and Unauthorized
     when nobody is signed in. A view without a scope is for everybody.
     """
     scope = getattr(current_app.view_functions[str(request.endpoint)], "needed_scope", None)
-    if scope is not None and scope not in principal().scopes:
+    if scope is not None and not may(scope):
         raise errors.Forbidden(
             "missing_scope", f"This call needs the scope {scope.value!r}, which the access token does not have."
         )
 
 
-def scopes_of(token: AccessToken) -> frozenset[Scope]:
-    """Return the scopes of a token: all, because tokens have no scopes of their own yet."""
-    return ALL_SCOPES
+def may(scope: Scope) -> bool:
+    """Return whether the principal of this request has a scope. Raises as ``get_principal`` does."""
+    return scope in get_principal().scopes
+
+
+def list_scopes(token: AccessToken) -> frozenset[Scope]:
+    """Return the scopes that were chosen when the token was issued."""
+    return frozenset(map(Scope, token.scopes))
 
 
 def is_signed_in() -> bool:
     """Return whether this request comes from somebody with a valid token or session."""
-    with contextlib.suppress(errors.Unauthorized):
-        principal()
+    with contextlib.suppress(errors.Unauthorized, errors.Forbidden):
+        get_principal()
         return True
     return False
 
 
-def sign_in(secret: str) -> None:
-    """Sign in this browser with an access token. Raises Unauthorized."""
-    _begin_session(db.read(services.current().sessions, access_tokens.authenticate, secret.strip()))
-
-
-def sign_in_with_code(code: str) -> None:
-    """Sign in this browser with a one-time code, which is not valid again. Raises Unauthorized."""
-    _begin_session(db.transact(services.current().sessions, sign_in_codes.redeem, code))
-
-
-def sign_out() -> None:
-    """End this browser's session."""
+def forget() -> None:
+    """Forget who sends this request, and empty the cookie."""
     session.clear()
     g.pop("principal", None)
 
@@ -112,27 +121,18 @@ def protect_forms() -> None:
         csrf.protect()
 
 
-def _begin_session(token: AccessToken) -> None:
-    sign_out()  # the new session must keep nothing of the old cookie
-    session[_TOKEN_ID] = token.id
-    session.permanent = True
-    _remember(token, _session_name(token))
+def _make_principal(name: str, token: AccessToken, session_id: int | None = None) -> LabPrincipal:
+    """Return the principal of a valid token or of its session, called ``name`` in the audit log."""
+    return LabPrincipal(name, token.lab_id, token.lab.name, token.id, list_scopes(token), session_id)
 
 
-def _session_name(token: AccessToken) -> str:
-    return f"session of token {token.name!r}"
+def _note_use(mark_used: Callable[[Session, int], None], row_id: int) -> None:
+    # This may fail when the disk is full; the lab must be able to read its reports all the same.
+    with contextlib.suppress(errors.Transient):
+        db.transact(services.get_current().sessions, mark_used, row_id)
 
 
-def _remember(token: AccessToken, name: str) -> None:
-    """Set the principal of this request, called ``name`` in the audit log, and note that its token was used."""
-    g.principal = LabPrincipal(name, token.lab_id, token.lab.name, token.id, scopes_of(token))
-    if access_tokens.is_use_due(token):
-        # This may fail when the disk is full; the lab must be able to read its reports all the same.
-        with contextlib.suppress(errors.Transient):
-            db.transact(services.current().sessions, access_tokens.mark_used, token.id)
-
-
-def _bearer() -> str | None:
+def _read_bearer() -> str | None:
     header = request.headers.get("Authorization")
     if header is None:
         return None

@@ -12,9 +12,9 @@ from web.access import auth
 
 def find(session: Session, batch_id: uuid.UUID) -> Batch:
     """Return the batch with its bundle. Raises NotFound, also when it belongs to another lab."""
-    return batches.find(session, auth.principal().lab_id, batch_id)
+    return batches.find(session, auth.get_principal().lab_id, batch_id)
 
 
 def read(batch_id: uuid.UUID) -> Batch:
     """Return the batch with its bundle, read in a transaction of its own. Raises NotFound."""
-    return db.read(services.current().sessions, find, batch_id)
+    return db.read(services.get_current().sessions, find, batch_id)

@@ -23,12 +23,12 @@ RETRY_SECONDS = 1
 @blueprint.get("/batches")
 @blueprint.input(Paging, location="query")
 @blueprint.output(schemas.BatchPage)
-@blueprint.doc(responses=documents.responses(422))
-@auth.needs(Scope.READ)
+@blueprint.doc(responses=documents.describe_responses(422))
+@auth.require(Scope.READ)
 def get_batches(query_data: Paging) -> schemas.BatchPage:
     """List your batches, newest first."""
-    sessions, lab_id = services.current().sessions, auth.principal().lab_id
-    page = db.read(sessions, listing.batches, lab_id, limit=query_data.limit, cursor=query_data.cursor)
+    sessions, lab_id = services.get_current().sessions, auth.get_principal().lab_id
+    page = db.read(sessions, listing.list_batches, lab_id, limit=query_data.limit, cursor=query_data.cursor)
     return schemas.BatchPage(batches=[schemas.Batch.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
@@ -38,9 +38,9 @@ def get_batches(query_data: Paging) -> schemas.BatchPage:
     headers={"ETag": {"description": "Changes with the status.", "schema": {"type": "string"}}},
 )
 @blueprint.doc(
-    responses=documents.responses(404, also={304: {"description": "Nothing has changed since If-None-Match."}})
+    responses=documents.describe_responses(404, also={304: {"description": "Nothing has changed since If-None-Match."}})
 )
-@auth.needs(Scope.READ)
+@auth.require(Scope.READ)
 def get_batch(batch_id: uuid.UUID) -> Response:
     """Poll the status of a batch.
 
@@ -55,52 +55,52 @@ def get_batch(batch_id: uuid.UUID) -> Response:
 
 @blueprint.post("/batches/<uuid:batch_id>/seal")
 @blueprint.output(schemas.Batch)
-@blueprint.doc(responses=documents.responses(404, 409))
-@auth.needs(Scope.SUBMIT)
+@blueprint.doc(responses=documents.describe_responses(404, 409))
+@auth.require(Scope.SUBMIT)
 def seal_batch(batch_id: uuid.UUID) -> schemas.Batch:
     """Finish the upload of a batch, which takes no more files from then on. Send no body. Safe to repeat."""
-    _act(batch_id, partial(batches.seal, by=auth.principal()))
-    return _status(batch_id)
+    _act(batch_id, partial(batches.seal, by=auth.get_principal()))
+    return _read_status(batch_id)
 
 
 @blueprint.post("/batches/<uuid:batch_id>/cancel")
 @blueprint.output(schemas.Batch)
-@blueprint.doc(responses=documents.responses(404, 409))
-@auth.needs(Scope.MANAGE)
+@blueprint.doc(responses=documents.describe_responses(404, 409))
+@auth.require(Scope.MANAGE)
 def cancel_batch(batch_id: uuid.UUID) -> schemas.Batch:
     """Cancel all images of a batch that wait. Send no body. Safe to repeat.
 
     Images that are being classified are still finished.
     """
-    _act(batch_id, partial(batches.cancel, by=auth.principal()))
+    _act(batch_id, partial(batches.cancel, by=auth.get_principal()))
     _act(batch_id, batches.sweep)
-    return _status(batch_id)
+    return _read_status(batch_id)
 
 
 @blueprint.post("/batches/<uuid:batch_id>/retry")
 @blueprint.output(schemas.Batch, status_code=202)
-@blueprint.doc(responses=documents.responses(404, 409))
-@auth.needs(Scope.MANAGE)
+@blueprint.doc(responses=documents.describe_responses(404, 409))
+@auth.require(Scope.MANAGE)
 def retry_batch(batch_id: uuid.UUID) -> tuple[schemas.Batch, int, dict[str, str]]:
     """Queue the failed images of a batch again. Send no body."""
-    _act(batch_id, partial(batches.retry, by=auth.principal()))
-    services.current().wakeups.send(Queue.CLASSIFY)
-    return _status(batch_id), 202, accepted_headers(url_for("batches.get_batch", batch_id=batch_id))
+    _act(batch_id, partial(batches.retry, by=auth.get_principal()))
+    services.get_current().wakeups.send(Queue.CLASSIFY)
+    return _read_status(batch_id), 202, make_accepted_headers(url_for("batches.get_batch", batch_id=batch_id))
 
 
 @blueprint.delete("/batches/<uuid:batch_id>")
 @blueprint.output({}, status_code=204)
-@blueprint.doc(responses=documents.responses(404))
-@auth.needs(Scope.MANAGE)
+@blueprint.doc(responses=documents.describe_responses(404))
+@auth.require(Scope.MANAGE)
 def delete_batch(batch_id: uuid.UUID) -> str:
     """Delete a batch for good, with its images, files and results."""
-    _act(batch_id, partial(batches.mark_deleted, by=auth.principal()))
-    here = services.current()
+    _act(batch_id, partial(batches.mark_deleted, by=auth.get_principal()))
+    here = services.get_current()
     deletion.purge(here.sessions, here.blobs, batch_id)
     return ""
 
 
-def accepted_headers(location: str) -> dict[str, str]:
+def make_accepted_headers(location: str) -> dict[str, str]:
     """Return the headers of an answer to work that was accepted."""
     return {"Location": location, "Retry-After": str(RETRY_SECONDS)}
 
@@ -112,8 +112,8 @@ def _act(batch_id: uuid.UUID, act: Any) -> None:
         owned.find(session, batch_id)
         act(session, batch_id)
 
-    db.transact(services.current().sessions, work)
+    db.transact(services.get_current().sessions, work)
 
 
-def _status(batch_id: uuid.UUID) -> schemas.Batch:
+def _read_status(batch_id: uuid.UUID) -> schemas.Batch:
     return schemas.Batch.of(owned.read(batch_id))

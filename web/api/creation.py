@@ -17,7 +17,7 @@ from dermq.wakeups import Queue
 from web import listing, services
 from web.access import auth, owned
 from web.api import blueprints, documents, forms, schemas
-from web.api.batches import accepted_headers
+from web.api.batches import make_accepted_headers
 from web.api.requests import NewBatch, read_idempotency_key
 from web.errors import Invalid
 from web.http import bodies
@@ -51,8 +51,13 @@ _KEY_PARAMETER = {
     headers={"Location": {"description": "The batch's status.", "schema": {"type": "string"}}},
 )
 @blueprint.doc(
-    responses=documents.responses(
-        400, 413, 415, 422, 507, also={202: documents.accepted(schemas.CreatedBatch, "The batch, with its files.")}
+    responses=documents.describe_responses(
+        400,
+        413,
+        415,
+        422,
+        507,
+        also={202: documents.describe_accepted(schemas.CreatedBatch, "The batch, with its files.")},
     ),
     extensions={
         "parameters": [_KEY_PARAMETER],
@@ -65,7 +70,7 @@ _KEY_PARAMETER = {
         },
     },
 )
-@auth.needs(Scope.SUBMIT)
+@auth.require(Scope.SUBMIT)
 def create_batch() -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
     """Create a batch, empty or with files.
 
@@ -88,22 +93,24 @@ def _create_empty(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str,
         said = NewBatch.model_validate_json(request.get_data())
     except pydantic.ValidationError as err:
         raise Invalid.of(err, "body") from err
-    return _created(_create(_draft(said, key, forms.fingerprint(said.model_dump())), forms.Form(), seal=False))
+    return _answer_created(
+        _create(_make_draft(said, key, forms.compute_fingerprint(said.model_dump())), forms.Form(), seal=False)
+    )
 
 
 def _create_with_files(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
-    with bodies.receiving(auth.principal().lab_id), contextlib.ExitStack() as stack:
+    with bodies.take_place(auth.get_principal().lab_id), contextlib.ExitStack() as stack:
         form = forms.receive(stack)
         said = form.batch()
-        batch_id = _create(_draft(said, key, form.fingerprint()), form, seal=said.seal)
+        batch_id = _create(_make_draft(said, key, form.fingerprint()), form, seal=said.seal)
         if not form.files:
-            return _created(batch_id)
-    services.current().wakeups.send(Queue.CLASSIFY)
-    shown, _, headers = _created(batch_id)
-    return shown, 202, {**headers, **accepted_headers(headers["Location"])}
+            return _answer_created(batch_id)
+    services.get_current().wakeups.send(Queue.CLASSIFY)
+    shown, _, headers = _answer_created(batch_id)
+    return shown, 202, {**headers, **make_accepted_headers(headers["Location"])}
 
 
-def _draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
+def _make_draft(said: NewBatch, key: str | None, fingerprint: str) -> Draft:
     draft = Draft(name=said.name, urgent=said.urgent, options=said.options, metadata=said.metadata)
     return draft if key is None else replace(draft, idempotency_key=key, fingerprint=fingerprint)
 
@@ -113,8 +120,8 @@ def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
 
     The files are kept before the transaction, and deleted again when this batch is not created.
     """
-    here, by = services.current(), auth.principal()
-    bundle = here.bundle()
+    here, by = services.get_current(), auth.get_principal()
+    bundle = here.find_bundle()
 
     def work(session: Session) -> uuid.UUID:
         batch, is_new = batches.create(session, by.lab_id, draft, bundle, by=by)
@@ -135,12 +142,12 @@ def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
     return batch_id
 
 
-def _created(batch_id: uuid.UUID) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
-    here = services.current()
+def _answer_created(batch_id: uuid.UUID) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
+    here = services.get_current()
 
     def work(session: Session) -> tuple[Batch, Any]:
         row = owned.find(session, batch_id)
-        return row, listing.refusals(session, batch_id, limit=here.settings.max_files_per_request).rows
+        return row, listing.list_refusals(session, batch_id, limit=here.settings.max_files_per_request).rows
 
     row, refusals = db.read(here.sessions, work)
     shown = schemas.CreatedBatch.with_refusals(row, refusals)

@@ -17,7 +17,7 @@ _CONTENT_SECURITY_POLICY = (
 
 
 @blueprint.get("")
-def index() -> Response:
+def show_index() -> Response:
     """Show the API, call by call."""
     response = Response(render_template("api_docs.html", notice=taxonomy.NOTICE))
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
@@ -25,6 +25,6 @@ def index() -> Response:
 
 
 @blueprint.get("/swagger-ui/<path:name>")
-def asset(name: str) -> Response:
+def send_asset(name: str) -> Response:
     """Return a file of Swagger UI."""
     return send_from_directory(_SWAGGER_UI, name)

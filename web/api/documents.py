@@ -13,12 +13,13 @@ from web.errors import PROBLEM_JSON
 _PROBLEM = "#/components/schemas/Problem"
 _WORDS = {
     400: ("bad_request", "The body is incomplete or does not match its Content-Type, or a CSRF token is missing."),
-    401: ("bad_token", "The access token is missing, wrong or revoked."),
-    403: ("missing_scope", "The access token lacks the scope that the call needs."),
+    401: ("bad_token", "The access token is missing, wrong, expired or revoked, or the session has ended."),
+    403: ("missing_scope", "The access token lacks the scope that the call needs, or the lab is disabled."),
     404: ("no_batch", "It does not exist, or it belongs to another lab."),
     409: ("batch_sealed", "The present state of the batch does not allow it."),
     413: ("image_too_large", "The body, the image or the batch is over a limit."),
     415: ("unsupported_format", "The file has no accepted format."),
+    429: ("too_many_wrong_secrets", "Too many requests; Retry-After says when to try again."),
     422: ("invalid_request", "A value is not accepted; `detail` says what is."),
     503: ("busy_receiving", "The service cannot take the request now; Retry-After says when to try again."),
     507: ("storage_full", "The disk is full; what was accepted before is kept."),
@@ -45,27 +46,27 @@ CONFIGURATION = {
 }
 
 
-def responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
+def describe_responses(*statuses: int, also: dict[int, dict[str, Any]] | None = None) -> dict[int, Any]:
     """Return the documented problems of a call that needs a token, and the complete responses in ``also``."""
-    return {**(also or {}), **{status: _problem(status) for status in sorted({401, 403, 503, *statuses})}}
+    return {**(also or {}), **{status: _describe_problem(status) for status in sorted({401, 403, 429, 503, *statuses})}}
 
 
-def content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
+def describe_content(mimetype: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
     """Return the documentation of a response with a body."""
     return {"description": description, "content": {mimetype: {"schema": schema}}, **more}
 
 
-def accepted(schema: type, description: str) -> dict[str, Any]:
+def describe_accepted(schema: type, description: str) -> dict[str, Any]:
     """Return the documentation of the response to work that was accepted and is not done yet."""
     headers = {
         "Location": {"description": "The address to poll for the result.", "schema": {"type": "string"}},
         "Retry-After": {"description": "Seconds after which to poll.", "schema": {"type": "integer"}},
     }
     reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
-    return content("application/json", reference, description, headers=headers)
+    return describe_content("application/json", reference, description, headers=headers)
 
 
-def body(*mimetypes: str, description: str) -> dict[str, Any]:
+def describe_body(*mimetypes: str, description: str) -> dict[str, Any]:
     """Return the documentation of a raw request body."""
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     return {"required": True, "description": description, "content": dict.fromkeys(mimetypes, binary)}
@@ -82,8 +83,8 @@ def register(app: APIFlask) -> None:
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    document = _with_each_schema_once(document)
-    document["components"]["schemas"]["Problem"] = _problem_schema()
+    document = _merge_schemas(document)
+    document["components"]["schemas"]["Problem"] = _describe_problem_schema()
     document["security"] = [{"bearer": []}, {"session": []}]
     for path, operations in document["paths"].items():
         if path.startswith("/health"):
@@ -92,7 +93,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _with_each_schema_once(document: dict[str, Any]) -> dict[str, Any]:
+def _merge_schemas(document: dict[str, Any]) -> dict[str, Any]:
     """Merge the copies of a schema: for each schema `User` that uses `Used`, APIFlask writes a copy `User.Used`."""
     document = json.loads(re.sub(r'"#/components/schemas/\w+\.', '"#/components/schemas/', json.dumps(document)))
     components = document["components"]
@@ -100,7 +101,7 @@ def _with_each_schema_once(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _problem(status: int) -> dict[str, Any]:
+def _describe_problem(status: int) -> dict[str, Any]:
     code, description = _WORDS[status]
     example = {
         "type": f"urn:dermq:problem:{code}",
@@ -114,7 +115,7 @@ def _problem(status: int) -> dict[str, Any]:
     return {"description": description, "content": media}
 
 
-def _problem_schema() -> dict[str, Any]:
+def _describe_problem_schema() -> dict[str, Any]:
     text = {"type": "string"}
     where = {"type": "object", "properties": {"where": text, "detail": text}, "required": ["where", "detail"]}
     return {

@@ -48,7 +48,7 @@ BATCH: dict[str, Any] = {
 REFUSAL: dict[str, Any] = {
     "name": "notes.txt",
     "code": "unsupported_format",
-    "detail": formats.unsupported().detail,
+    "detail": formats.make_unsupported().detail,
     "archive_id": None,
     "created_at": "2026-11-23T18:00:01.000000Z",
 }
@@ -63,6 +63,7 @@ ARCHIVE: dict[str, Any] = {
     "refused": 10,
     "skipped": 2,
     "skipped_names": ["images/", "__MACOSX/._ISIC_0024306.jpg"],
+    "waiting": None,
     "error": None,
     "created_at": "2026-11-23T18:00:00.000000Z",
     "links": {"self": f"{_BATCH}/archives/{_ARCHIVE_ID}", "batch": _BATCH},

@@ -45,10 +45,10 @@ class Form:
         """Return the SHA-256 of the whole request: fields, files and refusals."""
         files = [(arrival.name, arrival.file.sha256) for arrival in self.arrivals]
         refused = [(name, error.code) for name, error in self.refused]
-        return fingerprint({"fields": self.fields, "files": files, "refused": refused})
+        return compute_fingerprint({"fields": self.fields, "files": files, "refused": refused})
 
 
-def fingerprint(said: Any) -> str:
+def compute_fingerprint(said: Any) -> str:
     """Return the SHA-256 of the canonical JSON of ``said``, to compare two requests with the same key."""
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -63,7 +63,7 @@ def receive(stack: contextlib.ExitStack) -> Form:
     if not boundary:
         raise BadRequest("The Content-Type names no boundary.")
     form = Form()
-    for part in multipart.parts(_limit(bodies.chunks()), boundary):
+    for part in multipart.read_parts(_limit_bytes(bodies.read_chunks()), boundary):
         if isinstance(part, multipart.FormField):
             _take_field(form, part)
         else:
@@ -90,7 +90,7 @@ def _take_field(form: Form, part: multipart.FormField) -> None:
 
 
 def _take_file(form: Form, part: multipart.FormFile, stack: contextlib.ExitStack) -> None:
-    here = services.current()
+    here = services.get_current()
     if not part.filename and not any(part.content):
         return  # browsers send this for a file field that was left empty
     if form.files == here.settings.max_files_per_request:
@@ -106,9 +106,9 @@ def _take_file(form: Form, part: multipart.FormFile, stack: contextlib.ExitStack
         form.refused.append((part.filename, err))
 
 
-def _limit(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _limit_bytes(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield ``chunks``. Raises RequestEntityTooLarge for more bytes than an archive may have."""
-    most = services.current().settings.max_archive_bytes
+    most = services.get_current().settings.max_archive_bytes
     received = 0
     for chunk in chunks:
         received += len(chunk)

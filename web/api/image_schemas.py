@@ -12,7 +12,7 @@ from dermq.lifecycle import ImageState
 from web import listing
 from web.api import examples
 from web.api.requests import DiagnosisCode
-from web.api.schemas import Failure, Shape, batch_url, make_failure
+from web.api.schemas import Failure, Shape, make_batch_url, make_failure
 
 
 class Prediction(Shape):
@@ -78,7 +78,7 @@ class Image(Shape):
             prediction=None if prediction is None else Prediction.of(prediction),
             error=make_failure(row.error_code, row.error_detail),
             notes=[Note(**note) for note in row.notes or ()],
-            links=_links(row.batch_id, row.position),
+            links=_make_links(row.batch_id, row.position),
         )
 
 
@@ -102,7 +102,7 @@ class ReceivedImage(Shape):
             sha256=arrival.file.sha256,
             bytes=arrival.file.bytes,
             unchanged=verdict.unchanged,
-            links=_links(batch_id, verdict.position),
+            links=_make_links(batch_id, verdict.position),
         )
 
 
@@ -117,9 +117,9 @@ class ImagePage(Shape):
         return cls(images=[Image.of(*row) for row in page.rows], next_cursor=page.next_cursor)
 
 
-def _links(batch_id: uuid.UUID, position: int | None) -> ImageLinks:
+def _make_links(batch_id: uuid.UUID, position: int | None) -> ImageLinks:
     return ImageLinks(
         self=url_for("images.get_image", batch_id=batch_id, position=position),
         thumbnail=url_for("images.get_thumbnail", batch_id=batch_id, position=position),
-        batch=batch_url(batch_id),
+        batch=make_batch_url(batch_id),
     )

@@ -27,22 +27,22 @@ def _add_call(report_format: ReportFormat) -> None:
 
     download.__name__ = report_format.key
     download.__doc__ = report_format.description
-    documented = blueprint.doc(responses=documents.responses(404, also={200: _documented(report_format)}))
+    documented = blueprint.doc(responses=documents.describe_responses(404, also={200: _describe(report_format)}))
     blueprint.get(f"/batches/<uuid:batch_id>/report.{report_format.ending}")(
-        documented(auth.needs(Scope.READ)(download))
+        documented(auth.require(Scope.READ)(download))
     )
 
 
-def _documented(report_format: ReportFormat) -> dict[str, object]:
-    response = documents.content(report_format.media_type, {"type": "string"}, "The report, streamed.")
+def _describe(report_format: ReportFormat) -> dict[str, object]:
+    response = documents.describe_content(report_format.media_type, {"type": "string"}, "The report, streamed.")
     response["content"][report_format.media_type]["example"] = report_format.example
     response["headers"] = {"Content-Disposition": _DISPOSITION}
     return response
 
 
 def _respond(batch_id: uuid.UUID, report_format: ReportFormat) -> Response:
-    source = Source(services.current().sessions, auth.principal().lab_id, batch_id)
-    name = report_format.file_name(source.batch())
+    source = Source(services.get_current().sessions, auth.get_principal().lab_id, batch_id)
+    name = report_format.file_name(source.read_batch())
     response = Response(report_format.write(source), content_type=f"{report_format.media_type}; charset=utf-8")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"
     return response

@@ -14,21 +14,21 @@ DICTIONARY_BYTES = 16_384
 _KEY_LENGTH = models.NAME_LENGTH
 
 
-def _printable(text: str) -> str:
-    if text != arrivals.printable(text):
+def _check_printable(text: str) -> str:
+    if text != arrivals.escape_controls(text):
         raise ValueError("holds control characters; printable characters are accepted")
     return text
 
 
-def _small(dictionary: dict[str, Any]) -> dict[str, Any]:
+def _check_small(dictionary: dict[str, Any]) -> dict[str, Any]:
     size = len(json.dumps(dictionary, allow_nan=False))
     if size > DICTIONARY_BYTES:
         raise ValueError(f"has {size:,} bytes as JSON; at most {DICTIONARY_BYTES:,} are accepted")
     return dictionary
 
 
-Dictionary = Annotated[dict[str, Any], AfterValidator(_small)]
-Printable = AfterValidator(_printable)
+Dictionary = Annotated[dict[str, Any], AfterValidator(_check_small)]
+Printable = AfterValidator(_check_printable)
 DiagnosisCode = Annotated[
     str, Field(pattern=f"^({'|'.join(taxonomy.CODES)})$", json_schema_extra={"enum": list(taxonomy.CODES)})
 ]

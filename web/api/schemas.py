@@ -10,7 +10,7 @@ from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
 from dermq import models, progress
-from dermq.lifecycle import ArchiveState, BatchState
+from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, BatchState
 from web.api import examples
 from web.reports import registry
 
@@ -100,7 +100,7 @@ class Batch(Shape):
     @classmethod
     def of(cls, row: models.Batch) -> "Batch":
         """Return the status of a batch that was loaded with its bundle."""
-        return cls.model_validate(_status(row))
+        return cls.model_validate(_read_status(row))
 
 
 class Refusal(Shape):
@@ -128,7 +128,7 @@ class CreatedBatch(Batch):
 
     @classmethod
     def with_refusals(cls, row: models.Batch, refusals: Sequence[models.Refusal]) -> "CreatedBatch":
-        return cls.model_validate({**_status(row), "refusals": [Refusal.of(refusal) for refusal in refusals]})
+        return cls.model_validate({**_read_status(row), "refusals": [Refusal.of(refusal) for refusal in refusals]})
 
 
 class BatchPage(Shape):
@@ -174,7 +174,10 @@ class Archive(Shape):
     refused: int
     skipped: int = Field(description="Folders, and files that operating systems add to archives.")
     skipped_names: list[str] = Field(description="Names of the first hundred skipped entries.")
-    error: Failure | None
+    waiting: Failure | None = Field(
+        description="Why the archive waits although its turn has come, such as `storage_full`. It goes on by itself."
+    )
+    error: Failure | None = Field(description="Why the archive failed.")
     created_at: datetime
     links: ArchiveLinks
 
@@ -182,12 +185,15 @@ class Archive(Shape):
     def of(cls, row: models.Archive) -> "Archive":
         own = ("id", "state", "sha256", "bytes", "entries", "received", "unchanged", "refused", "skipped")
         ids: dict[str, Any] = {"batch_id": row.batch_id, "archive_id": row.id}
+        failure = make_failure(row.error_code, row.error_detail)
+        is_open = row.state in OPEN_ARCHIVE
         return cls(
             **{name: getattr(row, name) for name in own},
             skipped_names=row.skipped_names or [],
-            error=make_failure(row.error_code, row.error_detail),
+            waiting=failure if is_open else None,
+            error=None if is_open else failure,
             created_at=row.created_at,
-            links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=batch_url(row.batch_id)),
+            links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=make_batch_url(row.batch_id)),
         )
 
 
@@ -198,7 +204,7 @@ class ArchivePage(Shape):
     next_cursor: str | None
 
 
-def batch_url(batch_id: uuid.UUID) -> str:
+def make_batch_url(batch_id: uuid.UUID) -> str:
     """Return the address of a batch's status."""
     return url_for("batches.get_batch", batch_id=batch_id)
 
@@ -208,7 +214,7 @@ def make_failure(code: str | None, detail: str | None) -> Failure | None:
     return None if code is None else Failure(code=code, detail=detail or "")
 
 
-def _status(row: models.Batch) -> dict[str, Any]:
+def _read_status(row: models.Batch) -> dict[str, Any]:
     own = ("id", "name", "state", "urgent", "options", "created_at", "sealed_at", "cancelled_at", "finished_at")
     left = progress.estimate_seconds_left(row)
     return {
@@ -218,11 +224,11 @@ def _status(row: models.Batch) -> dict[str, Any]:
         "eta_seconds": left and asdict(left),
         "bundle": {"name": row.bundle.name, "version": row.bundle.version, "sha256": row.bundle.sha256},
         "metadata": row.metadata_,
-        "links": _links(row.id),
+        "links": _make_links(row.id),
     }
 
 
-def _links(batch_id: uuid.UUID) -> BatchLinks:
+def _make_links(batch_id: uuid.UUID) -> BatchLinks:
     def to(endpoint: str) -> str:
         return url_for(endpoint, batch_id=batch_id)
 

@@ -17,7 +17,7 @@ from dermq.wakeups import Queue
 from web import listing, services
 from web.access import auth, owned
 from web.api import blueprints, documents, image_schemas, schemas
-from web.api.batches import accepted_headers
+from web.api.batches import make_accepted_headers
 from web.api.requests import ImageName, Paging
 from web.http import bodies
 
@@ -25,36 +25,46 @@ Row = TypeVar("Row")
 blueprint = blueprints.make("uploads", "Uploads of images and archives into a batch.")
 _TOUCH_SECONDS = 3.0
 """Time between two updates of an archive that is being received. The reaper closes one without updates."""
-_IMAGES = (*formats.media_types(), "application/octet-stream")
+_IMAGES = (*formats.list_media_types(), "application/octet-stream")
 
 
 @blueprint.put("/batches/<uuid:batch_id>/images")
 @blueprint.input(ImageName, location="query")
 @blueprint.output(image_schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
 @blueprint.doc(
-    responses=documents.responses(
-        400, 404, 409, 413, 415, 422, 507, also={202: documents.accepted(image_schemas.ReceivedImage, "Queued.")}
+    responses=documents.describe_responses(
+        400,
+        404,
+        409,
+        413,
+        415,
+        422,
+        507,
+        also={202: documents.describe_accepted(image_schemas.ReceivedImage, "Queued.")},
     ),
     extensions={
-        "requestBody": documents.body(*_IMAGES, description="The image file. Its format is recognised by its content.")
+        "requestBody": documents.describe_body(
+            *_IMAGES, description="The image file. Its format is recognised by its content."
+        )
     },
 )
-@auth.needs(Scope.SUBMIT)
+@auth.require(Scope.SUBMIT)
 def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas.ReceivedImage, int, dict[str, str]]:
     """Add one image.
 
     Repeat an upload that was interrupted: the same name with the same bytes changes nothing. The same name with other
     bytes is a conflict. The image is classified at once, also while the batch is open.
     """
-    here = services.current()
+    here = services.get_current()
     check_open(batch_id)
-    with bodies.receiving(auth.principal().lab_id), contextlib.ExitStack() as stack:
+    with bodies.take_place(auth.get_principal().lab_id), contextlib.ExitStack() as stack:
+        body = bodies.Noted(bodies.read_chunks())
         try:
-            bodies.check_length(here.settings.max_image_bytes, arrivals.too_large(here.settings))
-            taking = arrivals.receive_file(here.blobs, query_data.name, bodies.chunks(), here.settings)
+            bodies.check_length(here.settings.max_image_bytes, arrivals.make_too_large(here.settings))
+            taking = arrivals.receive_file(here.blobs, query_data.name, body, here.settings)
             arrival = stack.enter_context(taking)
         except errors.Rejected as err:
-            db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err)
+            db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err, body.identity)
             raise
         arrivals.keep(here.sessions, here.blobs, batch_id, [arrival], here.settings)
         [verdict] = db.transact(here.sessions, arrivals.receive, batch_id, [arrival], here.settings)
@@ -64,33 +74,39 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     if verdict.unchanged:
         return received, 200, {}
     here.wakeups.send(Queue.CLASSIFY)
-    return received, 202, accepted_headers(received.links.self)
+    return received, 202, make_accepted_headers(received.links.self)
 
 
 @blueprint.put("/batches/<uuid:batch_id>/archive")
 @blueprint.output(schemas.Archive, description="The batch has this archive already; nothing was done.")
 @blueprint.doc(
-    responses=documents.responses(
-        400, 404, 409, 413, 415, 507, also={202: documents.accepted(schemas.Archive, "Stored; a worker unpacks it.")}
+    responses=documents.describe_responses(
+        400,
+        404,
+        409,
+        413,
+        415,
+        507,
+        also={202: documents.describe_accepted(schemas.Archive, "Stored; a worker unpacks it.")},
     ),
-    extensions={"requestBody": documents.body("application/zip", description="The ZIP file.")},
+    extensions={"requestBody": documents.describe_body("application/zip", description="The ZIP file.")},
 )
-@auth.needs(Scope.SUBMIT)
+@auth.require(Scope.SUBMIT)
 def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, str]]:
     """Add a ZIP of images.
 
     A worker unpacks it and accepts or refuses each entry. A second archive adds to the first. An archive with the same
     bytes as an earlier one changes nothing. The batch cannot be sealed while an archive is being received.
     """
-    here = services.current()
+    here = services.get_current()
     check_open(batch_id)
     most = here.settings.max_archive_bytes
     too_large = errors.TooLarge(
         "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
     )
     bodies.check_length(most, too_large)
-    with bodies.receiving(auth.principal().lab_id), here.blobs.incoming() as file:
-        archive_id = batches.new_id()
+    with bodies.take_place(auth.get_principal().lab_id), here.blobs.receive() as file:
+        archive_id = batches.make_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _close_on_failure(archive_id):
             _receive_archive(archive_id, file, too_large, most)
@@ -100,42 +116,42 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
     if not is_new:
         return shown, 200, {}
     here.wakeups.send(Queue.INTAKE)
-    return shown, 202, accepted_headers(shown.links.self)
+    return shown, 202, make_accepted_headers(shown.links.self)
 
 
 @blueprint.get("/batches/<uuid:batch_id>/archives")
 @blueprint.input(Paging, location="query")
 @blueprint.output(schemas.ArchivePage)
-@blueprint.doc(responses=documents.responses(404, 422))
-@auth.needs(Scope.READ)
+@blueprint.doc(responses=documents.describe_responses(404, 422))
+@auth.require(Scope.READ)
 def get_archives(batch_id: uuid.UUID, query_data: Paging) -> schemas.ArchivePage:
     """List the archives of a batch, oldest first, with the results for their entries."""
-    page = _read_page(batch_id, listing.archives, query_data)
+    page = _read_page(batch_id, listing.list_archives, query_data)
     return schemas.ArchivePage(archives=[schemas.Archive.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
 @blueprint.get("/batches/<uuid:batch_id>/archives/<uuid:archive_id>")
 @blueprint.output(schemas.Archive)
-@blueprint.doc(responses=documents.responses(404))
-@auth.needs(Scope.READ)
+@blueprint.doc(responses=documents.describe_responses(404))
+@auth.require(Scope.READ)
 def get_archive(batch_id: uuid.UUID, archive_id: uuid.UUID) -> schemas.Archive:
     """Get one archive."""
 
     def work(session: Session) -> Archive:
         owned.find(session, batch_id)
-        return listing.archive(session, batch_id, archive_id)
+        return listing.find_archive(session, batch_id, archive_id)
 
-    return schemas.Archive.of(db.read(services.current().sessions, work))
+    return schemas.Archive.of(db.read(services.get_current().sessions, work))
 
 
 @blueprint.get("/batches/<uuid:batch_id>/refusals")
 @blueprint.input(Paging, location="query")
 @blueprint.output(schemas.RefusalPage)
-@blueprint.doc(responses=documents.responses(404, 422))
-@auth.needs(Scope.READ)
+@blueprint.doc(responses=documents.describe_responses(404, 422))
+@auth.require(Scope.READ)
 def get_refusals(batch_id: uuid.UUID, query_data: Paging) -> schemas.RefusalPage:
     """List the files that the batch refused, and why."""
-    page = _read_page(batch_id, listing.refusals, query_data)
+    page = _read_page(batch_id, listing.list_refusals, query_data)
     return schemas.RefusalPage(refusals=[schemas.Refusal.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
@@ -154,7 +170,7 @@ def _read_page(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], pagi
         owned.find(session, batch_id)
         return rows(session, batch_id, limit=paging.limit, cursor=paging.cursor)
 
-    return db.read(services.current().sessions, work)
+    return db.read(services.get_current().sessions, work)
 
 
 def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.TooLarge, most: int) -> None:
@@ -162,9 +178,9 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
 
     Raises ``too_large``, UnsupportedFormat, and Conflict when the archive was closed meanwhile.
     """
-    here = services.current()
+    here = services.get_current()
     touched = time.monotonic()
-    for chunk in bodies.chunks():
+    for chunk in bodies.read_chunks():
         if file.bytes + len(chunk) > most:
             raise too_large
         file.write(chunk)
@@ -196,4 +212,4 @@ def _close_on_failure(archive_id: uuid.UUID) -> Iterator[None]:
 def _abandon(archive_id: uuid.UUID, error: errors.DermqError) -> None:
     # If the database cannot be reached, the reaper closes the archive later.
     with contextlib.suppress(errors.Transient):
-        db.transact(services.current().sessions, archives.abandon, archive_id, error)
+        db.transact(services.get_current().sessions, archives.abandon, archive_id, error)

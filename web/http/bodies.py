@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 
 from flask import request
@@ -27,12 +28,12 @@ def is_streamed(method: str, path: str, content_type: str) -> bool:
 
 
 @contextlib.contextmanager
-def receiving(lab_id: int) -> Iterator[None]:
+def take_place(lab_id: int) -> Iterator[None]:
     """Take one of the places for uploads during the block, so that other threads stay free for other requests.
 
     Raises Unavailable when this lab can have no place now, or must give it to another lab.
     """
-    places = services.current().places
+    places = services.get_current().places
     channel = request.environ.get("gunicorn.socket")
     place = places.take(lab_id, end=channel.end_upload if channel else _cannot_end)
     try:
@@ -57,7 +58,25 @@ def check_length(most: int, error: errors.TooLarge) -> None:
         raise error
 
 
-def chunks() -> Iterator[bytes]:
+class Noted:
+    """Yields the chunks of a body and remembers which they were."""
+
+    def __init__(self, body: Iterator[bytes]) -> None:
+        self._body = body
+        self._hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:
+            self._hash.update(chunk)
+            yield chunk
+
+    @property
+    def identity(self) -> str:
+        """Return a text that differs for bodies that differ in length or in what was read of them."""
+        return f"{request.content_length} {self._hash.hexdigest()}"
+
+
+def read_chunks() -> Iterator[bytes]:
     """Yield the request's body in pieces.
 
     Raises ClientDisconnected when it ends before its Content-Length, and RequestTimeout when it is too slow.

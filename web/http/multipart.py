@@ -39,26 +39,26 @@ class FormFile:
     content: Iterator[bytes]
 
 
-def parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFile]:
+def read_parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | FormFile]:
     """Yield the parts of a body in their order.
 
     Raises BadRequest when the body is malformed, RequestEntityTooLarge when a part's headers are too long.
     """
-    events = _events(chunks, boundary)
+    events = _read_events(chunks, boundary)
     for segment in events:
         if not isinstance(segment, MultipartSegment):
             continue
         _, options = parse_options_header(segment.header("Content-Disposition"))
         if (filename := options.get("filename")) is None:
-            yield FormField(options.get("name", ""), _text(_content(events), options.get("name")))
+            yield FormField(options.get("name", ""), _read_text(_read_content(events), options.get("name")))
         else:
-            content = _content(events)
+            content = _read_content(events)
             yield FormFile(filename, content)
             for _ in content:  # drop what the caller did not read
                 pass
 
 
-def _events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSegment | bytes | None]:
+def _read_events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSegment | bytes | None]:
     """Yield for each part its head, then the pieces of its content, then None."""
     with _translate_errors():
         parser = PushMultipartParser(boundary, max_header_size=HEADER_BYTES)
@@ -72,14 +72,14 @@ def _events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSegment
             yield event
 
 
-def _content(events: Iterator[MultipartSegment | bytes | None]) -> Iterator[bytes]:
+def _read_content(events: Iterator[MultipartSegment | bytes | None]) -> Iterator[bytes]:
     for event in events:
         if not isinstance(event, bytes):
             return
         yield event
 
 
-def _text(content: Iterator[bytes], name: str | None) -> str:
+def _read_text(content: Iterator[bytes], name: str | None) -> str:
     value = bytearray()
     for chunk in content:
         value += chunk

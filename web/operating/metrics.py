@@ -32,7 +32,7 @@ blueprint = Blueprint("metrics", __name__)
 def show() -> Response:
     """Answer a scrape by Prometheus, with 503 when the database cannot be reached."""
     registry = CollectorRegistry()
-    registry.register(Figures(services.current()))
+    registry.register(Figures(services.get_current()))
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     try:
         return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
@@ -60,10 +60,10 @@ class Figures(Collector):
                 *_measure_workers(session, self._here.settings),
             ]
         yield from read
-        yield _gauge("dermq_redis_up", "Whether Redis answers.", self._here.wakeups.reachable())
-        free = self._here.blobs.free_bytes()
+        yield _make_gauge("dermq_redis_up", "Whether Redis answers.", self._here.wakeups.is_reachable())
+        free = self._here.blobs.measure_free_bytes()
         if free is not None:
-            yield _gauge("dermq_blobs_free_bytes", "Free bytes where the images are kept.", free)
+            yield _make_gauge("dermq_blobs_free_bytes", "Free bytes where the images are kept.", free)
 
 
 def _measure_batches(session: Session) -> Iterator[GaugeMetricFamily]:
@@ -86,29 +86,31 @@ def _measure_batches(session: Session) -> Iterator[GaugeMetricFamily]:
     refused = breached = 0
     for row in grouped.mappings():
         past = {fact.key: row[fact.key] for fact in facts}
-        batches[lifecycle.batch_state(**past, has_run=row["has_run"])] += row["batches"]
+        batches[lifecycle.find_batch_state(**past, has_run=row["has_run"])] += row["batches"]
         images.update({state: row[state] for state in ImageState})
         refused += row["refused"]
         breached += row["breached"]
-    yield _gauge_by("dermq_images", "Images that were received, by state.", "state", {s: images[s] for s in ImageState})
-    yield _gauge_by(
+    yield _make_gauge_by(
+        "dermq_images", "Images that were received, by state.", "state", {s: images[s] for s in ImageState}
+    )
+    yield _make_gauge_by(
         "dermq_batches", "Batches that were not deleted, by state.", "state", {s: batches[s] for s in BatchState}
     )
-    yield _gauge("dermq_refused_files", "Files that were refused.", refused)
-    yield _gauge("dermq_breached_batches", "Batches in which the conservation check found a breach.", breached)
+    yield _make_gauge("dermq_refused_files", "Files that were refused.", refused)
+    yield _make_gauge("dermq_breached_batches", "Batches in which the conservation check found a breach.", breached)
 
 
 def _measure_queue(session: Session) -> Iterator[GaugeMetricFamily]:
     labs = sa.select(sa.func.count(Batch.lab_id.distinct())).where(*WAITING_BATCHES)
     archives = sa.select(sa.func.count()).select_from(Archive).where(Archive.state.in_(OPEN_ARCHIVE))
     expired = sa.select(sa.func.count()).select_from(Claim).where(Claim.expires_at < db.now())
-    yield _gauge("dermq_waiting_labs", "Labs whose images wait.", session.scalar(labs))
-    yield _gauge(
+    yield _make_gauge("dermq_waiting_labs", "Labs whose images wait.", session.scalar(labs))
+    yield _make_gauge(
         "dermq_open_archives",
         "Archives that are being received, wait, or are being unpacked.",
         session.scalar(archives),
     )
-    yield _gauge(
+    yield _make_gauge(
         "dermq_expired_claims",
         "Leases that ran out and that the reaper has not taken back yet.",
         session.scalar(expired),
@@ -123,29 +125,31 @@ def _measure_workers(session: Session, settings: Settings) -> Iterator[GaugeMetr
     quiet: dict[Queue, float] = {}
     for pulse in pulses:
         quiet[pulse.queue] = min(pulse.progressed_seconds, quiet.get(pulse.queue, pulse.progressed_seconds))
-    yield _gauge_by(
+    yield _make_gauge_by(
         "dermq_oldest_waiting_seconds",
         "For how long, at least, the oldest work has waited; 0 when none waits.",
         "queue",
         {queue: seconds or 0 for queue, seconds in waited.items()},
     )
-    yield _gauge_by(
+    yield _make_gauge_by(
         "dermq_workers_alive", "Workers that sent a heartbeat recently.", "queue", {q: alive[q] for q in Queue}
     )
-    yield _gauge_by(
+    yield _make_gauge_by(
         "dermq_workers_stalled",
         "Workers that make no progress while work waits.",
         "queue",
         {q: stalled[q] for q in Queue},
     )
-    yield _gauge_by("dermq_progress_age_seconds", "Seconds since any living worker last made progress.", "queue", quiet)
+    yield _make_gauge_by(
+        "dermq_progress_age_seconds", "Seconds since any living worker last made progress.", "queue", quiet
+    )
 
 
-def _gauge(name: str, meaning: str, value: Any) -> GaugeMetricFamily:
+def _make_gauge(name: str, meaning: str, value: Any) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, meaning, value=value)
 
 
-def _gauge_by(name: str, meaning: str, label: str, values: dict[Any, float]) -> GaugeMetricFamily:
+def _make_gauge_by(name: str, meaning: str, label: str, values: dict[Any, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, meaning, labels=[label])
     for key, value in values.items():
         family.add_metric([str(key)], value)

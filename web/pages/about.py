@@ -5,13 +5,13 @@ from flask import render_template
 from web import services
 
 
-def diagnoses() -> str:
+def show_diagnoses() -> str:
     """Show the seven diagnoses with their full names."""
     return render_template("diagnoses.html")
 
 
-def bundle() -> str:
+def show_bundle() -> str:
     """Show the card of the bundle that new batches use."""
-    current = services.current().bundle()
+    current = services.get_current().find_bundle()
     splits = sorted(current.card.metrics.items(), key=lambda split: split[0] != "test")
     return render_template("bundle.html", card=current.card, sha256=current.sha256, splits=splits)

@@ -22,10 +22,10 @@ REFUSALS_SHOWN = 25
 ARCHIVES_SHOWN = 50
 
 
-@auth.needs(Scope.READ)
-def batch(batch_id: uuid.UUID) -> Response:
+@auth.require(Scope.READ)
+def show_batch(batch_id: uuid.UUID) -> Response:
     """Show a batch with its status, reports, refused files, archives and images. The page refreshes itself."""
-    wanted = _filter()
+    wanted = _read_filter()
     found = owned.read(batch_id)
     return live.respond([(found.id, found.version)], lambda: _render(found, wanted))
 
@@ -36,12 +36,12 @@ def _render(found: models.Batch, wanted: requests.ImageFilter) -> str:
     def rows(session: Session) -> tuple[listing.Page[Any], listing.Page[models.Refusal], listing.Page[models.Archive]]:
         refused_after = request.args.get("refused_after")
         return (
-            listing.images(session, found, images, limit=IMAGES_SHOWN, cursor=wanted.cursor),
-            listing.refusals(session, found.id, limit=REFUSALS_SHOWN, cursor=refused_after),
-            listing.archives(session, found.id, limit=ARCHIVES_SHOWN),
+            listing.list_images(session, found, images, limit=IMAGES_SHOWN, cursor=wanted.cursor),
+            listing.list_refusals(session, found.id, limit=REFUSALS_SHOWN, cursor=refused_after),
+            listing.list_archives(session, found.id, limit=ARCHIVES_SHOWN),
         )
 
-    shown, refused, archives = db.read(services.current().sessions, rows)
+    shown, refused, archives = db.read(services.get_current().sessions, rows)
     status = schemas.Batch.of(found)
     return render_template(
         "batch.html",
@@ -58,7 +58,7 @@ def _render(found: models.Batch, wanted: requests.ImageFilter) -> str:
     )
 
 
-def _filter() -> requests.ImageFilter:
+def _read_filter() -> requests.ImageFilter:
     """Return the filter in the address. Raises Rejected for one that no form of our pages makes."""
     given = {name: value for name, value in request.args.items() if name in requests.ImageFilter.model_fields and value}
     try:

@@ -21,7 +21,7 @@ class Limits:
     images: int
     image_bytes: int
     archive_bytes: int
-    formats: str = formats.names()
+    formats: str = formats.list_names()
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -31,16 +31,16 @@ class Limits:
 def build_context() -> dict[str, Any]:
     """Return the variables that every template may use."""
     return {
-        "visitor": _visitor(),
+        "visitor": _find_visitor(),
         "notice": taxonomy.NOTICE,
         "version": dermq.__version__,
         "diagnoses": taxonomy.DIAGNOSES,
-        "limits": Limits.of(services.current().settings),
+        "limits": Limits.of(services.get_current().settings),
     }
 
 
-def _visitor() -> LabPrincipal | None:
+def _find_visitor() -> LabPrincipal | None:
     """Return who is signed in, or None. An error page must be shown even if the database cannot tell."""
     with contextlib.suppress(errors.DermqError, SQLAlchemyError):
-        return auth.principal()
+        return auth.get_principal()
     return None

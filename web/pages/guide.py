@@ -17,17 +17,17 @@ class Example:
     commands: str
 
 
-def guide() -> str:
+def show_guide() -> str:
     """Show how to use the API, with commands that work on this host."""
     return render_template("guide.html", examples=list_examples(request.host_url.rstrip("/")))
 
 
 def list_examples(host: str) -> list[Example]:
     """Return examples for a shell, in the order in which a lab needs them. ``host`` is the address of this web."""
-    return [Example(title, text, commands.strip()) for title, text, commands in _steps(f"{host}{paths.API}")]
+    return [Example(title, text, commands.strip()) for title, text, commands in _list_steps(f"{host}{paths.API}")]
 
 
-def _steps(api: str) -> tuple[tuple[str, str, str], ...]:
+def _list_steps(api: str) -> tuple[tuple[str, str, str], ...]:
     return (
         (
             "Prepare",

@@ -12,11 +12,11 @@ from web.pages.tables import Table
 BATCHES_SHOWN = 25
 
 
-@auth.needs(Scope.READ)
-def home() -> Response:
+@auth.require(Scope.READ)
+def show_home() -> Response:
     """Show an area to drop images on, and the lab's batches, newest first."""
-    lab_id, cursor = auth.principal().lab_id, request.args.get("cursor")
-    page = db.read(services.current().sessions, listing.batches, lab_id, limit=BATCHES_SHOWN, cursor=cursor)
+    lab_id, cursor = auth.get_principal().lab_id, request.args.get("cursor")
+    page = db.read(services.get_current().sessions, listing.list_batches, lab_id, limit=BATCHES_SHOWN, cursor=cursor)
     return live.respond(
         [(batch.id, batch.version) for batch in page.rows],
         lambda: render_template(

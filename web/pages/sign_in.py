@@ -6,41 +6,45 @@ from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from dermq import errors
-from web.access import auth
+from web.access import auth, signing_in
+from web.errors import find_status, list_headers
+
+_REFUSALS = (errors.Unauthorized, errors.TooMany, errors.Forbidden)
 
 
 def sign_in() -> Any:
     """Show the form for an access token, or sign in with the one-time code of a link."""
     code = request.args.get("code")
     if code is None:
-        return _form()
+        return _show_form()
     try:
-        auth.sign_in_with_code(code)
-    except errors.Unauthorized as error:
+        signing_in.sign_in_with_code(code)
+    except _REFUSALS as error:
         # The browser may have opened the link in advance, which used the code and signed the person in.
         if not auth.is_signed_in():
-            return _form(error.detail)
+            return _show_form(error)
     return redirect(url_for("pages.home"))
 
 
 def sign_in_with_token() -> Any:
     """Sign in with an access token."""
     try:
-        auth.sign_in(request.form.get("token", ""))
-    except errors.Unauthorized as error:
-        return _form(error.detail)
+        signing_in.sign_in(request.form.get("token", ""))
+    except _REFUSALS as error:
+        return _show_form(error)
     return redirect(_check_address(request.form.get("next")))
 
 
 def sign_out() -> Redirect:
-    """End this browser's session."""
-    auth.sign_out()
+    """End this browser's session, here and on the server."""
+    signing_in.sign_out()
     return redirect(url_for("pages.sign_in"))
 
 
-def _form(problem: str | None = None) -> tuple[str, int]:
+def _show_form(error: errors.Rejected | None = None) -> tuple[str, int, dict[str, str]]:
     wanted = request.values.get("next", "")
-    return render_template("sign_in.html", problem=problem, next=wanted), 401 if problem else 200
+    page = render_template("sign_in.html", problem=error and error.detail, next=wanted)
+    return (page, 200, {}) if error is None else (page, find_status(error), list_headers(error))
 
 
 def _check_address(wanted: str | None) -> str:

@@ -21,9 +21,9 @@ class Table:
         """Return the table of a page. Its addresses are that of this request with another cursor in ``parameter``."""
         here = request.args.to_dict()
         before = here.pop(parameter, None)
-        following = page.next_cursor and _address({**here, parameter: page.next_cursor})
-        return cls(page.rows, _address(here) if before else None, following)
+        following = page.next_cursor and _make_address({**here, parameter: page.next_cursor})
+        return cls(page.rows, _make_address(here) if before else None, following)
 
 
-def _address(arguments: dict[str, str]) -> str:
+def _make_address(arguments: dict[str, str]) -> str:
     return url_for(str(request.endpoint), **{**(request.view_args or {}), **arguments})

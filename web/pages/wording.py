@@ -11,9 +11,21 @@ from datetime import UTC, datetime
 from flask import Blueprint
 
 from dermq import models, taxonomy
+from dermq.principals import Scope
 from web.api import schemas
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_SCOPES = {Scope.READ: "look", Scope.SUBMIT: "submit images", Scope.MANAGE: "cancel, retry, delete and manage the lab"}
+# The first mark that an agent string has decides: nearly all contain "Mozilla" and many contain "Safari" and "Chrome".
+_BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
 
 
 @dataclass(frozen=True)
@@ -101,12 +113,28 @@ def full_name(code: str) -> str:
     return taxonomy.BY_CODE[code].name
 
 
+def scope_words(scopes: list[str]) -> str:
+    """``["read", "submit"]`` → ``look and submit``."""
+    words = [_SCOPES[scope] for scope in Scope if scope in scopes]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "nothing"
+
+
+def browser_name(agent: str) -> str:
+    """The name and the system of a browser, from what it calls itself: ``Firefox on Linux``."""
+    name = next((name for mark, name in _BROWSERS if mark in agent), agent.partition("/")[0][:40] or "Unknown browser")
+    system = next((f" on {name}" for mark, name in _SYSTEMS if mark in agent), "")
+    return name + system
+
+
 def probability(prediction: models.Prediction, code: str) -> float:
     """The probability of the diagnosis ``code``."""
     return float(getattr(prediction, f"p_{code}"))
 
 
-_FILTERS: tuple[Callable[..., object], ...] = (number, size, percent, duration, moment, folder, full_name, probability)
+_FILTERS: tuple[Callable[..., object], ...] = (
+    *(number, size, percent, duration, moment, folder, full_name, probability),
+    *(scope_words, browser_name),
+)
 
 
 def register(blueprint: Blueprint) -> None:

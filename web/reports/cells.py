@@ -8,7 +8,7 @@ from typing import Any
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def cell(value: Any) -> Any:
+def make_cell(value: Any) -> Any:
     """Return a value as a cell. A text that a spreadsheet would read as a formula gets an apostrophe before it."""
     if isinstance(value, float):
         return f"{value:.8g}"
@@ -17,7 +17,7 @@ def cell(value: Any) -> Any:
     return value
 
 
-def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+def write_csv_lines(rows: Iterable[Sequence[Any]]) -> str:
     """Return rows of cells as lines of CSV (RFC 4180)."""
     out = io.StringIO()
     csv.writer(out).writerows(rows)

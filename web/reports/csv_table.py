@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from web.reports.cells import cell, csv_lines
+from web.reports.cells import make_cell, write_csv_lines
 from web.reports.report_format import ReportFormat
 from web.reports.rows import COLUMNS, make_row
 from web.reports.source import Source
@@ -10,9 +10,9 @@ from web.reports.source import Source
 
 def write(source: Source) -> Iterator[str]:
     """Yield the header, then the rows, one page of images at a time."""
-    yield csv_lines([COLUMNS])
-    for batch, rows in source.pages():
-        yield csv_lines([cell(value) for value in make_row(batch, row).values()] for row in rows)
+    yield write_csv_lines([COLUMNS])
+    for batch, rows in source.read_pages():
+        yield write_csv_lines([make_cell(value) for value in make_row(batch, row).values()] for row in rows)
 
 
 FORMAT = ReportFormat(

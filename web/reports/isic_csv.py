@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from dermq import taxonomy
 from dermq.lifecycle import ImageState
 from dermq.models import Prediction
-from web.reports.cells import cell, csv_lines
+from web.reports.cells import make_cell, write_csv_lines
 from web.reports.report_format import ReportFormat
 from web.reports.source import Source
 
@@ -17,16 +17,16 @@ COLUMNS = ("image", *(code.upper() for code in taxonomy.ISIC_CODES))
 def write(source: Source) -> Iterator[str]:
     """Yield the header, then the rows, one page of images at a time."""
     ids = _ImageIds(source)
-    yield csv_lines([COLUMNS])
-    for _, rows in source.pages():
-        yield csv_lines(
-            [cell(ids.of(image.name)), *_probabilities(prediction)]
+    yield write_csv_lines([COLUMNS])
+    for _, rows in source.read_pages():
+        yield write_csv_lines(
+            [make_cell(ids.of(image.name)), *_list_probabilities(prediction)]
             for image, prediction in rows
             if image.state == ImageState.DONE and prediction is not None
         )
 
 
-def _probabilities(prediction: Prediction) -> list[str]:
+def _list_probabilities(prediction: Prediction) -> list[str]:
     return [f"{getattr(prediction, f'p_{code}'):.8f}" for code in taxonomy.ISIC_CODES]
 
 
@@ -34,7 +34,7 @@ class _ImageIds:
     """The image ids of a batch: base names without extension, or with their folders if the base name is not unique."""
 
     def __init__(self, source: Source) -> None:
-        names = (image.name for _, rows in source.pages() for image, _ in rows)
+        names = (image.name for _, rows in source.read_pages() for image, _ in rows)
         stems = Counter(PurePosixPath(name).stem for name in names)
         self._shared = {stem for stem, count in stems.items() if count > 1}
 

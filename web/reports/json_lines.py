@@ -10,7 +10,7 @@ from web.reports.source import Source
 
 def write(source: Source) -> Iterator[str]:
     """Yield the lines, one page of images at a time."""
-    for batch, rows in source.pages():
+    for batch, rows in source.read_pages():
         yield "".join(json.dumps(make_row(batch, row), ensure_ascii=False) + "\n" for row in rows)
 
 

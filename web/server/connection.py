@@ -130,7 +130,7 @@ class Connection:
             return False
         if self._framing is None:
             return True
-        if not self._framing.done:
+        if not self._framing.complete:
             if len(self._read) > self._limits.body_bytes:
                 raise Refusal(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -203,7 +203,7 @@ class Connection:
             return
         self._framing = framing.Chunked() if isinstance(reader, ChunkedReader) else framing.Length(reader.length)
         self.take(self.incoming.take_buffered())
-        if expects and not self._framing.done:
+        if expects and not self._framing.complete:
             self._send_continue()
 
     def _send_continue(self) -> None:

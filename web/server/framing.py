@@ -9,7 +9,7 @@ _TRAILER_BYTES = 8_000
 class Framing(Protocol):
     """Told each piece of a body, it knows when all of it has come."""
 
-    done: bool
+    complete: bool
 
     def feed(self, piece: bytes) -> None: ...
 
@@ -19,18 +19,18 @@ class Length:
 
     def __init__(self, length: int) -> None:
         self._missing = length
-        self.done = length <= 0
+        self.complete = length <= 0
 
     def feed(self, piece: bytes) -> None:
         self._missing -= len(piece)
-        self.done = self._missing <= 0
+        self.complete = self._missing <= 0
 
 
 class Chunked:
-    """A body in chunks (RFC 9112, section 7.1). A malformed one is done at once: the parser then says what is wrong."""
+    """A body in chunks (RFC 9112, section 7.1). A malformed one is complete at once, and the parser says what is wrong."""
 
     def __init__(self) -> None:
-        self.done = False
+        self.complete = False
         self._line = bytearray()
         self._skip = 0
         """Bytes of the present chunk that are still to come, with the line break after it."""
@@ -39,7 +39,7 @@ class Chunked:
 
     def feed(self, piece: bytes) -> None:
         at = 0
-        while at < len(piece) and not self.done:
+        while at < len(piece) and not self.complete:
             if self._skip:
                 step = min(self._skip, len(piece) - at)
                 self._skip -= step
@@ -52,21 +52,21 @@ class Chunked:
             if end:
                 self._read_line()
             elif len(self._line) > _LINE_BYTES:
-                self.done = True
+                self.complete = True
 
     def _read_line(self) -> None:
         line = bytes(self._line).strip(b"\r\n")
         self._line.clear()
         if self._trailer_bytes is not None:
             self._trailer_bytes += len(line)
-            self.done = not line or self._trailer_bytes > _TRAILER_BYTES
+            self.complete = not line or self._trailer_bytes > _TRAILER_BYTES
             return
         try:
             size = int(line.partition(b";")[0], 16)
         except ValueError:
             size = -1
         if size < 0:
-            self.done = True
+            self.complete = True
         elif size == 0:
             self._trailer_bytes = 0
         else:

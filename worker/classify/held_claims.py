@@ -30,7 +30,7 @@ class HeldClaim:
     lease: Lease
     decoding: list[Decoding] = field(default_factory=list)
 
-    def steps(self, images: int) -> Iterator[Sequence[Decoding]]:
+    def split_steps(self, images: int) -> Iterator[Sequence[Decoding]]:
         """Yield the images in order, in steps of at most ``images``."""
         for at in range(0, len(self.decoding), images):
             yield self.decoding[at : at + images]
@@ -56,7 +56,7 @@ class HeldClaims:
         self._stop = stop
         self._held: list[HeldClaim] = []
 
-    def first(self) -> HeldClaim | None:
+    def find_first(self) -> HeldClaim | None:
         """Return the claim that the engine predicts next, or None when no claim is held."""
         return self._held[0] if self._held else None
 
@@ -105,12 +105,12 @@ class HeldClaims:
 
     def note_progress(self) -> None:
         """Note progress for the lease renewal and for the heartbeat."""
-        self._renewal.progress()
-        self._runtime.heartbeat.progress()
+        self._renewal.note_progress()
+        self._runtime.heartbeat.note_progress()
 
     def _hold(self, lease: Lease) -> None:
         self._renewal.add(lease.token)
-        self._runtime.heartbeat.progress()
+        self._runtime.heartbeat.note_progress()
         claim = HeldClaim(lease)
         self._held.append(claim)  # before decoding starts, so that the claim is given back when that fails
         for image in lease.images:

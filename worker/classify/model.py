@@ -62,21 +62,23 @@ class Models:
         self._engine = engine
         self._step_images = step_images
         self._refused: set[str] = set()
+        self._missing: set[str] = set()
         self.held: Model | None = None
 
     def load_current(self) -> Model:
         """Load the current bundle. Raises Unfit."""
-        self.held = self._load(bundles.current(self._bundles_dir))
+        self.held = self._load(bundles.find_current(self._bundles_dir))
         return self.held
 
     def find(self, waiting: Sequence[str]) -> Model | None:
         """Return the model of the first bundle of ``waiting`` (SHA-256 sums) that is installed; None if none is.
 
-        Raises Unfit when the current bundle cannot be verified. Another bundle that cannot be verified is logged once
-        and skipped; its batches wait.
+        Raises Unfit when the current bundle cannot be verified. Another bundle that is missing or cannot be verified is
+        logged once and skipped; its batches wait.
         """
-        current = bundles.current(self._bundles_dir)
-        installed = {bundle.sha256: bundle for bundle in (*bundles.installed(self._bundles_dir), current)}
+        current = bundles.find_current(self._bundles_dir)
+        installed = {bundle.sha256: bundle for bundle in (*bundles.list_installed(self._bundles_dir), current)}
+        self._tell_missing(set(waiting) - set(installed))
         for bundle in (installed[sha256] for sha256 in waiting if sha256 in installed):
             if bundle.sha256 in self._refused:
                 continue
@@ -91,6 +93,14 @@ class Models:
                 self._refused.add(bundle.sha256)
                 log.error("bundle %s is skipped from now on: %s", bundle.path, err)
         return None
+
+    def _tell_missing(self, missing: set[str]) -> None:
+        for sha256 in sorted(missing - self._missing):
+            log.error(
+                "images wait for the bundle whose card has SHA-256 %s, which is not in %s; put its folder back",
+                *(sha256, self._bundles_dir),
+            )
+        self._missing = missing
 
     def _load(self, bundle: Bundle) -> Model:
         return load(bundle, engines.create(self._engine, step_images=self._step_images))

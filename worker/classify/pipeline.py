@@ -17,7 +17,7 @@ from dermq.wakeups import Queue
 from worker.classify.held_claims import HeldClaim, HeldClaims
 from worker.classify.model import Model
 from worker.classify.prediction import EngineLost, Poisoned, Predictor
-from worker.classify.runtime import ClassifyRuntime, loaded
+from worker.classify.runtime import ClassifyRuntime, describe_loaded
 from worker.decoders.pool import Decoder, View
 from worker.process.backoff import Backoff
 from worker.process.lease_renewal import LeaseRenewal
@@ -45,7 +45,7 @@ def drain(runtime: ClassifyRuntime) -> None:
                 return
             try:
                 if not _work(runtime, stop, deadline):
-                    runtime.heartbeat.progress()
+                    runtime.heartbeat.note_progress()
                     return
                 backoff.reset()
                 engine_losses = 0
@@ -67,7 +67,7 @@ def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
         Decoder(runtime.blobs, runtime.settings) as decoder,
         LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal,
     ):
-        bundle_id, card = runtime.bundle_id(model), model.bundle.card
+        bundle_id, card = runtime.find_bundle_id(model), model.bundle.card
         claimant = Claimant(runtime.name, bundle_id, runtime.settings.lease_seconds)
         provenance = Provenance(bundle_id, model.engine.name, runtime.name, card.out_of_distribution.threshold)
         held = HeldClaims(runtime, claimant, View(card.input_size, card.recipe.version), decoder, renewal, stop)
@@ -80,7 +80,7 @@ def _find_model(runtime: ClassifyRuntime, waiting: Sequence[str]) -> Model | Non
     runtime.heartbeat.show_loaded(None)
     found = runtime.models.find(waiting) if waiting else None
     held = runtime.models.held
-    runtime.heartbeat.show_loaded(loaded(held) if held else None)
+    runtime.heartbeat.show_loaded(describe_loaded(held) if held else None)
     return found
 
 
@@ -104,13 +104,13 @@ class ClaimLoop:
         worked = after_suspect = False
         try:
             self._held.take()
-            while (claim := self._held.first()) and self._may_continue():
+            while (claim := self._held.find_first()) and self._may_continue():
                 worked = True
                 suspect = claim.lease.alone
                 if not suspect and not after_suspect:
                     self._held.take()
                 self._finish(claim)
-                if not self._held.first():
+                if not self._held.find_first():
                     self._held.take(suspects_first=not suspect)
                 after_suspect = suspect
         finally:
@@ -123,7 +123,7 @@ class ClaimLoop:
     def _finish(self, claim: HeldClaim) -> None:
         """Predict a claim step by step, and record each step as soon as it is predicted. Commits."""
         try:
-            for step in claim.steps(self._step_images):
+            for step in claim.split_steps(self._step_images):
                 if self._stop.requested:
                     return
                 self._held.record(claim, self._predictor.predict(step))

@@ -55,7 +55,7 @@ class Predictor:
         if not images:
             return found
         started = time.perf_counter()
-        outputs = self._engine_outputs(np.stack([picture.pixels for picture in pictures]))
+        outputs = self._run_engine(np.stack([picture.pixels for picture in pictures]))
         self._note_progress()
         milliseconds = 1000 * (time.perf_counter() - started) / len(images)
         for n, (image, picture) in enumerate(zip(images, pictures, strict=True)):
@@ -72,7 +72,7 @@ class Predictor:
         images: list[ClaimedImage] = []
         pictures: list[Picture] = []
         failed: list[Outcome] = []
-        for image, future in self._decoded(step):
+        for image, future in self._await_decoded(step):
             try:
                 pictures.append(future.result())
                 images.append(image)
@@ -85,7 +85,7 @@ class Predictor:
             self._note_progress()  # a decoded image is progress, too
         return images, pictures, failed
 
-    def _decoded(self, step: Sequence[Decoding]) -> Iterator[Decoding]:
+    def _await_decoded(self, step: Sequence[Decoding]) -> Iterator[Decoding]:
         """Yield each image of a step when it is decoded; end at the first undecoded one when the worker must stop."""
         for image, future in step:
             while not future.done():
@@ -94,7 +94,7 @@ class Predictor:
                 wait([future], timeout=STOP_CHECK_SECONDS)
             yield image, future
 
-    def _engine_outputs(self, pixels: Pixels) -> Outputs:
+    def _run_engine(self, pixels: Pixels) -> Outputs:
         """Run the engine. When it fails, predict the golden inputs to decide whether engine or images are the cause."""
         try:
             outputs = self._model.engine.predict(pixels)

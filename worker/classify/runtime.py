@@ -20,14 +20,14 @@ class ClassifyRuntime(Runtime):
 
     def load(self) -> Loaded:
         """Load and verify the current bundle. Raises Unfit."""
-        return loaded(self.models.load_current())
+        return describe_loaded(self.models.load_current())
 
-    def bundle_id(self, model: Model) -> int:
+    def find_bundle_id(self, model: Model) -> int:
         """Return the row id of the bundle of ``model``. Inserts the row and commits when the bundle has none."""
         sha256 = model.bundle.sha256
         if sha256 not in self.bundle_ids:
             self.bundle_ids[sha256] = db.transact(
-                self.sessions, lambda session: batches.bundle_row(session, model.bundle).id
+                self.sessions, lambda session: batches.ensure_bundle_row(session, model.bundle).id
             )
         return self.bundle_ids[sha256]
 
@@ -38,6 +38,6 @@ def build(settings: Settings) -> ClassifyRuntime:
     return ClassifyRuntime.connect(settings, Queue.CLASSIFY, models=models)
 
 
-def loaded(model: Model) -> Loaded:
+def describe_loaded(model: Model) -> Loaded:
     """Return the bundle's and the engine's name, as the worker's row shows them."""
     return Loaded(model.bundle.name, model.engine.name)

@@ -67,7 +67,7 @@ class Decoder:
             draft_size=view.size if self._draft else None,
             recipe_version=view.recipe_version,
         )
-        self._blobs.put_thumbnail(image.batch_id, image.sha256, imaging.thumbnail(decoded.image))
+        self._blobs.put_thumbnail(image.batch_id, image.sha256, imaging.make_thumbnail(decoded.image))
         return Picture(imaging.squash(decoded.image, view.size), decoded.size, decoded.notes)
 
     def _read(self, batch_id: uuid.UUID, sha256: str) -> bytes:

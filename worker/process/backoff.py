@@ -29,6 +29,6 @@ class Backoff:
         """
         until = time.monotonic() + self.seconds
         while time.monotonic() < until and not self._stop.requested:
-            self._heartbeat.progress()
+            self._heartbeat.note_progress()
             time.sleep(_STEP_SECONDS)
         self.seconds = min(2 * self.seconds, PAUSE_SECONDS[1])

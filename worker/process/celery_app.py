@@ -14,7 +14,7 @@ _BACKSTOP_SECONDS = 600
 
 def create(settings: Settings) -> Celery:
     """Return the Celery application of one worker."""
-    app = Celery("dermq", broker=wakeups.broker_url(settings.redis_url), include=["worker.tasks"])
+    app = Celery("dermq", broker=wakeups.make_broker_url(settings.redis_url), include=["worker.tasks"])
     app.conf.update(
         # fork breaks CUDA, TensorFlow and every thread that a library started.
         worker_pool_start_method="spawn",

@@ -25,7 +25,7 @@ class Loaded(NamedTuple):
     engine: str
 
 
-def name(queue: Queue, pid: int) -> str:
+def make_name(queue: Queue, pid: int) -> str:
     """Return the name of the worker whose pool process has the id ``pid`` on this host."""
     return f"{socket.gethostname()}:{queue}:{pid}"
 
@@ -49,14 +49,14 @@ class Heartbeat:
         db.transact(self._sessions, self._insert)
         self._thread.start()
 
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         """Note that the drain made progress or found nothing to claim. The next heartbeat writes the time."""
         self._progressed = time.monotonic()
 
     def show_loaded(self, loaded: Loaded | None) -> None:
         """Set what the next heartbeats show as loaded; None while a model is being loaded. Counts as progress."""
         self._loaded = loaded
-        self.progress()
+        self.note_progress()
 
     def stop(self) -> None:
         """End the thread and delete the worker's row. Commits."""
@@ -68,7 +68,7 @@ class Heartbeat:
         while not self._ended.wait(self._every_seconds):
             self._write(self._update)
 
-    def _values(self) -> dict[str, object]:
+    def _list_values(self) -> dict[str, object]:
         loaded = self._loaded
         return {
             "bundle": loaded.bundle if loaded else None,
@@ -79,14 +79,14 @@ class Heartbeat:
 
     def _update(self, session: Session) -> None:
         """Update the worker's row, or insert it again when the reaper has deleted it as a dead worker's row."""
-        own = sa.update(Worker).where(Worker.name == self.name).values(self._values()).returning(Worker.name)
+        own = sa.update(Worker).where(Worker.name == self.name).values(self._list_values()).returning(Worker.name)
         if session.execute(own).scalar_one_or_none() is None:
             self._insert(session)
 
     def _insert(self, session: Session) -> None:
         session.execute(sa.delete(Worker).where(Worker.name == self.name))
         session.execute(
-            sa.insert(Worker).values(name=self.name, queue=self._queue, started_at=db.now(), **self._values())
+            sa.insert(Worker).values(name=self.name, queue=self._queue, started_at=db.now(), **self._list_values())
         )
 
     def _write(self, work: Callable[[Session], object]) -> None:

@@ -43,13 +43,13 @@ class LeaseRenewal:
     def add(self, token: uuid.UUID) -> None:
         """Start to renew this lease. Counts as progress."""
         self._tokens.add(token)
-        self.progress()
+        self.note_progress()
 
     def remove(self, token: uuid.UUID) -> None:
         """Stop renewing this lease."""
         self._tokens.discard(token)
 
-    def progress(self) -> None:
+    def note_progress(self) -> None:
         """Note that the main loop made progress."""
         self._progressed = time.monotonic()
 

@@ -27,7 +27,7 @@ class Runtime:
     @classmethod
     def connect(cls, settings: Settings, queue: Queue, **own: Any) -> Self:
         """Build the shared services, and add the fields that only this program has as ``own``. Claim nothing."""
-        name = heartbeat.name(queue, os.getpid())
+        name = heartbeat.make_name(queue, os.getpid())
         sessions = db.Sessions(settings.database)
         return cls(
             settings=settings,

@@ -15,7 +15,7 @@ from typing import Self
 from dermq.settings import Settings
 
 
-def flag(settings: Settings, pid: int) -> Path:
+def find_flag(settings: Settings, pid: int) -> Path:
     """Return the path of the flag file. It exists while the worker with the parent process ``pid`` is stopping."""
     return settings.var_dir / "run" / f"{socket.gethostname()}.{pid}.stopping"
 
@@ -46,7 +46,7 @@ class StopRequest:
 
     def __init__(self, settings: Settings) -> None:
         self._parent = os.getppid()
-        self._flag = flag(settings, self._parent)
+        self._flag = find_flag(settings, self._parent)
         self._signalled = False
 
     def __enter__(self) -> Self:

@@ -99,7 +99,7 @@ def run(settings: Settings, queue: Queue, started: float, status: int) -> None:
     """
     observer = Observer(settings, queue, started)
     watchdog = Watchdog(settings.stalled_seconds, time.monotonic())
-    flag = shutdown.flag(settings, os.getpid())
+    flag = shutdown.find_flag(settings, os.getpid())
     reachable = True
     while True:
         time.sleep(settings.stalled_seconds / OBSERVATIONS)
@@ -142,13 +142,13 @@ class Observer:
         return Observation(
             at=time.monotonic(),
             waiting=waiting,
-            reachable=self.wakeups.reachable(),
+            reachable=self.wakeups.is_reachable(),
             progressed_seconds=min((pulse.progressed_seconds for pulse in pulses), default=None),
             loading=any(pulse.loading for pulse in pulses),
         )
 
     def _read(self, session: Session) -> tuple[bool, list[liveness.Pulse]]:
-        names = [heartbeat.name(self._queue, child.pid) for child in active_children()]
+        names = [heartbeat.make_name(self._queue, child.pid) for child in active_children()]
         if self._since is None:
             self._since = session.scalars(sa.select(db.now(self._started - time.monotonic()))).one()
         # An older row belongs to an earlier process with the same pid.
@@ -166,6 +166,6 @@ def _end(settings: Settings, status: int, reason: str) -> NoReturn:
     for child in active_children():  # on Linux, children die with this process; on macOS, they do not
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
-    shutdown.flag(settings, os.getpid()).unlink(missing_ok=True)
+    shutdown.find_flag(settings, os.getpid()).unlink(missing_ok=True)
     note.take()
     os._exit(status)

@@ -42,6 +42,7 @@ function removeMessage(kind) {
 
 async function addFiles(files) {
   removeMessage("problem");
+  if (page().page === "lab" || (page().page === "home" && !document.querySelector("[data-drop]"))) return undefined;
   if (files.length === 0) return showProblem("No files were found in what you dropped.");
   try {
     if (page().page === "home") await beginBatch(files);
@@ -117,7 +118,7 @@ async function act(button) {
   if ("waits" in button.dataset && uploads?.isBusy) return uploads.sealLater();
   if ("ends" in button.dataset) uploads?.abandon();
   button.disabled = true;
-  const isDeletion = button.dataset.call === "DELETE";
+  const isDeletion = page().page === "batch" && button.dataset.call === "DELETE";
   if (isDeletion) live.stop(); // a refresh would report that the batch is gone
   try {
     await call(button.dataset.call, button.dataset.address);

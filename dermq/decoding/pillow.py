@@ -1,0 +1,36 @@
+"""Decodes the plain bytes of one image by Pillow, for the formats that it reads rightly."""
+
+import io
+import warnings
+
+from PIL import Image
+
+from dermq.decoding.raster import make_damaged
+
+# Each format checks the limit on pixels before anything is decoded; Pillow's own limit only warns.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def load(data: bytes, name: str) -> Image.Image:
+    """Decode ``data`` by the plugin ``name`` into the mode L, LA, RGB, RGBA or CMYK. Raises Permanent."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # warnings are about metadata; lost pixels are an error
+            with Image.open(io.BytesIO(data), formats=[name]) as image:
+                image.load()
+                return simplify(image)
+    except MemoryError:
+        raise
+    except Exception as err:  # Pillow raises any exception for a damaged file
+        raise make_damaged(err) from err
+
+
+def simplify(image: Image.Image) -> Image.Image:
+    """Return an image of one of the modes that a raster may have."""
+    if "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("P", "YCbCr", "RGBX"):
+        return image.convert("RGBA" if image.mode == "P" and image.palette and image.palette.mode == "RGBA" else "RGB")
+    return image.copy()
