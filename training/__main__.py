@@ -245,7 +245,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     command.add_argument("--processes", type=int, default=0, help="processes that compute batches; 0 means a thread")
     command.add_argument(
-        "--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="mixed needs a GPU"
+        "--precision",
+        choices=("float32", "mixed_bfloat16"),
+        default="float32",
+        help="mixed needs a GPU, or PyTorch and a processor with bfloat16",
     )
     command = _command(commands, export)
     command.add_argument("run", help="the name of a finished run")

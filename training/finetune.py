@@ -46,8 +46,9 @@ def train(
     """Train ``config`` in ``folder`` to its end and return True; return False when ``stop`` is true after a step.
 
     Resumes from the checkpoint in ``folder``, if there is one. After each epoch the folder holds the averaged weights,
-    so any epoch can be exported. ``build`` creates the network. ``precision`` may be ``mixed_bfloat16`` on a GPU;
-    weights, checkpoints and evaluations stay float32. Raises runs.Diverged when the loss is not finite.
+    so any epoch can be exported. ``build`` creates the network. ``precision`` may be ``mixed_bfloat16``, which is fast
+    on a GPU and, by ``training.depthwise``, on some processors; weights, checkpoints and evaluations stay float32.
+    Raises runs.Diverged when the loss is not finite.
     """
     plan = _plan(config)
     keras.utils.set_random_seed(config.seed)

@@ -76,6 +76,17 @@ def test_a_training_step_moves_weights_and_statistics_alike(stock: Any, images: 
     assert moved > 300
 
 
+def test_a_step_in_mixed_precision_has_nearly_the_same_loss(images: Any) -> None:
+    keras.utils.set_random_seed(1)
+    network = model.network(SIZE, "none")
+    truth = np.eye(7)[np.arange(8) % 7]
+    plain, mixed = (torch_learner.TorchLearner(network, PLAN, 1, mixed=mixed) for mixed in (False, True))
+    losses = [one.step(images, truth, 1e-3)[0] for one in (plain, mixed)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+    assert [weight.dtype for weight in plain.weights()] == [weight.dtype for weight in mixed.weights()]
+
+
 def test_the_optimizer_is_that_of_keras() -> None:
     features = keras.Input((7,))
     network = keras.Model(features, keras.layers.Dense(7)(features))
