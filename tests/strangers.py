@@ -11,7 +11,7 @@ _FILES = 8_192
 
 
 @contextlib.contextmanager
-def hold(port: int, count: int, begin: bytes = b"", drip: bytes = b"", *, seconds: float = 0.2) -> Iterator[None]:
+def hold(port: int, count: int, begin: bytes = b"", drip: bytes = b"", *, seconds: float = 1.0) -> Iterator[None]:
     """Hold ``count`` connections open during the block, and open those again that the web closes.
 
     Each sends ``begin`` when it is open, and then a byte of ``drip`` every ``seconds``.

@@ -20,7 +20,7 @@ FORM = "application/x-www-form-urlencoded"
 LIVE = strangers.get("/health/live")
 LAST = strangers.get("/health/live", "Connection: close")
 LARGE = "/api/docs/swagger-ui/swagger-ui-bundle.js"
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 15.0
 """A web that waits for a stranger in a thread takes longer than this, or does not answer at all."""
 
 

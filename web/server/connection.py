@@ -87,6 +87,8 @@ class Connection:
         self.client, self.server = client, server
         self.phase: Phase | None = None
         self.deadline = 0.0
+        self.watched: Any = None
+        """What the loop calls when the socket is ready, or None when it does not watch the socket."""
         self.sent_before = 0
         """Bytes of answers that the client had taken when its rate was last measured."""
         self.dropped_bytes = 0

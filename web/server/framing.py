@@ -27,7 +27,7 @@ class Length:
 
 
 class Chunked:
-    """A body in chunks (RFC 9112, section 7.1). A malformed one is complete at once, and the parser says what is wrong."""
+    """A body in chunks (RFC 9112, section 7.1). A malformed one is complete at once; the parser says why."""
 
     def __init__(self) -> None:
         self.complete = False

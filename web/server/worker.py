@@ -115,16 +115,17 @@ class Worker(ThreadWorker):
             self._refuse(oldest, Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are being received."))
 
     def _watch(self, connection: Connection, events: int, callback: Any) -> None:
-        watched = self.poller.get_map().get(connection.socket)
-        if watched is None:
-            self.poller.register(connection.socket, events, partial(callback, connection))
-        elif watched.events != events or watched.data.func != callback:
-            self.poller.modify(connection.socket, events, partial(callback, connection))
+        if connection.watched == callback:
+            return
+        change = self.poller.register if connection.watched is None else self.poller.modify
+        change(connection.socket, events, partial(callback, connection))
+        connection.watched = callback
 
     def _leave(self, connection: Connection) -> None:
         """Take a connection out of the loop."""
-        if connection.phase is not None:
+        if connection.watched is not None:
             self.poller.unregister(connection.socket)
+            connection.watched = None
         self.waiting.remove(connection)
 
     def _flush(self, connection: Connection, _: Any = None) -> None:
