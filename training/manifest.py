@@ -240,7 +240,7 @@ def _scan(
 
 def _refuse_likenesses(places: list[Path], further: list[Path]) -> None:
     """Raise Mismatch when a picture of ``further`` is a near-duplicate of one of ``places``."""
-    known, new = (duplicates.fingerprint(read_files(paths)) for paths in (places, further))
+    known, new = (duplicates.compute_fingerprints(read_files(paths)) for paths in (places, further))
     alike = duplicates.find(known, new)
     if alike:
         pairs = _some(f"{copy} is {original}" for original, copy in alike)

@@ -330,13 +330,17 @@ class Supply:
         self._batches = [system.submit(self._files, self._lab)]
 
     def refill(self) -> Batch:
-        """Submit a new batch when the last one is more than half done; return the last batch."""
+        """Submit a new batch when the last one is more than half done; return the last batch. Call it in every loop."""
         if self._system.ended(self._batches[-1]) * 2 > len(self._files):
             self._batches.append(self._system.submit(self._files, self._lab))
         return self._batches[-1]
 
     def ended(self) -> int:
         return sum(map(self._system.ended, self._batches))
+
+    def is_done(self) -> bool:
+        """Return whether no work is left: the last batch has finished, and the others before it."""
+        return all(self._system.get(batch).finished_at is not None for batch in self._batches)
 
     @property
     def expected(self) -> dict[uuid.UUID, int]:

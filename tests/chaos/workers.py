@@ -21,6 +21,8 @@ _STEPS = 20.0
 """Images per second of an engine whose step takes 0.4 s, so that a stop comes during a step."""
 _LONG_LEASE_SECONDS = 60.0
 """A long lease, so that no lease expires within the time that a stop may take."""
+_MOST_TRIES = 10
+"""The most tries of a kill that has to come before the work is done."""
 _SLACK_SECONDS = 1.5
 """The allowance for a shared machine, added to every time limit."""
 
@@ -57,17 +59,18 @@ def worker_killed(system: System, scale: Scale) -> Told:
     """Run the fault with the real engine and the current bundle."""
     system.start("reaper")
     [worker] = system.start_ready(Queue.CLASSIFY)
-    times, count = min(3, scale.times), scale.images
+    times, count, kills, tries, speed = min(3, scale.times), scale.images, 0, 0, 0.0
     started = time.monotonic()
     work = Supply(system, count)
-    for kill in range(times):
+    while kills < times:
+        expect(tries < _MOST_TRIES * times, f"in {tries} tries, the work was done before the kill but {kills} times")
         target = work.ended() + count // (times + 1)
-        until(lambda target=target: work.ended() >= target, 120, "work goes on")
-        if kill == 0:
-            speed = work.ended() / (time.monotonic() - started)
-        last = work.refill()
+        until(lambda target=target: work.ended() >= target or work.is_done(), 120, "work goes on")
+        speed = speed or work.ended() / (time.monotonic() - started)
+        work.refill()
         worker.signal(signal.SIGKILL, group=True)
-        expect(system.get(last).finished_at is None, f"the work was done before kill {kill + 1} of {times}")
+        kills += not work.is_done()  # on a fast processor, the work may be done just before the kill
+        tries += 1
     system.finish(*work.expected, seconds=300)
     told = f"{times} kills of worker and child, started again by their manager; the engine that ships"
     return Told(told, work.expected, beyond(started, sum(work.expected.values()), speed))
