@@ -48,9 +48,17 @@ class Settings(BaseSettings):
     """Addresses or networks of proxies before the web, with commas between, such as `10.0.0.5, 172.16.0.0/12`. Only
     their `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are believed."""
     web_threads: int = Field(16, ge=2)
-    """Threads of the web process; at most half of them receive bodies at one time."""
-    upload_silent_seconds: float = Field(60.0, gt=0)
-    """An upload that sends no bytes for this long is ended, so that its place is free for others."""
+    """Threads of the web process. At most half of them receive uploads at one time, and a lab has at most half of these
+    while another lab wants one."""
+    web_connections: int = Field(4096, ge=16)
+    """Connections of clients that the web holds open; beyond that, those that have waited longest are closed. The
+    limit on open files is raised as far as the system allows, and half of it is the most."""
+    least_bytes_per_second: int = Field(1_000, ge=1)
+    """A client that sends an upload, or takes an answer, at a lower rate is disconnected."""
+    least_rate_seconds: float = Field(30.0, gt=0)
+    """The time over which the rate of a client is measured."""
+    upload_seconds: float = Field(21_600.0, gt=0)
+    """An upload that takes longer is ended (6 hours)."""
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)
