@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from flask import request
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, db, errors, formats, zips
+from dermq import archives, arrivals, batches, db, errors, formats, quotas, zips
 from dermq.models import Archive
 from dermq.principals import Scope
 from dermq.storage import Incoming
@@ -56,7 +57,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     """
     here = services.get_current()
     check_open(batch_id)
-    with bodies.take_place(), contextlib.ExitStack() as stack:
+    with bodies.take_place(auth.get_principal().lab_id), contextlib.ExitStack() as stack:
         body = bodies.Noted(bodies.read_chunks())
         try:
             bodies.check_length(here.settings.max_image_bytes, arrivals.make_too_large(here.settings))
@@ -106,13 +107,14 @@ def put_archive(batch_id: uuid.UUID, query_data: ArchiveNames) -> tuple[schemas.
         "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
     )
     bodies.check_length(most, too_large)
-    with bodies.take_place(), here.blobs.receive() as file:
+    _check_room(request.content_length or 0)
+    with bodies.take_place(auth.get_principal().lab_id), here.blobs.receive() as file:
         archive_id = batches.make_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id, query_data.encoding)
         with _close_on_failure(archive_id):
             _receive_archive(archive_id, file, too_large, most)
             archives.keep(here.sessions, here.blobs, archive_id, file)
-            archive, is_new = db.transact(here.sessions, archives.store, archive_id, file)
+            archive, is_new = db.transact(here.sessions, _store, archive_id, file)
     shown = schemas.Archive.of(archive)
     if not is_new:
         return shown, 200, {}
@@ -191,6 +193,21 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
     file.finish()
     with file.open() as content:
         zips.check(content)
+
+
+def _check_room(archive_bytes: int) -> None:
+    """Raise OutOfSpace when an archive of this size would be over the quota of the lab."""
+    here, lab_id = services.get_current(), auth.get_principal().lab_id
+    db.read(here.sessions, quotas.check_archive, lab_id, here.settings, archive_bytes=archive_bytes)
+
+
+def _store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Archive, bool]:
+    """Store a received archive unless it is over the quota of the lab. Raises OutOfSpace, and as ``store`` does."""
+    archive, is_new = archives.store(session, archive_id, file)
+    if is_new:
+        settings = services.get_current().settings
+        quotas.check_archive(session, auth.get_principal().lab_id, settings, archive_bytes=0)
+    return archive, is_new
 
 
 @contextlib.contextmanager
