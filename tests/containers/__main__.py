@@ -72,8 +72,8 @@ def _main(here: Engine, work: Path, *, gpu: bool) -> None:
         for service in (*PROGRAMS, *SERVERS, "proxy"):
             print(f"--- {service}\n{new.logs(service)[-1500:]}")
         raise
-    new.down(volumes=True)
-    say("taken down")
+    _take_down(new)
+    say("taken down; every service stopped by itself within 20 s")
 
 
 def _live(
@@ -215,12 +215,18 @@ def _kill(project: Project, service: str) -> tuple[float, float]:
     return started, time.monotonic() - began
 
 
+def _take_down(project: Project) -> None:
+    """Stop everything and lose both volumes. Raises Failed when a service had to be killed."""
+    if killed := project.down(volumes=True):
+        raise Failed(f"these did not stop within 20 s: {', '.join(killed)}")
+
+
 def _restore(project: Project, client: Client, reports: dict[str, list[dict[str, str]]]) -> None:
     """Back up as docs/operating.md says, lose both volumes, restore, and compare."""
     dump = project.execute("postgres", "pg_dump", "-U", "dermq", "-d", "dermq", "-Fc")
     files = project.execute("web", "tar", "-C", "/var/lib/dermq", "-cf", "-", "blobs")
     say(f"backed up: database {len(dump) / 1e6:.1f} MB, images {len(files) / 1e6:.1f} MB")
-    project.down(volumes=True)
+    _take_down(project)
     project.up(*SERVERS)
     project.execute("postgres", "pg_restore", "-U", "dermq", "-d", "dermq", "--no-owner", input=dump)
     project.up("migrate", "web")

@@ -190,19 +190,27 @@ class Project:
             elif service in ("redis", "postgres", "web"):
                 self.wait_healthy(service)
 
-    def stop(self, *services: str) -> None:
-        """Stop services at one time, as `docker compose stop` does, and remove their containers."""
-        names = [self.container(service) for service in services if self.exists(service)]
-        if names:
-            self.engine.podman("stop", "-t", "20", *names)
-            self.engine.podman("rm", "-f", *names)
+    def stop(self, *services: str) -> list[str]:
+        """Stop services at one time, as `docker compose stop` does, and remove their containers.
 
-    def down(self, *, volumes: bool = False) -> None:
-        """Stop programs before the servers they use, and remove the containers."""
-        self.stop("proxy", "web", "reaper", "worker-cpu", "intake", "migrate")
-        self.stop("redis", "postgres")
+        Returns those that did not end within their 20 seconds and were killed.
+        """
+        present = [service for service in services if self.exists(service)]
+        if not present:
+            return []
+        names = [self.container(service) for service in present]
+        self.engine.podman("stop", "-t", "20", *names)
+        killed = [service for service in present if self.inspect(service)["State"]["ExitCode"] == 137]
+        self.engine.podman("rm", "-f", *names)
+        return killed
+
+    def down(self, *, volumes: bool = False) -> list[str]:
+        """Stop programs before the servers they use, and remove the containers. Returns those that were killed."""
+        killed = self.stop("proxy", "web", "reaper", "worker-cpu", "intake", "migrate")
+        killed += self.stop("redis", "postgres")
         if volumes:
             self.engine.podman("volume", "rm", "--all", "--force")
+        return killed
 
     def healthy(self, service: str) -> bool:
         try:
