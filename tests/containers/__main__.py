@@ -122,7 +122,7 @@ def _report_of_make_run(var: Path, images: dict[str, bytes]) -> list[dict[str, s
     programs = subprocess.Popen([sys.executable, "-m", "embedded"], cwd=ROOT, env=environment, stdout=console)
     try:
         token = var / "local-token"
-        wait(lambda: token.is_file() and bool(token.read_text().strip()), 60, "`make run` starts")
+        wait(lambda: token.is_file() and bool(token.read_text().strip()), 180, "`make run` starts")
         client = Client(f"http://127.0.0.1:{port}", token.read_text().strip())
         batch = client.submit("originals", _archive(images))
         client.finish(batch, len(images))
@@ -142,7 +142,7 @@ def _upgrade(here: Engine, old: Project, new: Project, images: dict[str, bytes])
     client = Client(f"http://127.0.0.1:{old.environment['DERMQ_PORT']}", max(told.split(), key=len))
     count = len(images) * _UPGRADE_COPIES
     batch = client.submit("in flight", _archive(images, _UPGRADE_COPIES))
-    wait(lambda: client.status(batch)["counts"]["done"] > 50, 60, "the first images are done")
+    wait(lambda: client.status(batch)["counts"]["done"] > 50, 180, "the first images are done")
     began = time.monotonic()
     old.down()
     building.install(here, "now")
@@ -192,7 +192,7 @@ def _kill_each(project: Project, client: Client, images: dict[str, bytes]) -> No
     batches = []
     for service in ("intake", "worker-cpu", "reaper", "web", *SERVERS):
         batches.append(batch := client.submit(f"{service} is killed", archive))
-        wait(lambda batch=batch: client.status(batch)["counts"]["received"] > 0, 60, "unpacking begins")
+        wait(lambda batch=batch: client.status(batch)["counts"]["received"] > 0, 180, "unpacking begins")
         states = [client.status(each)["state"] for each in batches]
         if "running" not in states and "queued" not in states:
             raise Failed(f"no batch was in flight when {service} was to be killed: {states}")
@@ -242,7 +242,7 @@ def _behind_tls(project: Project, client: Client, batch: str, report: list[dict[
     """Put the proxy before the web: its certificate holds, operators' addresses stay closed, a browser can sign in."""
     project.up("proxy")
     root = "/data/caddy/pki/authorities/local/root.crt"
-    wait(lambda: project.succeeds("proxy", "test", "-s", root), 30, "the proxy has made its certificate")
+    wait(lambda: project.succeeds("proxy", "test", "-s", root), 90, "the proxy has made its certificate")
     trusted = project.execute("proxy", "cat", root).decode()
     secure = Client(f"https://localhost:{project.environment['PROXY_HTTPS_PORT']}", client.token, trusted)
     compare(secure.report(batch), report, "the report by HTTPS")

@@ -228,7 +228,7 @@ class Project:
 
     def wait_healthy(self, service: str) -> float:
         try:
-            return wait(lambda: self.healthy(service), 90, f"{service} is healthy")
+            return wait(lambda: self.healthy(service), 180, f"{service} is healthy")
         except Failed as err:
             raise Failed(f"{err}\n{self.logs(service)}") from err
 
