@@ -148,16 +148,19 @@ class Engine:
         environment: dict[str, str] | None = None,
         with_errors: bool = False,
     ) -> bytes:
-        done = subprocess.run(
-            command,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            timeout=timeout,
-            cwd=cwd,
-            env=os.environ | (environment or {}),
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                capture_output=True,
+                timeout=timeout,
+                cwd=cwd,
+                env=os.environ | (environment or {}),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as err:
+            raise Failed(f"{' '.join(command[-6:])} did not end within {timeout:g} s") from err
         if done.returncode != 0:
             told = (done.stdout[-1500:] + done.stderr[-2500:]).decode(errors="replace")
             raise Failed(f"{' '.join(command[-6:])} ended with {done.returncode}:\n{told}")
