@@ -126,7 +126,7 @@ def check_head(head: bytes, settings: Settings) -> None:
             "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "
             "a ZIP of images goes to the batch's archive address.",
         )
-    formats.check(head, max_pixels=settings.max_image_pixels)
+    formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
 
 
 def make_too_large(settings: Settings) -> errors.TooLarge:

@@ -57,7 +57,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     """
     here = services.get_current()
     check_open(batch_id)
-    with bodies.take_place(), contextlib.ExitStack() as stack:
+    with bodies.take_place(auth.get_principal().lab_id), contextlib.ExitStack() as stack:
         body = bodies.Noted(bodies.read_chunks())
         try:
             bodies.check_length(here.settings.max_image_bytes, arrivals.make_too_large(here.settings))
@@ -105,7 +105,7 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
         "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
     )
     bodies.check_length(most, too_large)
-    with bodies.take_place(), here.blobs.receive() as file:
+    with bodies.take_place(auth.get_principal().lab_id), here.blobs.receive() as file:
         archive_id = batches.make_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _close_on_failure(archive_id):
