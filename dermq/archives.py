@@ -127,8 +127,27 @@ def abandon(session: Session, archive_id: uuid.UUID, error: errors.DermqError) -
 
 def close(session: Session, archive: Archive, state: ArchiveState, error: errors.DermqError | None = None) -> None:
     """Move a locked, open archive to a final state, with the error of one that failed. Its batch is settled."""
-    failure = {} if error is None else {"error_code": error.code, "error_detail": error.detail[:1000]}
-    transitions.move_archive(session, archive, state, **failure)
+    code, detail = (None, None) if error is None else (error.code, error.detail[:1000])
+    transitions.move_archive(session, archive, state, error_code=code, error_detail=detail)
+
+
+def put_back(session: Session, archive: Archive, reason: errors.Transient | None) -> None:
+    """Store a locked archive that is being unpacked again, with the reason why it waits although its turn had come.
+
+    The status of its batch changes when the reason does, so that pages show it.
+    """
+    code, detail = (None, None) if reason is None else (reason.code, reason.detail[:1000])
+    is_news = code != archive.error_code
+    transitions.move_archive(session, archive, ArchiveState.STORED, error_code=code, error_detail=detail)
+    if is_news:
+        for batch in transitions.lock_batches(session, [archive.batch_id]):
+            transitions.note_change(batch)
+
+
+def count_waiting(session: Session, code: str) -> int:
+    """Return how many stored archives wait for this reason."""
+    counted = sa.select(sa.func.count()).select_from(Archive)
+    return session.scalar(counted.where(Archive.state == ArchiveState.STORED, Archive.error_code == code)) or 0
 
 
 def lock(session: Session, archive_id: uuid.UUID) -> Archive | None:

@@ -4,6 +4,8 @@ The web and the unpacker check and receive here. Who adds images locks the batch
 """
 
 import contextlib
+import hashlib
+import itertools
 import time
 import unicodedata
 import uuid
@@ -53,7 +55,7 @@ def check_name(name: str) -> str:
         raise errors.Rejected(
             "bad_name", f"The name has {len(name)} characters; at most {models.NAME_LENGTH} are accepted."
         )
-    if name != make_printable(name):
+    if name != escape_controls(name):
         raise errors.Rejected("bad_name", "The name holds control characters; printable characters are accepted.")
     parts = name.split("/")
     if ".." in parts or "." in parts or "" in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
@@ -63,44 +65,68 @@ def check_name(name: str) -> str:
     return name
 
 
-def make_printable(text: str) -> str:
-    """``text`` with a replacement character for each one that no database or terminal should be given."""
-    return "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
+def escape_controls(text: str) -> str:
+    """Return ``text`` with an escape for each character that no database or terminal should be given: ``a\\tb``.
+
+    Names that differ in such a character stay different, so that no two refused files look like one.
+    """
+    if text.isprintable():
+        return text  # the usual case, and much faster
+    return "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cs"):
+        return character.encode("unicode_escape").decode("ascii")
+    return character
 
 
 @contextlib.contextmanager
 def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings: Settings) -> Iterator[Arrival]:
     """Write ``chunks`` to an incoming file and check it; the file is gone after the block unless it was kept.
 
-    Raises Rejected (TooLarge, UnsupportedFormat) for what is refused and OutOfSpace when the disk is full.
+    A file that its leading bytes refuse is not written at all. Raises Rejected (TooLarge, UnsupportedFormat) for what
+    is refused and OutOfSpace when the disk is full.
     """
     name = check_name(name)
+    left = iter(chunks)
+    head = _read_head(left, settings)
+    check_head(head[: formats.HEAD_BYTES], settings)
     with blobs.receive() as file:
-        for chunk in chunks:
+        for chunk in itertools.chain([head], left):
             if file.bytes + len(chunk) > settings.max_image_bytes:
                 raise make_too_large(settings)
             file.write(chunk)
-        check_content(file, settings)
+        file.finish()
         yield Arrival(name, file)
 
 
-def check_content(file: Incoming, settings: Settings) -> None:
-    """Finish an incoming file and look at its leading bytes. What these do not tell, only a decoder tells.
+def _read_head(chunks: Iterator[bytes], settings: Settings) -> bytes:
+    """Return the first chunks of a file, joined, as far as its leading bytes reach. Raises TooLarge."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) > settings.max_image_bytes:
+            raise make_too_large(settings)
+        if len(head) >= formats.HEAD_BYTES:
+            break
+    return head
+
+
+def check_head(head: bytes, settings: Settings) -> None:
+    """Look at the leading bytes of a file. What these do not tell, only a decoder tells.
 
     Raises Rejected for an empty file, UnsupportedFormat and TooLarge as ``formats.check`` does.
     """
-    if file.bytes == 0:
+    if not head:
         raise errors.Rejected("empty_file", "The file has 0 bytes.")
-    file.finish()
-    with file.open() as content:
-        head = content.read(formats.HEAD_BYTES)
     if head.startswith(ZIP_MAGIC):
         raise errors.UnsupportedFormat(
             "archive",
             "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "
             "a ZIP of images goes to the batch's archive address.",
         )
-    formats.check(head, max_pixels=settings.max_image_pixels)
+    formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
 
 
 def make_too_large(settings: Settings) -> errors.TooLarge:
@@ -108,6 +134,14 @@ def make_too_large(settings: Settings) -> errors.TooLarge:
     return errors.TooLarge(
         "image_too_large", f"The file has more than {settings.max_image_bytes:,} bytes, the most that is accepted."
     )
+
+
+def count_room(session: Session, batch_id: uuid.UUID, settings: Settings) -> int:
+    """Return how many more images a batch may take. Raises NotFound when it was deleted."""
+    batch = session.get(Batch, batch_id)
+    if batch is None or batch.deleted_at is not None:
+        raise errors.NotFound("no_batch", f"There is no batch {batch_id}.")
+    return _measure_room(session, batch, settings).images
 
 
 def keep(
@@ -174,9 +208,14 @@ def receive(
         for arrival, _ in fresh:
             check_kept(arrival.file)
         transitions.add_images(session, batch, [_make_image_row(arrival, position) for arrival, position in fresh])
-    conflicts = [(verdict.name, verdict.error) for verdict in verdicts if verdict.error is not None]
-    for name, error in (*refused, *conflicts):
-        _add_refusal(session, batch, name, error, archive_id)
+    conflicts = [
+        (verdict.name, verdict.error, None if archive_id else arrival.file.sha256)
+        for verdict, arrival in zip(verdicts, arrived, strict=True)
+        if verdict.error is not None
+    ]
+    rows = [_make_refusal_row(name, error, archive_id, None) for name, error in refused]
+    rows += [_make_refusal_row(name, error, archive_id, sha256) for name, error, sha256 in conflicts]
+    _add_refusals(session, batch, rows)
     transitions.note_change(batch, by_lab=True)
     return verdicts
 
@@ -186,11 +225,15 @@ def refuse(
     batch_id: uuid.UUID,
     name: str,
     error: errors.DermqError,
+    content: str,
 ) -> None:
-    """Keep the refusal of a file that never became an arrival."""
+    """Keep the refusal of a file that never became an arrival.
+
+    ``content`` identifies the bytes that came, so that the same file sent again adds nothing and another one does.
+    """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch)
-    _add_refusal(session, batch, name, error, None)
+    _add_refusals(session, batch, [_make_refusal_row(name, error, None, content)])
     transitions.note_change(batch, by_lab=True)
 
 
@@ -265,25 +308,26 @@ def _make_image_row(arrival: Arrival, position: int) -> dict[str, Any]:
     }
 
 
-def _add_refusal(
-    session: Session, batch: Batch, name: str, error: errors.DermqError, archive_id: uuid.UUID | None
-) -> None:
-    """Keep a refusal once: a client that tries the same file again adds nothing."""
-    shown = make_printable(name)[: models.Refusal.name.type.length]
-    same = sa.select(Refusal.id).where(
-        Refusal.batch_id == batch.id,
-        Refusal.name == shown,
-        Refusal.code == error.code,
-        Refusal.archive_id.is_(None) if archive_id is None else Refusal.archive_id == archive_id,
-    )
-    if session.scalar(same.limit(1)) is not None:
-        return
-    refusal = Refusal(
-        batch_id=batch.id,
-        archive_id=archive_id,
-        name=shown,
-        code=error.code,
-        detail=error.detail[:1000],
-        created_at=datetime.now(UTC),
-    )
-    transitions.add_refusal(session, batch, refusal)
+def _make_refusal_row(
+    name: str, error: errors.DermqError, archive_id: uuid.UUID | None, content: str | None
+) -> dict[str, Any]:
+    """Return the columns of a refusal. One with a ``content`` is kept once, as its file may be sent again."""
+    same = None if content is None else hashlib.sha256(repr((name, error.code, content)).encode()).hexdigest()
+    return {
+        "archive_id": archive_id,
+        "name": escape_controls(name)[: models.Refusal.name.type.length],
+        "code": error.code,
+        "detail": error.detail[:1000],
+        "fingerprint": same,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _add_refusals(session: Session, batch: Batch, rows: list[dict[str, Any]]) -> None:
+    """Keep refusals, but those of files that were sent again."""
+    wanted = [row["fingerprint"] for row in rows if row["fingerprint"] is not None]
+    known = set[str | None]()
+    if wanted:
+        same = sa.select(Refusal.fingerprint).where(Refusal.batch_id == batch.id, Refusal.fingerprint.in_(wanted))
+        known = set(session.scalars(same))
+    transitions.add_refusals(session, batch, [row for row in rows if row["fingerprint"] not in known])

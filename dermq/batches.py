@@ -205,7 +205,7 @@ def sweep(session: Session, batch_id: uuid.UUID) -> bool:
     if batch is None or batch.cancelled_at is None:
         return False
     for archive in archives:
-        transitions.move_archive(session, archive, ArchiveState.CANCELLED)
+        transitions.move_archive(session, archive, ArchiveState.CANCELLED, error_code=None, error_detail=None)
     transitions.move_images(session, [Move(waiting, ImageState.QUEUED, ImageState.CANCELLED, _UNTRIED)])
     if transitions.settle(batch):
         transitions.note_change(batch)

@@ -322,7 +322,6 @@ class Archive(Base):
     """Leases lost in a row while no further entry was recorded; the third fails the archive."""
     next_entry: Mapped[int] = mapped_column(default=0)
     """Index of the entry at which unpacking resumes."""
-    unpacked_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     entries: Mapped[int] = mapped_column(default=0)
     received: Mapped[int] = mapped_column(default=0)
     unchanged: Mapped[int] = mapped_column(default=0)
@@ -333,6 +332,7 @@ class Archive(Base):
     skipped_names: Mapped[list[str]] = mapped_column(default=list)
     """Names of the first hundred skipped entries."""
     error_code: Mapped[str | None] = mapped_column(String(64))
+    """Why it failed, or why it waits although its turn has come, such as ``storage_full``."""
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 
 
@@ -340,6 +340,7 @@ class Refusal(Base):
     """A file that was not accepted, and why."""
 
     __tablename__ = "refusal"
+    __table_args__ = (Index("uq_refusal_batch_id_fingerprint", "batch_id", "fingerprint", unique=True),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batch.id"), index=True)
@@ -347,6 +348,8 @@ class Refusal(Base):
     name: Mapped[str] = mapped_column(String(1000))
     code: Mapped[str] = mapped_column(String(64))
     detail: Mapped[str] = mapped_column(String(1000))
+    fingerprint: Mapped[str | None] = mapped_column(Sha256)
+    """SHA-256 of name, code and content of a file that came by itself, so that it is kept once when sent again."""
     created_at: Mapped[datetime]
 
 

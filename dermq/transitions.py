@@ -117,11 +117,11 @@ def move_archive(session: Session, archive: Archive, target: ArchiveState | None
             _count(batch, Counter(archives_open=-1))
 
 
-def add_refusal(session: Session, batch: Batch, refusal: Refusal) -> None:
-    """Add a refusal to a locked batch and count it."""
-    session.add(refusal)
-    session.flush()
-    _count(batch, Counter(refused=1))
+def add_refusals(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add refusals to a locked batch and count them; ``rows`` are their columns but the batch."""
+    if rows:
+        session.execute(sa.insert(Refusal), [{**row, "batch_id": batch.id} for row in rows])
+        _count(batch, Counter(refused=len(rows)))
 
 
 def settle(batch: Batch) -> bool:

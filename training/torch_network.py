@@ -2,8 +2,8 @@
 
 Keras on PyTorch copies the input of every convolution from channels last to channels first and back, and computes a
 batch normalisation in six passes. This module translates every layer once, as ``onnx_graph`` does, into a module for
-tensors in PyTorch's channels-last memory format. Logits, gradients and batch norm statistics equal those of the Keras
-network (tests/training/test_torch_network.py).
+tensors in PyTorch's channels-last memory format, with the depthwise convolutions of ``depthwise``. Logits, gradients
+and batch norm statistics equal those of the Keras network (tests/training/test_torch_network.py).
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from training import depthwise
 from training.learner import Weights
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -106,7 +107,7 @@ class _Convolution(nn.Module):
         shape = (inputs, 1, height, width) if self._depthwise else (outputs, inputs, height, width)
         self.kernel = nn.Parameter(torch.empty(shape).to(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.empty(shape[0])) if layer.use_bias else None
-        self._strides, self._groups = tuple(layer.strides), inputs if self._depthwise else 1
+        self._strides = tuple(layer.strides)
         self._pads = _pads(layer)
         self._activation = ACTIVATIONS[layer.activation.__name__]
 
@@ -114,7 +115,11 @@ class _Convolution(nn.Module):
         left, right, top, bottom = self._pads
         if left != right or top != bottom:
             values, left, top = functional.pad(values, self._pads), 0, 0
-        convolved = functional.conv2d(values, self.kernel, self.bias, self._strides, (top, left), groups=self._groups)
+        if self._depthwise:
+            convolved = depthwise.convolve(values, self.kernel, self._strides, (top, left))
+            convolved = convolved if self.bias is None else convolved + self.bias[:, None, None]
+        else:
+            convolved = functional.conv2d(values, self.kernel, self.bias, self._strides, (top, left))
         return self._activation(convolved)
 
     def slots(self) -> list[_Slot]:

@@ -9,10 +9,13 @@ from sqlalchemy.orm import Session
 
 from dermq import archives, errors, transitions
 from dermq.lifecycle import ArchiveState
-from dermq.models import Archive, Batch
-from dermq.queue import leases
+from dermq.models import Archive, Batch, Lab, QueueRow
+from dermq.queue import fairness, leases
 from dermq.queue.active import WAITING_ARCHIVES
 from dermq.queue.leases import MOST_LOSSES, LeaseLost
+
+SLICE_SECONDS = 5.0
+"""The length of a turn: an archive is put back after this time, so that the archives of other labs get theirs."""
 
 
 @dataclass(frozen=True)
@@ -22,31 +25,47 @@ class ArchiveLease:
     token: uuid.UUID
     archive_id: uuid.UUID
     batch_id: uuid.UUID
+    lab_id: int
     sha256: str
     next_entry: int
-    unpacked_bytes: int
 
 
 def take(
     session: Session, worker: str, lease_seconds: float, put_back: Sequence[uuid.UUID] = ()
 ) -> ArchiveLease | None:
-    """Lease the stored archive that has waited longest, or return None when none waits.
+    """Lease the stored archive of the lab that is next in the fair order, or return None when none waits.
 
-    Archives in ``put_back``, which this worker returned because of a fault, come after all others.
+    Of one lab's archives, the one that has waited longest comes first. Archives in ``put_back``, which this worker
+    returned because of a fault, come after all others. The lab is charged for a whole slice; ``end`` gives back what is
+    not used, and a worker that dies gives back nothing.
     """
+    if session.scalar(_select_waiting().limit(1)) is None:
+        return None  # the usual case, which takes no lock
+    queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
+    start = sa.case((Lab.tag > queue.served, Lab.tag), else_=queue.served)
     found = session.scalar(
-        sa.select(Archive)
-        .join(Batch, Batch.id == Archive.batch_id)
-        .where(Archive.state == ArchiveState.STORED, *WAITING_ARCHIVES)
-        .order_by(Archive.id.in_(put_back), Archive.touched_at)
+        _select_waiting()
+        .order_by(Archive.id.in_(put_back), start, Lab.id, Archive.touched_at)
         .limit(1)
         .with_for_update(skip_locked=True, of=Archive)
     )
     if found is None or found.sha256 is None:
         return None
+    lab = session.scalars(sa.select(Lab).join(Batch, Batch.lab_id == Lab.id).where(Batch.id == found.batch_id)).one()
+    queue.served = max(lab.tag, queue.served)
+    lab.tag = queue.served + SLICE_SECONDS * fairness.SECOND_IMAGES / lab.weight
     token = leases.begin(session, worker, lease_seconds)
     transitions.move_archive(session, found, ArchiveState.UNPACKING, claim_token=token)
-    return ArchiveLease(token, found.id, found.batch_id, found.sha256, found.next_entry, found.unpacked_bytes)
+    return ArchiveLease(token, found.id, found.batch_id, lab.id, found.sha256, found.next_entry)
+
+
+def _select_waiting() -> sa.Select[Archive]:
+    return (
+        sa.select(Archive)
+        .join(Batch, Batch.id == Archive.batch_id)
+        .join(Lab, Lab.id == Batch.lab_id)
+        .where(Archive.state == ArchiveState.STORED, *WAITING_ARCHIVES)
+    )
 
 
 def lock(session: Session, lease: ArchiveLease) -> Archive:
@@ -58,21 +77,39 @@ def lock(session: Session, lease: ArchiveLease) -> Archive:
     return archive
 
 
-def end(session: Session, lease: ArchiveLease, *, unpacked: bool, error: errors.Permanent | None = None) -> None:
-    """Close the archive when it is ``unpacked`` or has an ``error``, else store it again; then end the lease.
+def end(
+    session: Session,
+    lease: ArchiveLease,
+    *,
+    unpacked: bool,
+    seconds: float,
+    error: errors.Permanent | errors.Transient | None = None,
+) -> None:
+    """Close the archive when it is ``unpacked`` or has a Permanent error, else store it again; then end the lease.
 
-    The archive is not changed when the lease has been lost.
+    A Transient ``error`` is noted on the stored archive, as the reason why it waits. The lab gets back what remains of
+    the slice after ``seconds``. The archive is not changed when the lease has been lost.
     """
+    _give_back_time(session, lease.lab_id, SLICE_SECONDS - seconds)
     try:
         archive = lock(session, lease)
     except LeaseLost:
         archive = None
     if archive is not None:
-        if unpacked or error is not None:
-            archives.close(session, archive, ArchiveState.FAILED if error else ArchiveState.DONE, error)
+        if isinstance(error, errors.Permanent):
+            archives.close(session, archive, ArchiveState.FAILED, error)
+        elif unpacked:
+            archives.close(session, archive, ArchiveState.DONE)
         else:
-            transitions.move_archive(session, archive, ArchiveState.STORED)
+            archives.put_back(session, archive, error)
     leases.end(session, lease.token)
+
+
+def _give_back_time(session: Session, lab_id: int, seconds: float) -> None:
+    """Give back a part of the charge of a slice; a negative number of seconds charges more. Locks the queue."""
+    session.scalars(sa.select(QueueRow).with_for_update()).one()
+    tag = Lab.tag - seconds * fairness.SECOND_IMAGES / Lab.weight
+    session.execute(sa.update(Lab).where(Lab.id == lab_id).values(tag=tag))
 
 
 def give_back_lost(session: Session, token: uuid.UUID) -> None:

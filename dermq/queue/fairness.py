@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 QUANTA = 4
 """Least number of turns in a full claim: a quantum is at most a quarter of the claim."""
+SECOND_IMAGES = 20.0
+"""A second in which a worker unpacks archives is charged to its lab like this many images."""
 URGENT_TURNS = 3
 """Turns in a row that urgent batches get while other batches of the same lab wait."""
 

@@ -45,10 +45,8 @@ class LocalIncoming:
         self.bytes += len(chunk)
 
     def finish(self) -> None:
-        """Make the bytes durable and close the file. Raises OutOfSpace when the disk is full."""
+        """Close the file, which is whole. Raises OutOfSpace when the disk is full."""
         with translate_errors():
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
 
     def open(self) -> BinaryIO:
@@ -103,7 +101,8 @@ class LocalStore:
             folder.mkdir(parents=True, exist_ok=True)
             for file in files:
                 received = self.root / _INCOMING / file.token
-                with contextlib.suppress(FileNotFoundError):  # an earlier call has moved it
+                with contextlib.suppress(FileNotFoundError):  # kept before
+                    _sync(received)  # only what is accepted is made durable: syncing takes longer than writing
                     os.utime(received)
                     received.rename(folder / file.sha256)
                 (folder / file.sha256).stat()  # raises when the reaper has deleted it since as an orphan
@@ -196,6 +195,7 @@ class LocalStore:
         with translate_errors(), self.receive() as file:
             file.write(b"probe")
             file.finish()
+            _sync(self.root / _INCOMING / file.token)
             self._expect_begun()
             with file.open() as content:
                 answer = content.read()
@@ -260,8 +260,9 @@ def _put_back(aside: Path) -> None:
     aside.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -25,7 +25,7 @@ class Incoming(Protocol):
         """Append ``chunk``. Raises OutOfSpace when the store is full."""
 
     def finish(self) -> None:
-        """Make the bytes durable. Raises OutOfSpace when the store is full."""
+        """End the file, which is whole; ``keep`` makes it durable. Raises OutOfSpace when the store is full."""
 
     def open(self) -> BinaryIO:
         """Open a finished file for reading, before it is kept."""

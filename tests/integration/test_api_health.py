@@ -33,7 +33,7 @@ def test_ready_when_everything_is_there(app: APIFlask, sessions: db.Sessions) ->
     answer = app.test_client().get("/health/ready")
     assert answer.status_code == 200, answer.text
     checks = answer.get_json()["checks"]
-    assert set(checks) == {"database", "redis", "bundle", "worker_classify", "worker_intake"}
+    assert set(checks) == {"database", "redis", "bundle", "storage", "worker_classify", "worker_intake"}
     assert all(check["ok"] for check in checks.values())
     assert answer.headers["Cache-Control"] == "no-store"
 

@@ -292,7 +292,7 @@ class Lifecycle(RuleBasedStateMachine):
         held = draw.draw(st.sampled_from([held for held in self.held if held.images]))
         ids = held.images[: round(part * len(held.images))]
         found: list[Any] = scenarios.predictions(
-            [ClaimedImage(each, uuid.UUID(int=0), "") for each in ids], self.claimant
+            [ClaimedImage(each, uuid.UUID(int=0), "", 0) for each in ids], self.claimant
         )
         found[:fails] = [Failed(each, "damaged", "damaged") for each in ids[:fails]]
         owned = [each for each in ids if each in self.images and self.images[each].token == held.token]
@@ -384,7 +384,7 @@ class Lifecycle(RuleBasedStateMachine):
         task = self.a_task(draw)
         archive = self.archives.get(task.archive_id)
         next_entry = (archive.next_entry if archive else 0) + len(names)
-        page = entries.EntryPage(next_entry, 0, entries=len(names), arrived=_arrivals(names))
+        page = entries.EntryPage(next_entry, entries=len(names), arrived=_arrivals(names))
         if not self.owns(task):
             with pytest.raises(leases.LeaseLost):
                 self.do(unpack._record, self.runtime, task, page)
@@ -403,7 +403,7 @@ class Lifecycle(RuleBasedStateMachine):
         task = self.a_task(draw)
         error = errors.Permanent("damaged_archive", "damaged") if whole and damaged else None
         owned = self.owns(task)
-        self.do(archive_claims.end, task, unpacked=whole, error=error)
+        self.do(archive_claims.end, task, unpacked=whole, seconds=archive_claims.SLICE_SECONDS, error=error)
         self.live.discard(task.token)
         if owned:
             ended = ArchiveState.FAILED if damaged else ArchiveState.DONE
@@ -497,12 +497,12 @@ class Lifecycle(RuleBasedStateMachine):
     def drain(self) -> None:
         for held in self.held:
             if held.task:
-                self.do(archive_claims.end, held.task, unpacked=False)
+                self.do(archive_claims.end, held.task, unpacked=False, seconds=archive_claims.SLICE_SECONDS)
             self.do(claims.give_back, held.token)
         for archive_id in self.archives:
             self.do(archives.abandon, archive_id, errors.Conflict("upload_abandoned", "gone"))
         while task := self.do(archive_claims.take, self.runtime.name, self.runtime.settings.lease_seconds):
-            self.do(archive_claims.end, task, unpacked=True)
+            self.do(archive_claims.end, task, unpacked=True, seconds=archive_claims.SLICE_SECONDS)
         for batch_id in self.batches:
             with suppress(errors.Conflict, errors.NotFound):
                 self.do(batches.seal, batch_id, by=OPERATOR)

@@ -21,7 +21,7 @@ from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
 from tests import fakes, samples
 from worker.classify.runtime import ClassifyRuntime
-from worker.intake import entries, unpack
+from worker.intake import directory, entries, unpack
 
 
 @pytest.fixture
@@ -127,14 +127,6 @@ def test_an_entry_that_lies_about_its_size_is_refused(runtime: ClassifyRuntime, 
     assert set(refusals(runtime, batch)) == {"lie.bmp"}
 
 
-def test_all_entries_together_are_bounded(runtime: ClassifyRuntime, batch: Batch) -> None:
-    small = replace(runtime, settings=runtime.settings.model_copy(update={"max_archive_unpacked_bytes": 5_000}))
-    entries = {f"{n}.bmp": samples.encoded(samples.picture(32, 32, n), "BMP") for n in range(4)}  # 3,126 bytes each
-    store(small, batch, samples.archive(entries))
-    unpack.drain(small)
-    assert refusals(small, batch) == {"1.bmp": "archive_bomb", "2.bmp": "archive_bomb", "3.bmp": "archive_bomb"}
-
-
 def test_more_images_than_a_batch_holds_are_refused(runtime: ClassifyRuntime, batch: Batch) -> None:
     small = replace(runtime, settings=runtime.settings.model_copy(update={"max_images_per_batch": 2}))
     store(small, batch, samples.archive(fakes.pictures(4)))
@@ -214,19 +206,6 @@ def test_a_compression_that_inflates_without_bound_is_refused(
     assert refusals(runtime, batch) == {"a.bmp": "unsupported_compression"}
 
 
-@pytest.mark.parametrize(("signature", "offset", "damage"), [(b"PK\x01\x02", 6, b"\x63"), (b"PK\x01\x02", 9, b"\x08")])
-def test_a_damaged_list_of_entries_fails_the_archive_at_once(
-    runtime: ClassifyRuntime, batch: Batch, signature: bytes, offset: int, damage: bytes
-) -> None:
-    """Entries with an unknown ZIP version, and with a name that is marked as UTF-8 but is not."""
-    data = bytearray(samples.archive({"\xe4.jpg": samples.jpeg()}).replace(b"\xc3\xa4", b"\xe4\xe4"))
-    at = data.index(signature) + offset
-    data[at : at + 1] = damage
-    archive = store(runtime, batch, bytes(data))
-    unpack.drain(runtime)
-    assert get(runtime, archive).error_code == "bad_archive"
-
-
 def test_two_stores_of_the_same_bytes_keep_one_archive(runtime: ClassifyRuntime, batch: Batch) -> None:
     data = samples.archive(fakes.pictures(2))
     threads = [threading.Thread(target=store, args=(runtime, batch, data)) for _ in range(4)]
@@ -252,7 +231,7 @@ def test_what_is_no_zip_fails_the_archive(runtime: ClassifyRuntime, batch: Batch
 def test_an_endless_list_of_entries_fails_the_archive(
     runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entries, "MAX_DIRECTORY_BYTES", 100)
+    monkeypatch.setattr(directory, "MAX_DIRECTORY_BYTES", 100)
     archive = store(runtime, batch, samples.archive(fakes.pictures(5)))
     unpack.drain(runtime)
     assert get(runtime, archive).error_code == "too_many_entries"
@@ -261,7 +240,7 @@ def test_an_endless_list_of_entries_fails_the_archive(
 def test_unpacking_resumes_where_it_was_stopped(
     runtime: ClassifyRuntime, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entries, "PAGE_ENTRIES", 3)
+    monkeypatch.setattr(entries, "PAGE_IMAGES", 3)
     archive = store(runtime, batch, samples.archive(fakes.pictures(10)))
     receive, calls = arrivals.receive, []
 

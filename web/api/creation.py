@@ -99,7 +99,7 @@ def _create_empty(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str,
 
 
 def _create_with_files(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
-    with bodies.take_place(), contextlib.ExitStack() as stack:
+    with bodies.take_place(auth.get_principal().lab_id), contextlib.ExitStack() as stack:
         form = forms.receive(stack)
         said = form.batch()
         batch_id = _create(_make_draft(said, key, form.fingerprint()), form, seal=said.seal)

@@ -63,6 +63,7 @@ ARCHIVE: dict[str, Any] = {
     "refused": 10,
     "skipped": 2,
     "skipped_names": ["images/", "__MACOSX/._ISIC_0024306.jpg"],
+    "waiting": None,
     "error": None,
     "created_at": "2026-11-23T18:00:00.000000Z",
     "links": {"self": f"{_BATCH}/archives/{_ARCHIVE_ID}", "batch": _BATCH},

@@ -15,7 +15,7 @@ _KEY_LENGTH = models.NAME_LENGTH
 
 
 def _check_printable(text: str) -> str:
-    if text != arrivals.make_printable(text):
+    if text != arrivals.escape_controls(text):
         raise ValueError("holds control characters; printable characters are accepted")
     return text
 

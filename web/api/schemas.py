@@ -10,7 +10,7 @@ from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
 from dermq import models, progress
-from dermq.lifecycle import ArchiveState, BatchState
+from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, BatchState
 from web.api import examples
 from web.reports import registry
 
@@ -174,7 +174,10 @@ class Archive(Shape):
     refused: int
     skipped: int = Field(description="Folders, and files that operating systems add to archives.")
     skipped_names: list[str] = Field(description="Names of the first hundred skipped entries.")
-    error: Failure | None
+    waiting: Failure | None = Field(
+        description="Why the archive waits although its turn has come, such as `storage_full`. It goes on by itself."
+    )
+    error: Failure | None = Field(description="Why the archive failed.")
     created_at: datetime
     links: ArchiveLinks
 
@@ -182,10 +185,13 @@ class Archive(Shape):
     def of(cls, row: models.Archive) -> "Archive":
         own = ("id", "state", "sha256", "bytes", "entries", "received", "unchanged", "refused", "skipped")
         ids: dict[str, Any] = {"batch_id": row.batch_id, "archive_id": row.id}
+        failure = make_failure(row.error_code, row.error_detail)
+        is_open = row.state in OPEN_ARCHIVE
         return cls(
             **{name: getattr(row, name) for name in own},
             skipped_names=row.skipped_names or [],
-            error=make_failure(row.error_code, row.error_detail),
+            waiting=failure if is_open else None,
+            error=None if is_open else failure,
             created_at=row.created_at,
             links=ArchiveLinks(self=url_for("uploads.get_archive", **ids), batch=make_batch_url(row.batch_id)),
         )

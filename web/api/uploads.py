@@ -57,13 +57,14 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
     """
     here = services.get_current()
     check_open(batch_id)
-    with bodies.take_place(), contextlib.ExitStack() as stack:
+    with bodies.take_place(auth.get_principal().lab_id), contextlib.ExitStack() as stack:
+        body = bodies.Noted(bodies.read_chunks())
         try:
             bodies.check_length(here.settings.max_image_bytes, arrivals.make_too_large(here.settings))
-            taking = arrivals.receive_file(here.blobs, query_data.name, bodies.read_chunks(), here.settings)
+            taking = arrivals.receive_file(here.blobs, query_data.name, body, here.settings)
             arrival = stack.enter_context(taking)
         except errors.Rejected as err:
-            db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err)
+            db.transact(here.sessions, arrivals.refuse, batch_id, query_data.name, err, body.identity)
             raise
         arrivals.keep(here.sessions, here.blobs, batch_id, [arrival], here.settings)
         [verdict] = db.transact(here.sessions, arrivals.receive, batch_id, [arrival], here.settings)
@@ -104,7 +105,7 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
         "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
     )
     bodies.check_length(most, too_large)
-    with bodies.take_place(), here.blobs.receive() as file:
+    with bodies.take_place(auth.get_principal().lab_id), here.blobs.receive() as file:
         archive_id = batches.make_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _close_on_failure(archive_id):

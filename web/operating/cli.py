@@ -132,7 +132,7 @@ def list_sessions(lab: str) -> None:
         )
     for one in found:
         times = "\t".join(map(_format_time, (one.created_at, one.last_used_at, one.ends_at)))
-        click.echo(f"{one.id}\t{one.token.name}\t{times}\t{one.address}\t{arrivals.make_printable(one.browser)}")
+        click.echo(f"{one.id}\t{one.token.name}\t{times}\t{one.address}\t{arrivals.escape_controls(one.browser)}")
 
 
 @session_commands.command("end")

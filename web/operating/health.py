@@ -11,7 +11,7 @@ from flask import Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from dermq import db, errors, liveness
+from dermq import archives, db, errors, liveness, storage
 from dermq.models import Worker
 from dermq.settings import ROOT
 from dermq.wakeups import Queue
@@ -64,7 +64,7 @@ def live() -> dict[str, str]:
     }
 )
 def ready() -> Ready | Response:
-    """Check that work can be done: database, Redis, a bundle, and a worker of each kind."""
+    """Check that work can be done: database, Redis, a bundle, space for images, and a worker of each kind."""
     checks = examine(services.get_current())
     missing = [f"{name}: {check.detail}" for name, check in checks.items() if not check.ok]
     if not missing:
@@ -83,12 +83,10 @@ def examine(here: Services) -> dict[str, Check]:
     """Return a check of each thing that work needs."""
     database = _run_check(partial(_examine_database, here.sessions))
     checks = {"database": database, "redis": _examine_redis(here), "bundle": _examine_bundle(here)}
+    unknown = Check(ok=False, detail="Not known without the database.")
+    checks["storage"] = _run_check(partial(_examine_storage, here)) if database.ok else unknown
     for queue in Queue:
-        checks[f"worker_{queue}"] = (
-            _run_check(partial(_examine_worker, here, queue))
-            if database.ok
-            else Check(ok=False, detail="Not known without the database.")
-        )
+        checks[f"worker_{queue}"] = _run_check(partial(_examine_worker, here, queue)) if database.ok else unknown
     return checks
 
 
@@ -128,6 +126,20 @@ def _examine_bundle(here: Services) -> Check:
     except errors.Unfit as err:
         return Check(ok=False, detail=f"{err.detail} See DERMQ_BUNDLES_DIR.")
     return Check(ok=True, detail=f"{bundle.name} {bundle.version}.")
+
+
+def _examine_storage(here: Services) -> Check:
+    with here.sessions.reading() as session:
+        waiting = archives.count_waiting(session, "storage_full")
+    free_bytes = here.blobs.measure_free_bytes()
+    left = "" if free_bytes is None else f" It has {free_bytes / 1e6:,.0f} MB left."
+    if waiting or (free_bytes is not None and free_bytes < storage.RESERVE_BYTES):
+        return Check(
+            ok=False,
+            detail=f"The storage of the images is full; archives that wait for space: {waiting}.{left} "
+            "Make space; work then goes on by itself, and nothing is lost.",
+        )
+    return Check(ok=True, detail=f"Has space.{left}")
 
 
 def _examine_worker(here: Services, queue: Queue) -> Check:

@@ -1,8 +1,8 @@
 """Unpacks archives into their batches, a page of entries at a time, and resumes after an interruption.
 
 A page's entries are unpacked to incoming files and checked. Then one transaction records them together with the
-position of the next entry, so every entry enters the batch exactly once, even when the process is killed. After
-``SLICE_SECONDS`` the archive is put back, so that the other archives do not wait for a large one.
+position of the next entry, so every entry enters the batch exactly once, even when the process is killed. After a
+slice of ``archive_claims.SLICE_SECONDS`` the archive is put back, so that those of other labs do not wait for it.
 """
 
 import contextlib
@@ -26,8 +26,6 @@ from worker.process.shutdown import StopRequest
 
 log = logging.getLogger(__name__)
 
-SLICE_SECONDS = 15.0
-"""An archive is put back behind the others after this time."""
 _PAUSE_SECONDS = 2.0
 _SKIPPED_NAMES_KEPT = 100
 
@@ -60,50 +58,59 @@ def drain(runtime: Runtime) -> None:
 
 
 def _work(runtime: Runtime, lease: ArchiveLease, stop: StopRequest) -> None:
-    """Unpack one archive for at most ``SLICE_SECONDS``, then end it or put it back. Commits; raises Transient."""
-    began = time.time()
+    """Unpack one archive for at most a slice, then end it or put it back. Commits; raises Transient."""
+    began, began_at = time.monotonic(), time.time()
+
+    def end(*, unpacked: bool, error: errors.Permanent | errors.Transient | None = None) -> None:
+        seconds = time.monotonic() - began
+        db.transact(runtime.sessions, archive_claims.end, lease, unpacked=unpacked, seconds=seconds, error=error)
+
     with LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal:
         renewal.add(lease.token)
         try:
             whole = _unpack(runtime, lease, renewal, stop)
-            db.transact(runtime.sessions, archive_claims.end, lease, unpacked=whole)
+            end(unpacked=whole)
             if not whole:
                 runtime.wakeups.send(Queue.INTAKE)
         except errors.Permanent as err:
-            db.transact(runtime.sessions, archive_claims.end, lease, unpacked=True, error=err)
+            end(unpacked=True, error=err)
             whole = True
         except (LeaseLost, errors.Conflict, errors.NotFound) as err:
             log.info("unpacking of archive %s ended: %s", lease.archive_id, err)
-            db.transact(runtime.sessions, archive_claims.end, lease, unpacked=False)
+            end(unpacked=False)
             return
-        except errors.Transient:
-            db.transact(runtime.sessions, archive_claims.end, lease, unpacked=False)
+        except errors.Transient as err:
+            end(unpacked=False, error=err)
             raise
     if whole:
-        drop = partial(archives.drop_blob, older_than_seconds=time.time() - began)
+        drop = partial(archives.drop_blob, older_than_seconds=time.time() - began_at)
         db.transact(runtime.sessions, drop, lease.batch_id, lease.sha256, runtime.blobs)
 
 
 def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: StopRequest) -> bool:
     """Record page after page. Commits each. Return whether all entries are recorded."""
-    until = time.monotonic() + SLICE_SECONDS
+    until = time.monotonic() + archive_claims.SLICE_SECONDS
 
     def note_progress() -> None:
         renewal.note_progress()
         runtime.heartbeat.note_progress()
 
     with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, note_progress) as archive:
-        page = entries.EntryPage(lease.next_entry, lease.unpacked_bytes)
-        while page.next_entry < len(archive):
-            if stop.requested or time.monotonic() > until:
-                return False
+        next_entry = lease.next_entry
+        if next_entry == 0:
+            archive.check_count(db.read(runtime.sessions, arrivals.count_room, lease.batch_id, runtime.settings))
+        while next_entry < len(archive):
             with contextlib.ExitStack() as files:
-                page = archive.read_page(page, files)
+                page = archive.read_page(next_entry, files)
                 arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)
                 db.transact(runtime.sessions, _record, runtime, lease, page)
+            next_entry = page.next_entry
             note_progress()
-            runtime.wakeups.send(Queue.CLASSIFY)
-        return True
+            if page.arrived:
+                runtime.wakeups.send(Queue.CLASSIFY)
+            if stop.requested or time.monotonic() > until:
+                break
+        return next_entry >= len(archive)
 
 
 def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entries.EntryPage) -> None:
@@ -120,7 +127,6 @@ def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entri
         archive_id=lease.archive_id,
     )
     archive.next_entry = page.next_entry
-    archive.unpacked_bytes = page.unpacked_bytes
     archive.entries += page.entries
     archive.received += sum(verdict.error is None and not verdict.unchanged for verdict in verdicts)
     archive.unchanged += sum(verdict.unchanged for verdict in verdicts)
@@ -128,4 +134,5 @@ def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entri
     archive.skipped += len(page.skipped)
     archive.skipped_names = [*archive.skipped_names, *page.skipped][:_SKIPPED_NAMES_KEPT]
     archive.losses = 0
+    archive.error_code = archive.error_detail = None
     archive.touched_at = datetime.now(UTC)
