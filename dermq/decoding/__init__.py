@@ -8,7 +8,7 @@ import importlib
 from dermq import errors, formats
 from dermq.decoding.raster import Limits, Raster, make_damaged
 
-__all__ = ["MODULES", "Limits", "Raster", "decode"]
+__all__ = ["CODECS", "MODULES", "Limits", "Raster", "decode"]
 
 MODULES = {
     "JPEG": "jpeg",
@@ -22,6 +22,8 @@ MODULES = {
     "DICOM": "dicom",
 }
 """The module that decodes each format, by the format's name."""
+CODECS = ("jpeg8_decode", "png_decode", "jpeg2k_decode", "jpegls_decode")
+"""What the modules use of imagecodecs, which imports each codec when it is first used."""
 
 
 def decode(data: bytes, limits: Limits) -> Raster:
