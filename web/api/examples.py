@@ -48,7 +48,7 @@ BATCH: dict[str, Any] = {
 REFUSAL: dict[str, Any] = {
     "name": "notes.txt",
     "code": "unsupported_format",
-    "detail": formats.make_unsupported().detail,
+    "detail": formats.make_unsupported(b"Notes of the visit").detail,
     "archive_id": None,
     "created_at": "2026-11-23T18:00:01.000000Z",
 }
