@@ -17,8 +17,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors, formats, models, quotas, transitions, zips
+from dermq import batches, db, errors, formats, models, notes, quotas, transitions, zips
+from dermq.formats import extensions
 from dermq.models import Archive, Batch, Image, Refusal
+from dermq.notes import Note
 from dermq.settings import Settings
 from dermq.storage import BlobStore, Incoming
 
@@ -33,6 +35,7 @@ class Arrival:
 
     name: str
     file: Incoming
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,14 @@ def receive_file(blobs: BlobStore, name: str, chunks: Iterable[bytes], settings:
     name = check_name(name)
     left = iter(chunks)
     head = _read_head(left, settings)
-    check_head(head[: formats.HEAD_BYTES], settings)
+    found = check_head(head[: formats.HEAD_BYTES], settings)
     with blobs.receive() as file:
         for chunk in itertools.chain([head], left):
             if file.bytes + len(chunk) > settings.max_image_bytes:
                 raise make_too_large(settings)
             file.write(chunk)
         file.finish()
-        yield Arrival(name, file)
+        yield Arrival(name, file, extensions.note_contradiction(name, found))
 
 
 def _read_head(chunks: Iterator[bytes], settings: Settings) -> bytes:
@@ -112,8 +115,8 @@ def _read_head(chunks: Iterator[bytes], settings: Settings) -> bytes:
     return head
 
 
-def check_head(head: bytes, settings: Settings) -> None:
-    """Look at the leading bytes of a file. What these do not tell, only a decoder tells.
+def check_head(head: bytes, settings: Settings) -> formats.ImageFormat:
+    """Return the format of a file by its leading bytes. What these do not tell, only a decoder tells.
 
     Raises Rejected for an empty file, UnsupportedFormat and TooLarge as ``formats.check`` does.
     """
@@ -126,7 +129,7 @@ def check_head(head: bytes, settings: Settings) -> None:
             f"The content is {kind}, not an image. Archives inside archives are not unpacked; "
             "a ZIP of images goes to the batch's archive address.",
         )
-    formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
+    return formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
 
 
 def make_too_large(settings: Settings) -> errors.TooLarge:
@@ -305,6 +308,7 @@ def _make_image_row(arrival: Arrival, position: int) -> dict[str, Any]:
         "name": arrival.name,
         "sha256": arrival.file.sha256,
         "bytes": arrival.file.bytes,
+        "notes": notes.as_json(arrival.notes),
     }
 
 

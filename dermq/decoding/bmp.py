@@ -2,9 +2,9 @@
 
 import struct
 
-from dermq import formats
+from dermq import errors, formats
 from dermq.decoding import pillow
-from dermq.decoding.raster import Limits, Raster, make_damaged, note_extra_bytes
+from dermq.decoding.raster import Limits, Raster, make_damaged, make_unsupported_pixels, note_extra_bytes
 from dermq.notes import Note
 
 _HEADER_AT = 14
@@ -21,7 +21,12 @@ def read(data: bytes, limits: Limits) -> Raster:
     if size is None:
         raise make_damaged("it ends in the middle of its header")
     formats.check_pixels(*size, limits.max_pixels)
-    image = pillow.load(data, "BMP")
+    try:
+        image = pillow.load(data, "BMP")
+    except errors.Permanent as err:
+        if "Unsupported BMP" in err.detail:
+            raise make_unsupported_pixels("A BMP of such bits or such a coding") from err
+        raise
     return Raster(image, size, profile=_find_profile(data), notes=_find_notes(data, *size))
 
 

@@ -41,6 +41,8 @@ _RAW = frozenset({32803, 34892})
 """Photometric interpretations of cameras' sensor values: CFA and LinearRaw."""
 _FAX = frozenset({2, 3, 4})
 _JPEG, _WEBP, _JPEG_2000 = frozenset({7, 99}), frozenset({50001}), frozenset({33003, 33004, 33005, 34712})
+_OLD_JPEG = 6
+"""TIFF 6.0's first way to hold JPEG, which programs understood differently."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _UNSIGNED, _FLOAT = 1, 3
 _INK_CMYK = 1
@@ -59,13 +61,14 @@ def read(data: bytes, limits: Limits) -> Raster:
             size = page.imagewidth, page.imagelength
             formats.check_pixels(*size, limits.max_pixels)
             _check_kind(page)
-            image = _decode_fax(data) if int(page.compression) in _FAX else _decode_page(page, data)
+            fax = int(page.compression) in _FAX
+            image = _decode_fax(data) if fax else _decode_page(page, data)
             orientation, profile = _read_tag(page, _ORIENTATION), _read_tag(page, _PROFILE)
     except (DermqError, MemoryError):
         raise
     except Exception as err:  # tifffile raises any exception for a damaged file
         raise make_damaged(str(err).strip().rstrip(".") or "its header cannot be read") from err
-    upright = orientation if isinstance(orientation, int) else exif.UPRIGHT
+    upright = orientation if isinstance(orientation, int) and not fax else exif.UPRIGHT
     return Raster(image, size, upright, profile if isinstance(profile, bytes) else None)
 
 
@@ -104,6 +107,8 @@ def _check_kind(page: Any) -> None:
         raise make_unsupported_pixels("A camera's raw data")
     if photometric not in _CHANNELS or page.imagedepth != 1:
         raise make_unsupported_pixels(f"A TIFF of the photometric interpretation {photometric}")
+    if int(page.compression) == _OLD_JPEG:
+        raise make_unsupported_pixels("A TIFF of JPEG in the way of 1992")
     if page.samplesperpixel < _CHANNELS[photometric]:
         raise make_unsupported_pixels(f"A TIFF with {page.samplesperpixel} samples a pixel of its kind")
     if photometric == _CMYK and _read_tag(page, _INK_SET) not in (None, _INK_CMYK):
@@ -244,5 +249,5 @@ def _convert_ycbcr(page: Any, pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _decode_fax(data: bytes) -> Image.Image:
-    """Decode the codings of fax machines, which only libtiff has, by Pillow."""
+    """Decode the codings of fax machines, which only libtiff has, by Pillow, which turns the image upright."""
     return pillow.load(data, "TIFF")

@@ -148,3 +148,14 @@ def test_masks_and_reduced_pages_are_no_second_image() -> None:
 
 def test_the_text_says_what_to_do() -> None:
     assert make_unsupported_pixels("This").detail == "This cannot be read; save the image as PNG, TIFF or JPEG in RGB."
+
+
+def test_a_fax_is_turned_once() -> None:
+    picture = Image.new("1", (40, 20), 1)
+    picture.paste(0, (0, 0, 10, 10))
+    for orientation, size in ((1, (40, 20)), (6, (20, 40)), (3, (40, 20))):
+        data = samples.encoded(picture, "TIFF", compression="group4", tiffinfo={274: orientation})
+        found = imaging.decode(data, max_pixels=LIMIT)
+        assert found.size == size
+        corner = {1: (2, 2), 6: (17, 2), 3: (37, 17)}[orientation]
+        assert found.getpixel(corner) == (0, 0, 0)

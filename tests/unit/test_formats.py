@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from dermq import decoding, errors, formats, imaging
+from dermq.formats import extensions
 from dermq.settings import ROOT
 from tests import samples
 
@@ -157,3 +158,16 @@ def test_a_file_of_no_accepted_format_is_called_by_what_it_is(what: str) -> None
     with pytest.raises(errors.UnsupportedFormat) as told:
         found(OTHERS[what])
     assert what.split(",")[0].split(" of AVI")[0].split(" of Windows")[0] in told.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "noted"),
+    [("a.jpg", False), ("a.JPEG", False), ("a.png", True), ("b/a.pdf", True), ("a", False), ("a.1", False)],
+)
+def test_an_extension_that_contradicts_the_content_is_noted(name: str, noted: bool) -> None:
+    told = extensions.note_contradiction(name, found(samples.jpeg()))
+    assert [note.code for note in told] == ["other_extension"] * noted
+
+
+def test_every_format_has_its_extensions() -> None:
+    assert list(extensions.BY_FORMAT) == [one.name for one in formats.FORMATS]
