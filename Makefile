@@ -41,7 +41,7 @@ chaos: .venv/.dev ## inject every kind of fault into a whole system and print a 
 chaos-short: .venv/.dev ## run a part of make chaos, for CI
 	$(VENV) -m tests.chaos --short
 
-hostile: .venv/.dev .venv-hostile/.hostile ## send hostile input to real processes and list what it finds (one part: HOSTILE=api)
+hostile: .venv/.dev .venv-hostile/.hostile ## send hostile input to real processes and list what it finds (one part: HOSTILE=files)
 	$(VENV) -m tests.hostile $(HOSTILE)
 
 containers: .venv/.dev ## build the images and run the compose file; needs Debian, root and podman (GPU image too: CONTAINERS=--gpu)
