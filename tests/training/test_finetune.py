@@ -113,48 +113,6 @@ def plan_of(chosen: Config) -> Finetune:
     return chosen.plan
 
 
-@pytest.fixture
-def taught(tmp_path: Path) -> Any:
-    """A configuration with one size and a finished run as its teacher."""
-    plan = dataclasses.replace(PLAN, phases=(Phase(24, 1),))
-    assert run(tmp_path / "master", dataclasses.replace(CONFIG, name="master", plan=plan))
-    return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teachers=("master",), teachers_share=0.7))
-
-
-def test_teachers_give_a_part_of_the_target(tmp_path: Path, taught: Config) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
-    network = samples.network(24, "none")
-    network.load_weights(runs.weights(tmp_path / "master"))
-    said = keras.ops.convert_to_numpy(keras.ops.softmax(network.predict(images, verbose=0)))
-    teacher = finetune.read_teacher(tmp_path / "master", plan_of(taught), samples.network)
-    known = np.eye(7)[[0, 4, 6]]
-    found = finetune.targets(images, known, plan_of(taught), [teacher])
-    assert found == pytest.approx(0.3 * known + 0.7 * said, abs=1e-5)
-    two = finetune.targets(images, known, plan_of(taught), [teacher, lambda images: np.full((3, 7), 1 / 7)])
-    assert two == pytest.approx(0.3 * known + 0.35 * said + 0.05, abs=1e-5)
-    assert finetune.targets(images, known, PLAN, []) == pytest.approx(known)
-
-
-def test_a_run_with_teachers_ends_with_other_weights_than_one_without(tmp_path: Path, taught: Config) -> None:
-    assert run(tmp_path / "pupil", taught)
-    alone = dataclasses.replace(taught, plan=dataclasses.replace(plan_of(taught), teachers=()))
-    assert run(tmp_path / "alone", alone)
-    pupil, other = (read_checkpoint(tmp_path / name).weights for name in ("pupil", "alone"))
-    assert not all(np.array_equal(a, b) for a, b in zip(pupil, other, strict=True))
-
-
-def test_a_teacher_of_another_size_is_refused(tmp_path: Path, taught: Config) -> None:
-    plan = dataclasses.replace(plan_of(taught), phases=(Phase(16, 1),))
-    with pytest.raises(ValueError, match="images of 24 px"):
-        run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
-
-
-def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, taught: Config) -> None:
-    plan = dataclasses.replace(plan_of(taught), teachers=("nobody",))
-    with pytest.raises(runs.Unfinished, match="nobody"):
-        run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
-
-
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     wild = dataclasses.replace(CONFIG, plan=dataclasses.replace(PLAN, rate=float("nan")))
     with pytest.raises(runs.Diverged, match="nan"):
