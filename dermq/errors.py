@@ -59,7 +59,11 @@ class Transient(DermqError):
 
 
 class Unavailable(Transient):
-    """Raised when a service cannot take the request now; the caller may try again."""
+    """Raised when a service cannot take the request now; the caller may try again after ``retry_seconds``."""
+
+    def __init__(self, code: str, detail: str, retry_seconds: int = 5) -> None:
+        super().__init__(code, detail)
+        self.retry_seconds = retry_seconds
 
 
 class OutOfSpace(Transient):

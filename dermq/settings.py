@@ -48,9 +48,17 @@ class Settings(BaseSettings):
     """Addresses or networks of proxies before the web, with commas between, such as `10.0.0.5, 172.16.0.0/12`. Only
     their `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are believed."""
     web_threads: int = Field(16, ge=2)
-    """Threads of the web process; at most half of them receive bodies at one time."""
-    upload_silent_seconds: float = Field(60.0, gt=0)
-    """An upload that sends no bytes for this long is ended, so that its place is free for others."""
+    """Threads of the web process. At most half of them receive uploads at one time, and a lab has at most half of these
+    while another lab wants one."""
+    web_connections: int = Field(4096, ge=16)
+    """Connections of clients that the web holds open; beyond that, those that have waited longest are closed. The
+    limit on open files is raised as far as the system allows, and half of it is the most."""
+    least_bytes_per_second: int = Field(1_000, ge=1)
+    """A client that sends an upload, or takes an answer, at a lower rate is disconnected."""
+    least_rate_seconds: float = Field(30.0, gt=0)
+    """The time over which the rate of a client is measured."""
+    upload_seconds: float = Field(21_600.0, gt=0)
+    """An upload that takes longer is ended (6 hours)."""
     secure_cookies: bool = False
     """Send the session cookie over HTTPS only; set it wherever the web is behind TLS."""
     session_days: int = Field(14, ge=1)
@@ -58,12 +66,23 @@ class Settings(BaseSettings):
     session_idle_hours: int = Field(24, ge=1)
     """Hours without a request after which a session of a browser ends."""
 
+    lab_waiting_images: int = Field(100_000, ge=1)
+    """Images of a lab that may wait at one time. `lab set` gives one lab another value of this and the next quotas."""
+    lab_kept_bytes: int = Field(200_000_000_000, ge=1)
+    """Bytes that all files of a lab may have together (200 GB)."""
+    lab_open_batches: int = Field(200, ge=1)
+    """Batches of a lab that may be open, which means not sealed, at one time."""
+    lab_requests_per_minute: int = Field(200_000, ge=1)
+    """Requests that a lab may make in a minute."""
+
     max_images_per_batch: int = Field(20_000, ge=1)
     """Images a batch may hold."""
     max_image_bytes: int = Field(32_000_000, ge=1)
     """Bytes an image file may have (32 MB)."""
     max_image_pixels: int = Field(50_000_000, ge=1)
     """Pixels an image may have (50 megapixels), checked before its pixels are decoded."""
+    max_image_side: int = Field(20_000, ge=1, le=65_535)
+    """Pixels a side of an image may have, checked before its pixels are decoded."""
     max_archive_bytes: int = Field(4_000_000_000, ge=1)
     """Bytes a ZIP archive may have (4 GB)."""
     max_archive_unpacked_bytes: int = Field(64_000_000_000, ge=1)
@@ -81,8 +100,14 @@ class Settings(BaseSettings):
     """Images one claim takes at most; a lab's turn is a quarter of it."""
     step_images: int = Field(16, ge=1)
     """Images the engine predicts in one step."""
-    decode_threads: int = Field(2, ge=1)
-    """Threads that decode images while the engine predicts."""
+    decoders: int = Field(2, ge=2)
+    """Decoders of a worker process: programs that decode images while the engine predicts. Slow images hold at most
+    half of them while others wait."""
+    decode_seconds: float = Field(20.0, gt=0)
+    """Seconds a decoder may take for one image before it is killed. The second time, the image fails as
+    `decode_timeout`. `drain_seconds` must be more than twice as long, so that each drain brings images to their end."""
+    decoder_memory_bytes: int = Field(1_500_000_000, ge=500_000_000)
+    """Bytes of address space a decoder may use (1.5 GB); an image that needs more fails as `out_of_memory`."""
     jpeg_draft: bool = False
     """Decode large JPEG files at a fraction of their size where that saves work."""
     lease_seconds: float = Field(60.0, gt=0)
@@ -109,6 +134,15 @@ class Settings(BaseSettings):
             if file := given.get(f"{name}_password_file"):
                 urls[f"{name}_url"] = _add_password(str(given.get(f"{name}_url", "")), Path(file))
         return given | urls
+
+    @model_validator(mode="after")
+    def _a_drain_ends_slow_images(self) -> Self:
+        if self.drain_seconds <= 2 * self.decode_seconds:
+            raise ValueError(
+                f"drain_seconds is {self.drain_seconds:g}; more than twice decode_seconds, "
+                f"{2 * self.decode_seconds:g}, is accepted."
+            )
+        return self
 
     @model_validator(mode="after")
     def _idle_workers_are_woken_in_time(self) -> Self:

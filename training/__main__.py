@@ -43,7 +43,7 @@ def describe(options: argparse.Namespace) -> None:
     if options.model:
         from training import model
 
-        text = descriptions.write_model(model.ship(model.network(options.size, "none")), options.out / "model")
+        text = descriptions.write_model(model.ship(model.build_network(options.size, "none")), options.out / "model")
     else:
         text = descriptions.write_dataset(manifests.read_metadata(options.metadata), options.out / "dataset")
     print(text)
@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
         finetune.train(config, manifest, pixels, folder, processes=options.processes, precision=options.precision)
     else:
         started = time.monotonic()
-        network = model.network(config.size, config.start, backbone=config.backbone)
+        network = model.build_network(config.size, config.start, backbone=config.backbone)
         epochs = head.train(network, config.seed, config.plan, config.size, manifest, pixels, _track("features"))
         network.save_weights(folder / runs.WEIGHTS)
         runs.write_epochs(folder, epochs)
@@ -135,8 +135,8 @@ def soup(options: argparse.Namespace) -> None:
     folder = options.runs / f"soup-{'-'.join(options.run)}"
     folder.mkdir(parents=True, exist_ok=True)
     record = soups.record(folders, folder)
-    network = model.network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
-    soups.mean(network, folders)
+    network = model.build_network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
+    soups.average(network, folders)
     network.save_weights(folder / runs.WEIGHTS)
     print(f"Written to {folder}. Before you use it, score it: `python -m training score {folder.name} --split val`.")
 
@@ -149,7 +149,7 @@ def curves(options: argparse.Namespace) -> None:
     restarts = [sum(map(len, tables[:number])) for number in range(1, len(tables))]
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"curves-{'-'.join(options.run)}.png"
-    figures.curves([epoch for table in tables for epoch in table], restarts, path)
+    figures.draw_curves([epoch for table in tables for epoch in table], restarts, path)
     print(f"Written to {path}.")
 
 
@@ -158,14 +158,14 @@ def score(options: argparse.Namespace) -> None:
     from training import calibrate, evaluate, model, onnx_graph, tables
 
     network, record, manifest = _trained(options)
-    graph = onnx_graph.build(model.logits(network)).SerializeToString()
+    graph = onnx_graph.build(model.name_logits(network)).SerializeToString()
     data = _data(options) / "pixels"
     outputs = evaluate.predict(graph, record["size"], manifest, options.split, data, _track("predicting"))
     title = f"{options.run} on {options.split}"
     found = _write_assessment(
-        calibrate.softmax(outputs[graph_outputs.LOGITS]), 1.0, manifest, record["size"], title, options
+        calibrate.apply_softmax(outputs[graph_outputs.LOGITS]), 1.0, manifest, record["size"], title, options
     )
-    print(tables.comparison({title: found}))
+    print(tables.make_comparison({title: found}))
 
 
 def judge(options: argparse.Namespace) -> None:
@@ -178,13 +178,13 @@ def judge(options: argparse.Namespace) -> None:
         if (path := Path(name) / bundles.CARD).exists():
             bundle = bundles.read(path.parent)
             manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
-            found[path.parent.name] = judges.of_bundle(bundle, manifest, _data(options) / "pixels")
+            found[path.parent.name] = judges.judge_bundle(bundle, manifest, _data(options) / "pixels")
         else:
             options.run = name
             network, record, manifest = _trained(options)
-            graph = onnx_graph.build(model.logits(network)).SerializeToString()
-            found[name] = judges.of_graph(graph, record["size"], manifest, _data(options) / "pixels")
-    print(judges.table(found))
+            graph = onnx_graph.build(model.name_logits(network)).SerializeToString()
+            found[name] = judges.judge_graph(graph, record["size"], manifest, _data(options) / "pixels")
+    print(judges.make_table(found))
 
 
 def agreement(options: argparse.Namespace) -> None:
@@ -194,7 +194,7 @@ def agreement(options: argparse.Namespace) -> None:
     bundle = bundles.read(options.bundle) if options.bundle else bundles.find_current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
     found = agreements.measure(bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest)
-    print(agreements.table(found))
+    print(agreements.make_table(found))
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -212,7 +212,7 @@ def evaluate(options: argparse.Namespace) -> int:
     recipe_version, track = bundle.card.recipe.version, _track("predicting")
     outputs = evaluation.predict(path, size, manifest, options.split, data, track, recipe_version=recipe_version)
     probabilities = outputs[graph_outputs.PROBABILITIES]
-    scored = scoring.score(probabilities, evaluation.truth(manifest, options.split))
+    scored = scoring.score(probabilities, evaluation.read_truth(manifest, options.split))
     title = f"{bundle.name} {bundle.version} on {options.split}" + (f" of {options.source}" if other else "")
     _write_assessment(probabilities, bundle.card.temperature, manifest, size, title, options)
     print(evaluation.describe(options.split, scored))
@@ -241,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kind", choices=("published", "rich"), default="published")
     command.add_argument("--frames", type=int, default=600, help="frames of the animation, at ten a second")
     command = _command(commands, train)
-    command.add_argument("config", help=f"one of {', '.join(configs.names())}")
+    command.add_argument("config", help=f"one of {', '.join(configs.list_names())}")
     command.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     command.add_argument("--processes", type=int, default=0, help="processes that compute batches; 0 means a thread")
     command.add_argument(
@@ -279,7 +279,7 @@ def _trained(options: argparse.Namespace) -> tuple[Any, dict[str, Any], manifest
 
     folder = options.runs / options.run
     record = runs.read_record(folder)
-    network = model.network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
+    network = model.build_network(record["size"], "none", backbone=record["config"].get("backbone", model.SHIPPED))
     network.load_weights(folder / runs.WEIGHTS)
     return network, record, _manifest(options, record["config"].get("split", "lesion"))
 
@@ -297,7 +297,7 @@ def _write_assessment(
 
     entries = manifest.of(manifest.reference, options.split)
     folder = options.out / title.replace(" ", "-")
-    images = pixels.of_split(manifest, manifest.reference, options.split, size, _data(options) / "pixels")
+    images = pixels.load_split(manifest, manifest.reference, options.split, size, _data(options) / "pixels")
     found = assess.assess(probabilities, entries, temperature)
     tables.write(found, probabilities, entries, images, title, folder)
     print(f"The whole assessment is in {folder}.")

@@ -57,10 +57,10 @@ def measure(path: Path, size: int, manifest: manifests.Manifest) -> dict[str, Ag
     return found
 
 
-def table(found: dict[str, Agreement]) -> str:
+def make_table(found: dict[str, Agreement]) -> str:
     """Return the agreements as a Markdown table."""
     rows = [[name, str(one.images), f"{one.equal:.3f}", f"{one.moved:.3f}"] for name, one in found.items()]
-    return tables.table(["change", "images", "equal diagnoses", "probability moved"], rows)
+    return tables.make_table(["change", "images", "equal diagnoses", "probability moved"], rows)
 
 
 def _read(manifest: manifests.Manifest, source: str, names: set[str]) -> list[Image.Image]:

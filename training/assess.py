@@ -64,12 +64,12 @@ def assess(
         images=len(entries),
         lesions=len({entry.lesion_id for entry in entries}),
         support=scoring.count_support(truth),
-        figures=_figures(probabilities, truth, weights, temperature),
-        groups=_groups(probabilities, entries, truth, weights, temperature),
+        figures=_measure(probabilities, truth, weights, temperature),
+        groups=_assess_groups(probabilities, entries, truth, weights, temperature),
     )
 
 
-def age_band(age: str) -> str:
+def find_age_band(age: str) -> str:
     """Return the age band of an age in the metadata, or ``unknown``."""
     try:
         years = float(age)
@@ -81,13 +81,13 @@ def age_band(age: str) -> str:
 
 TRAITS: dict[str, Callable[[manifests.Entry], str]] = {
     "sex": lambda entry: entry.sex or "unknown",
-    "age": lambda entry: age_band(entry.age),
+    "age": lambda entry: find_age_band(entry.age),
     "body site": lambda entry: entry.site or "unknown",
     "confirmation": lambda entry: entry.confirmation or "unknown",
 }
 
 
-def _groups(
+def _assess_groups(
     probabilities: NDArray[np.floating],
     entries: list[manifests.Entry],
     truth: NDArray[np.int64],
@@ -100,7 +100,7 @@ def _groups(
         for value in sorted(set(values)):
             here = values == value
             drawn = weights[:, here]
-            figures = _figures(probabilities[here], truth[here], drawn[drawn.sum(axis=1) > 0], temperature)
+            figures = _measure(probabilities[here], truth[here], drawn[drawn.sum(axis=1) > 0], temperature)
             undefined = scoring.find_undefined(probabilities[here], truth[here])
             found.append(
                 Group(
@@ -114,10 +114,10 @@ def _groups(
     return found
 
 
-def _figures(
+def _measure(
     probabilities: NDArray[np.floating], truth: NDArray[np.int64], weights: NDArray[np.float64], temperature: float
 ) -> dict[str, Figure]:
     """Return every figure of some images, and their calibration error before temperature scaling."""
-    uncalibrated = calibrate.softmax(temperature * np.log(np.maximum(probabilities, 1e-30)))
+    uncalibrated = calibrate.apply_softmax(temperature * np.log(np.maximum(probabilities, 1e-30)))
     before = scoring.measure_calibration(uncalibrated, truth, weights)
     return scoring.measure(probabilities, truth, weights) | {"expected_calibration_error_before": before}

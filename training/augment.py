@@ -60,14 +60,14 @@ def augment(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS
     """Return a random variant of ``pixels (s, s, 3)``, of the same shape."""
     image = Image.fromarray(pixels)
     if chance.random() < 0.85:
-        image = warp(image, matrix(chance, bounds))
+        image = warp(image, draw_matrix(chance, bounds))
     image = flip(image, chance)
-    image = Image.fromarray(colour(np.asarray(image), chance, bounds))
+    image = Image.fromarray(change_colour(np.asarray(image), chance, bounds))
     image = degrade(image, chance, bounds)
-    return patch(np.array(image), chance, bounds)
+    return erase_patch(np.array(image), chance, bounds)
 
 
-def published(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+def augment_as_published(pixels: Pixels, chance: np.random.Generator) -> Pixels:
     """Return a variant by the published recipe: shift, shear and flips; empty pixels copy the nearest pixel."""
     shear = math.radians(chance.uniform(-1, 1) * PUBLISHED_SHEAR_DEGREES)
     linear = np.array([[1.0, -math.sin(shear)], [0.0, math.cos(shear)]])
@@ -76,7 +76,7 @@ def published(pixels: Pixels, chance: np.random.Generator) -> Pixels:
     return np.array(flip(image, chance))
 
 
-def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.float64]:
+def draw_matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.float64]:
     """Return a random affine map ``(2, 3)`` from output to input, in fractions of the side, around the centre.
 
     Rotation and shear are applied in the frame's original proportions, so that a squashed lesion keeps its shape.
@@ -99,7 +99,7 @@ def matrix(chance: np.random.Generator, bounds: Bounds = BOUNDS) -> NDArray[np.f
 def warp(
     image: Image.Image, affine: NDArray[np.float64], *, margins: Literal["symmetric", "edge"] = "symmetric"
 ) -> Image.Image:
-    """Apply the map of ``matrix``. Pixels outside the image are mirrored (``symmetric``) or copy the ``edge``."""
+    """Apply the map of ``draw_matrix``. Pixels outside the image are mirrored (``symmetric``) or copy the ``edge``."""
     size = image.width
     margin = size * 3 // 4
     wide = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), margins))
@@ -120,7 +120,7 @@ def flip(image: Image.Image, chance: np.random.Generator) -> Image.Image:
     return image
 
 
-def colour(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
+def change_colour(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
     """Change brightness, contrast, saturation and the balance of the channels."""
     gain = 1 + chance.uniform(-bounds.brightness, bounds.brightness)
     contrast = 1 + chance.uniform(-bounds.contrast, bounds.contrast)
@@ -151,7 +151,7 @@ def degrade(image: Image.Image, chance: np.random.Generator, bounds: Bounds = BO
     return image
 
 
-def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
+def erase_patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) -> Pixels:
     """Erase a random rectangle with the image's mean colour, in a quarter of the images.
 
     Zhong et al., "Random Erasing Data Augmentation", AAAI 2020.
@@ -166,13 +166,13 @@ def patch(pixels: Pixels, chance: np.random.Generator, bounds: Bounds = BOUNDS) 
     return pixels
 
 
-def framed(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+def augment_framed(pixels: Pixels, chance: np.random.Generator) -> Pixels:
     """Return a variant as ``augment`` does, but show some images as if they had been cropped to a square."""
     return augment(pixels, chance, FRAMED)
 
 
 KINDS: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "rich": augment,
-    "framed": framed,
-    "published": published,
+    "framed": augment_framed,
+    "published": augment_as_published,
 }

@@ -57,7 +57,7 @@ class Stream:
         """
         chosen = [
             self._draw_rows(code, epoch * count, count)
-            for code, count in enumerate(shares(self.truth, self.images, self.class_balance))
+            for code, count in enumerate(divide(self.truth, self.images, self.class_balance))
         ]
         return np.random.default_rng((self.seed, 1, epoch)).permutation(np.concatenate(chosen))
 
@@ -98,7 +98,7 @@ class Stream:
         return np.asarray(arrays[place][rows[place]])
 
 
-def stream(
+def make_stream(
     manifest: manifests.Manifest,
     size: int,
     folder: Path,
@@ -128,7 +128,7 @@ def stream(
         found = {entry.image_id: row for row, entry in enumerate(manifest.of(source))}
         rows[:, place] = [found.get(entry.image_id, -1) for entry in entries]
     return Stream(
-        sources=tuple(pixels.path(manifest, source, size, folder, view=view) for source in sources),
+        sources=tuple(pixels.find_path(manifest, source, size, folder, view=view) for source in sources),
         rows=rows,
         truth=np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries]),
         batch=batch,
@@ -156,20 +156,20 @@ def mix(
     return np.round(blended).astype(np.uint8), share * truth + (1 - share) * truth[order]
 
 
-def shares(truth: NDArray[np.int64], images: int, balance: float) -> list[int]:
-    """Divide ``images`` among the classes by ``proportions``; return a count for each class."""
-    weights = proportions(truth, balance)
+def divide(truth: NDArray[np.int64], images: int, balance: float) -> list[int]:
+    """Divide ``images`` among the classes by ``weigh_classes``; return a count for each class."""
+    weights = weigh_classes(truth, balance)
     ends = np.round(np.cumsum(weights) / weights.sum() * images).astype(int)
     return [int(share) for share in np.diff(ends, prepend=0)]
 
 
-def proportions(truth: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
+def weigh_classes(truth: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
     """Return the sampling weight of each class ``(7,)``: its count to the power ``1 - balance``, not normalised."""
     counts = np.bincount(truth, minlength=len(taxonomy.CODES)).astype(float)
     return np.where(counts > 0, counts ** (1 - balance), 0.0)
 
 
-def executor(processes: int) -> Executor:
+def make_executor(processes: int) -> Executor:
     """Return an executor of ``processes`` processes, or of one thread for 0, which is enough for training on a CPU."""
     if processes:
         return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))

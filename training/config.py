@@ -103,13 +103,13 @@ class UnknownConfig(Exception):
     """Raised when no configuration has the given name."""
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
 
 
 def load(name: str) -> Config:
     """Return the configuration in ``training/configs/<name>.py``. Raises UnknownConfig."""
-    if name not in names():
-        raise UnknownConfig(f"No configuration {name!r}; there are {', '.join(names())}.")
+    if name not in list_names():
+        raise UnknownConfig(f"No configuration {name!r}; there are {', '.join(list_names())}.")
     config: Config = importlib.import_module(f"training.configs.{name}").CONFIG
     return config

@@ -27,9 +27,9 @@ LEAST_GAIN = 0.05
 def choose(
     logits: NDArray[np.floating], truth: NDArray[np.integer], lesions: list[str], odds: NDArray[np.floating]
 ) -> bundles.Decision:
-    """Return the decision by the rule above, from the logits ``(n, 7)`` of ``val`` and the result of ``log_odds``."""
+    """Return the decision by the rule above, from the logits ``(n, 7)`` of ``val`` and the log odds."""
     draws = assess.draw_lesions(lesions, assess.DRAWS, seed=1)
-    reached = [_share_reached(logits + tau * odds, truth, draws) for tau in TAUS]
+    reached = [_measure_share_reached(logits + tau * odds, truth, draws) for tau in TAUS]
     best = int(np.argmax(reached))
     tau = TAUS[best] if reached[best] - reached[0] >= LEAST_GAIN else TAUS[0]
     floors = ", ".join(f"{name} {floor:g}" for name, floor in FLOORS.items())
@@ -41,26 +41,28 @@ def choose(
     )
 
 
-def log_odds(truth: NDArray[np.int64], class_balance: float) -> NDArray[np.float64]:
+def measure_log_odds(truth: NDArray[np.int64], class_balance: float) -> NDArray[np.float64]:
     """Return ``log(true prior / drawn prior)`` of each class ``(7,)``, for training's sampling of ``truth``.
 
     The value of a class without images is 0.
     """
     counts = np.bincount(truth, minlength=len(taxonomy.CODES))
-    drawn = batches.proportions(truth, class_balance)
+    drawn = batches.weigh_classes(truth, class_balance)
     present = counts > 0
     odds = np.zeros(len(taxonomy.CODES))
     odds[present] = np.log(counts[present] / counts.sum()) - np.log(drawn[present] / drawn.sum())
     return odds
 
 
-def _share_reached(logits: NDArray[np.floating], truth: NDArray[np.integer], draws: NDArray[np.floating]) -> float:
+def _measure_share_reached(
+    logits: NDArray[np.floating], truth: NDArray[np.integer], draws: NDArray[np.floating]
+) -> float:
     """Return the share of ``draws`` in which every figure reaches its floor."""
     found = scoring.compute_rates(scoring.count_confusions(scoring.decide(logits), truth, draws))
-    reached = [_figure(found, name) >= floor for name, floor in FLOORS.items()]
+    reached = [_make_figure(found, name) >= floor for name, floor in FLOORS.items()]
     return float(np.all(reached, axis=0).mean())
 
 
-def _figure(found: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
+def _make_figure(found: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
     kind, _, code = name.partition("/")
     return found[kind][:, taxonomy.CODES.index(code)] if code else found[kind]

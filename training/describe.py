@@ -40,7 +40,7 @@ class Dataset:
     splits: dict[str, int]
 
 
-def dataset(subjects: Sequence[Subject]) -> Dataset:
+def describe_dataset(subjects: Sequence[Subject]) -> Dataset:
     """Count ``subjects``."""
     ages = [float(subject.age) for subject in subjects if subject.age]
     mean = math.fsum(ages) / len(ages)
@@ -50,42 +50,45 @@ def dataset(subjects: Sequence[Subject]) -> Dataset:
         ages=len(ages),
         age_mean=mean,
         age_deviation=math.sqrt(math.fsum((age - mean) ** 2 for age in ages) / len(ages)),
-        sexes=_counts(subject.sex for subject in subjects),
-        sites=_counts(subject.site for subject in subjects),
-        confirmations=_counts(CONFIRMATIONS.get(s.confirmation, s.confirmation) for s in subjects),
+        sexes=_count_values(subject.sex for subject in subjects),
+        sites=_count_values(subject.site for subject in subjects),
+        confirmations=_count_values(CONFIRMATIONS.get(s.confirmation, s.confirmation) for s in subjects),
         diagnoses={code: sum(s.diagnosis == code for s in subjects) for code in taxonomy.CODES},
-        splits=_counts(subject.split for subject in subjects),
+        splits=_count_values(subject.split for subject in subjects),
     )
 
 
 def write_dataset(subjects: Sequence[Subject], folder: Path) -> str:
     """Write tables and figures of ``subjects`` into ``folder`` and return the tables."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = dataset(subjects)
-    text = _dataset_text(found)
+    found = describe_dataset(subjects)
+    text = _write_text(found)
     (folder / "dataset.md").write_text(text, encoding="utf-8")
-    figures.counts({"diagnosis": found.diagnoses, "sex": found.sexes, "confirmation": found.confirmations,
+    figures.draw_counts({"diagnosis": found.diagnoses, "sex": found.sexes, "confirmation": found.confirmations,
                     "split": found.splits}, folder / "dataset.png")  # fmt: skip
-    figures.counts({"body site": found.sites}, folder / "body-sites.png")
+    figures.draw_counts({"body site": found.sites}, folder / "body-sites.png")
     ages = [float(subject.age) for subject in subjects if subject.age]
     codes = [subject.diagnosis for subject in subjects if subject.age]
-    figures.ages(np.array(ages), codes, folder / "ages.png")
+    figures.draw_ages(np.array(ages), codes, folder / "ages.png")
     return text
 
 
 def write_model(network: Any, folder: Path) -> str:
     """Write the table of layers and the figure of the stages of ``network`` into ``folder``; return a short table."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [[layer.name, type(layer).__name__, _shape(layer), f"{layer.count_params():,}"] for layer in network.layers]
-    total = f"{len(rows)} layers, {network.count_params():,} parameters, input {_shape(network.layers[0])}."
-    text = f"# The network\n\n{total}\n\n" + tables.table(["layer", "kind", "output", "parameters"], rows) + "\n"
+    rows = [
+        [layer.name, type(layer).__name__, _format_shape(layer), f"{layer.count_params():,}"]
+        for layer in network.layers
+    ]
+    total = f"{len(rows)} layers, {network.count_params():,} parameters, input {_format_shape(network.layers[0])}."
+    text = f"# The network\n\n{total}\n\n" + tables.make_table(["layer", "kind", "output", "parameters"], rows) + "\n"
     (folder / "model.md").write_text(text, encoding="utf-8")
-    found = stages(network)
-    figures.architecture(found, folder / "model.png")
+    found = list_stages(network)
+    figures.draw_architecture(found, folder / "model.png")
     return (
         total
         + "\n\n"
-        + tables.table(
+        + tables.make_table(
             ["stage", "output", "layers", "parameters"],
             [[stage.name, stage.output, str(stage.layers), f"{stage.parameters:,}"] for stage in found],
         )
@@ -103,18 +106,18 @@ class Stage:
     parameters: int
 
 
-def stages(network: Any) -> list[Stage]:
+def list_stages(network: Any) -> list[Stage]:
     """Return the stages of the network: input, stem, each block, top, and each layer of the head."""
     grouped: dict[str, list[Any]] = {}
     for layer in network.layers:
-        grouped.setdefault(_stage(layer.name), []).append(layer)
+        grouped.setdefault(_make_stage(layer.name), []).append(layer)
     return [
-        Stage(name, _shape(layers[-1]), len(layers), sum(layer.count_params() for layer in layers))
+        Stage(name, _format_shape(layers[-1]), len(layers), sum(layer.count_params() for layer in layers))
         for name, layers in grouped.items()
     ]
 
 
-def _stage(name: str) -> str:
+def _make_stage(name: str) -> str:
     if name.startswith("block"):
         return name.split("_")[0]
     if name.split("_")[0] in ("stem", "top"):
@@ -124,13 +127,13 @@ def _stage(name: str) -> str:
     return name
 
 
-def _shape(layer: Any) -> str:
+def _format_shape(layer: Any) -> str:
     return " x ".join(str(side) for side in layer.output.shape[1:])
 
 
-def _dataset_text(found: Dataset) -> str:
+def _write_text(found: Dataset) -> str:
     def counted(counts: dict[str, int]) -> str:
-        return tables.table(
+        return tables.make_table(
             ["value", "images", "share"],
             [[value, f"{count:,}", f"{count / found.images:.1%}"] for value, count in counts.items()],
         )
@@ -144,5 +147,5 @@ def _dataset_text(found: Dataset) -> str:
     )
 
 
-def _counts(values: Any) -> dict[str, int]:
+def _count_values(values: Any) -> dict[str, int]:
     return dict(Counter(value or UNKNOWN for value in values).most_common())

@@ -34,10 +34,10 @@ class Fingerprints:
     """``(n, 17, 17)``, brightness of 0 to 255."""
 
 
-def fingerprint(files: Iterable[tuple[str, bytes]]) -> Fingerprints:
+def compute_fingerprints(files: Iterable[tuple[str, bytes]]) -> Fingerprints:
     """Return the fingerprints of files, which are given by name and content."""
     with ThreadPoolExecutor() as threads:
-        names, cells = zip(*threads.map(_cells, files), strict=True)
+        names, cells = zip(*threads.map(_average_cells, files), strict=True)
     return Fingerprints(list(names), np.stack(cells))
 
 
@@ -46,23 +46,23 @@ def find(known: Fingerprints, new: Fingerprints) -> list[tuple[str, str]]:
     found = set()
     for down, right in _MIRRORINGS:
         mirrored = known.cells[:, ::down, ::right]
-        bits = _bits(mirrored)
+        bits = _pack_bits(mirrored)
         for start in range(0, len(new.names), _AT_ONCE):
             some = new.cells[start : start + _AT_ONCE]
-            apart = (bits.shape[1] - _bits(some) @ bits.T) / 2
+            apart = (bits.shape[1] - _pack_bits(some) @ bits.T) / 2
             for row, other in np.argwhere(apart <= MAX_BITS):
                 if np.corrcoef(some[row].ravel(), mirrored[other].ravel())[0, 1] >= MIN_CORRELATION:
                     found.add((known.names[other], new.names[start + row]))
     return sorted(found)
 
 
-def _cells(file: tuple[str, bytes]) -> tuple[str, NDArray[np.float32]]:
+def _average_cells(file: tuple[str, bytes]) -> tuple[str, NDArray[np.float32]]:
     name, content = file
     image = imaging.decode(content, max_pixels=50_000_000, draft_size=4 * CELLS).convert("L")
     return name, np.asarray(image.resize((CELLS, CELLS), Image.Resampling.BOX), np.float32)
 
 
-def _bits(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+def _pack_bits(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return difference hashes ``(n, 512)`` of -1 and 1; a dot product of two then counts their equal bits."""
     sideways = cells[:, :-1, 1:] > cells[:, :-1, :-1]
     downwards = cells[:, 1:, :-1] > cells[:, :-1, :-1]

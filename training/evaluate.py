@@ -33,19 +33,19 @@ def predict(
 
     For a bundle, ``recipe_version`` is that of its card, so that it sees what a worker shows it.
     """
-    images = pixels.of_split(
+    images = pixels.load_split(
         manifest, source or manifest.reference, split, size, data, track, view=view, recipe_version=recipe_version
     )
     return onnx_run.run(graph, images, track=track)
 
 
-def truth(manifest: manifests.Manifest, split: str, source: str | None = None) -> NDArray[np.int64]:
+def read_truth(manifest: manifests.Manifest, split: str, source: str | None = None) -> NDArray[np.int64]:
     """Return the class numbers ``(n,)`` of a split's images, from ``source`` or the reference."""
     entries = manifest.of(source or manifest.reference, split)
     return np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries], np.int64)
 
 
-def val_by_source(
+def predict_val_by_source(
     graph: bytes, size: int, manifest: manifests.Manifest, data: Path, output: str = graph_outputs.LOGITS
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Return probabilities ``(n, 7)`` and truth ``(n,)`` of val by source; of ``CUT`` also for centre squares.
@@ -56,13 +56,15 @@ def val_by_source(
     session = onnx_run.open_session(graph)
     seen = {}
     for source in manifest.places:
-        known = truth(manifest, "val", source)
+        known = read_truth(manifest, "val", source)
         for view in (pixels.WHOLE, pixels.CENTRE) if source in CUT else (pixels.WHOLE,):
             if len(known):
                 predicted = predict(session, size, manifest, "val", data, source=source, view=view)[output]
                 name = source if view == pixels.WHOLE else f"{source} {view}"
                 seen[name] = (
-                    calibrate.softmax(predicted) if output == graph_outputs.LOGITS else predicted.astype(np.float64),
+                    calibrate.apply_softmax(predicted)
+                    if output == graph_outputs.LOGITS
+                    else predicted.astype(np.float64),
                     known,
                 )
     return seen

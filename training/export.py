@@ -56,16 +56,16 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, further = int(network.input.shape[1]), record.get("further", {})
-    plain = onnx_graph.build(model.parts(network)).SerializeToString()
-    decided, temperature = _calibrated(plain, size, record["config"]["plan"], manifest, data, track)
+    plain = onnx_graph.build(model.split_parts(network)).SerializeToString()
+    decided, temperature = _calibrate(plain, size, record["config"]["plan"], manifest, data, track)
     seen = evaluate.predict(plain, size, manifest, "train", data, track)[graph_outputs.MIDDLE]
     shift = np.array([decided.shift[code] for code in taxonomy.CODES])
-    shipped = model.ship(network, shift=shift, temperature=temperature, whitening=strangeness.whitening(seen))
+    shipped = model.ship(network, shift=shift, temperature=temperature, whitening=strangeness.fit_whitening(seen))
     write_models(shipped, folder)
     predicted = {split: evaluate.predict(folder / bundles.ONNX_MODEL, size, manifest, split, data, track)
                  for split in ("val", "test")}  # fmt: skip
     write_golden(folder, size)
-    scored = {split: scoring.score(outputs[graph_outputs.PROBABILITIES], evaluate.truth(manifest, split))
+    scored = {split: scoring.score(outputs[graph_outputs.PROBABILITIES], evaluate.read_truth(manifest, split))
               for split, outputs in predicted.items()}  # fmt: skip
     card = bundles.Card(
         name=name,
@@ -77,21 +77,21 @@ def export(
         recipe=bundles.Recipe(name=recipes.RECIPE, version=recipes.RECIPE_VERSION),
         temperature=temperature,
         decision=decided,
-        out_of_distribution=_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),
+        out_of_distribution=_measure_out_of_distribution(folder / bundles.ONNX_MODEL, size, predicted),
         metrics=scored,
-        start_weights=_start_weights(record["config"]),
+        start_weights=_describe_start_weights(record["config"]),
         config=record["config"],
         augmentation=record["config"]["augmentation"],
-        training_data=_training_data(manifest, record["config"].get("split", "lesion"), further),
+        training_data=_describe_training_data(manifest, record["config"].get("split", "lesion"), further),
         hardware=record["hardware"],
         packages=record["packages"],
         wall_seconds=record["wall_seconds"],
         git_commit=record["git_commit"],
         created_at=datetime.now(UTC).replace(microsecond=0),
         licence=BUNDLE_LICENCE.format(
-            licences=_of_every_dataset(further, "licence", " and "), titles=_of_every_dataset(further, "title", " and ")
+            licences=_join_datasets(further, "licence", " and "), titles=_join_datasets(further, "title", " and ")
         ),
-        citation=_of_every_dataset(further, "citation", " "),
+        citation=_join_datasets(further, "citation", " "),
         limits=LIMITS,
         files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in bundles.FILES},
     )
@@ -106,29 +106,30 @@ def write_models(shipped: Any, folder: Path) -> None:
 
 def write_golden(folder: Path, size: int) -> None:
     """Write the golden inputs with the outputs of the exported ONNX graph."""
-    inputs = pictures.golden(size)
+    inputs = pictures.draw_golden(size)
     outputs = onnx_run.run(folder / bundles.ONNX_MODEL, inputs)
     np.savez_compressed(folder / bundles.GOLDEN, allow_pickle=False, pixels=inputs, **outputs)
 
 
-def _calibrated(
+def _calibrate(
     plain: bytes, size: int, plan: dict[str, Any], manifest: manifests.Manifest, data: Path, track: Track
 ) -> tuple[bundles.Decision, float]:
     """Choose the decision and then the temperature on val, and return both."""
     logits = evaluate.predict(plain, size, manifest, "val", data, track)[graph_outputs.LOGITS]
-    truth = evaluate.truth(manifest, "val")
+    truth = evaluate.read_truth(manifest, "val")
     lesions = [entry.lesion_id for entry in manifest.of(manifest.reference, "val")]
-    odds = decision.log_odds(evaluate.truth(manifest, "train"), plan["class_balance"])
+    odds = decision.measure_log_odds(evaluate.read_truth(manifest, "train"), plan["class_balance"])
     decided = decision.choose(logits, truth, lesions, odds)
-    return decided, calibrate.temperature(logits + decided.tau * odds, truth)
+    return decided, calibrate.fit_temperature(logits + decided.tau * odds, truth)
 
 
-def _out_of_distribution(
+def _measure_out_of_distribution(
     path: Path, size: int, predicted: dict[str, dict[str, NDArray[np.float32]]]
 ) -> bundles.OutOfDistribution:
-    threshold = calibrate.threshold(predicted["val"][graph_outputs.OOD_SCORE])
+    threshold = calibrate.find_threshold(predicted["val"][graph_outputs.OOD_SCORE])
     strange = {
-        kind: onnx_run.run(path, images)[graph_outputs.OOD_SCORE] for kind, images in pictures.foreign(size).items()
+        kind: onnx_run.run(path, images)[graph_outputs.OOD_SCORE]
+        for kind, images in pictures.draw_foreign(size).items()
     }
     lesions = predicted["test"][graph_outputs.OOD_SCORE]
     every = np.concatenate(list(strange.values()))
@@ -146,14 +147,14 @@ def _out_of_distribution(
     )
 
 
-def _start_weights(config: dict[str, Any]) -> str:
+def _describe_start_weights(config: dict[str, Any]) -> str:
     start = model.START_WEIGHTS[config["start"]]
     if continued := config.get("continues"):
         return f"the last weights of the configuration `{continued}`, which itself started from {start}"
     return start
 
 
-def _training_data(manifest: manifests.Manifest, split: str, further: dict[str, int]) -> bundles.TrainingData:
+def _describe_training_data(manifest: manifests.Manifest, split: str, further: dict[str, int]) -> bundles.TrainingData:
     """Describe the training data for the card; ``further`` counts the images of each further source."""
     splits = [entry.split for entry in manifest.of(manifest.reference)]
     before = [f"{datasets.FURTHER[source].title}, {source}, in pretraining alone" for source in further]
@@ -162,12 +163,12 @@ def _training_data(manifest: manifests.Manifest, split: str, further: dict[str, 
         sha256=manifest.sha256,
         split=SPLITS[split],
         images={split: splits.count(split) for split in manifests.SPLITS} | further,
-        citation=_of_every_dataset(further, "citation", " "),
-        licence=_of_every_dataset(further, "licence", " and "),
+        citation=_join_datasets(further, "citation", " "),
+        licence=_join_datasets(further, "licence", " and "),
     )
 
 
-def _of_every_dataset(further: Iterable[str], what: str, between: str) -> str:
+def _join_datasets(further: Iterable[str], what: str, between: str) -> str:
     """Join the field ``what`` of HAM10000 and of the ``further`` datasets, without repeats."""
     every = [datasets.HAM10000, *(datasets.FURTHER[source] for source in further)]
     return between.join(dict.fromkeys(getattr(dataset, what) for dataset in every))

@@ -23,7 +23,7 @@ DPI = 110
 
 
 class Stage(Protocol):
-    """The fields of a stage of the network that ``architecture`` draws."""
+    """The fields of a stage of the network that ``draw_architecture`` draws."""
 
     @property
     def name(self) -> str: ...
@@ -33,7 +33,7 @@ class Stage(Protocol):
     def parameters(self) -> int: ...
 
 
-def per_class(assessment: Assessment, path: Path) -> None:
+def draw_per_class(assessment: Assessment, path: Path) -> None:
     """Draw precision, recall and F1 of each class as bars, with their intervals."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     places = np.arange(scoring.CLASSES)
@@ -48,7 +48,7 @@ def per_class(assessment: Assessment, path: Path) -> None:
     _save(figure, path)
 
 
-def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
+def draw_confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
     """Draw the confusion matrix: shares of each true class, with counts."""
     table = scoring.count_confusions(scoring.decide(probabilities), truth)[:, : scoring.CLASSES]
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -64,7 +64,7 @@ def confusion(probabilities: NDArray[np.floating], truth: NDArray[np.int64], pat
     _save(figure, path)
 
 
-def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessment: Assessment, path: Path) -> None:
+def draw_roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessment: Assessment, path: Path) -> None:
     """Draw the ROC curve of each class against the rest."""
     figure, axes = plt.subplots(figsize=(6, 5.4), layout="constrained")
     for number, code in enumerate(taxonomy.CODES):
@@ -77,7 +77,7 @@ def roc(probabilities: NDArray[np.floating], truth: NDArray[np.int64], assessmen
     _save(figure, path)
 
 
-def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
+def draw_reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], path: Path) -> None:
     """Draw the reliability diagram, accuracy against confidence, above a histogram of the confidences."""
     place, confidence, right = scoring.sort_into_bins(probabilities, truth)
     figure, (upper, lower) = plt.subplots(
@@ -93,7 +93,7 @@ def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64], p
     _save(figure, path)
 
 
-def worst(
+def draw_worst(
     images: NDArray[np.uint8],
     names: list[str],
     probabilities: NDArray[np.floating],
@@ -113,7 +113,7 @@ def worst(
     _save(figure, path)
 
 
-def curves(epochs: Sequence[dict[str, float]], restarts: Sequence[int], path: Path) -> None:
+def draw_curves(epochs: Sequence[dict[str, float]], restarts: Sequence[int], path: Path) -> None:
     """Draw loss and accuracy by epoch, in training and on val; a dotted line marks the start of the next run."""
     figure, (losses, rates) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axes, lines in (
@@ -131,7 +131,7 @@ def curves(epochs: Sequence[dict[str, float]], restarts: Sequence[int], path: Pa
     _save(figure, path)
 
 
-def counts(panels: dict[str, dict[str, int]], path: Path) -> None:
+def draw_counts(panels: dict[str, dict[str, int]], path: Path) -> None:
     """Draw counts as bars, a panel for each trait."""
     heights = [len(values) + 1.5 for values in panels.values()]
     figure, axes = plt.subplots(len(panels), 1, figsize=(7, sum(heights) * 0.3), height_ratios=heights, squeeze=False,
@@ -146,7 +146,7 @@ def counts(panels: dict[str, dict[str, int]], path: Path) -> None:
     _save(figure, path)
 
 
-def ages(years: NDArray[np.float64], codes: list[str], path: Path) -> None:
+def draw_ages(years: NDArray[np.float64], codes: list[str], path: Path) -> None:
     """Draw a histogram of the patients' ages, stacked by diagnosis."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     by_code = [years[np.array(codes) == code] for code in taxonomy.CODES]
@@ -156,7 +156,7 @@ def ages(years: NDArray[np.float64], codes: list[str], path: Path) -> None:
     _save(figure, path)
 
 
-def architecture(stages: Sequence[Stage], path: Path) -> None:
+def draw_architecture(stages: Sequence[Stage], path: Path) -> None:
     """Draw the stages from top to bottom, each as a box with its output shape and parameters."""
     figure, axes = plt.subplots(figsize=(6, 0.42 * len(stages) + 0.4), layout="constrained")
     for place, stage in enumerate(stages):
@@ -170,7 +170,7 @@ def architecture(stages: Sequence[Stage], path: Path) -> None:
     _save(figure, path)
 
 
-def draws(rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], path: Path) -> None:
+def draw_variants(rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], path: Path) -> None:
     """Draw a sheet of rows, each an image and its random variants; the sheet has columns of five rows."""
     across, down = -(-len(rows) // 5), 5
     wide = len(rows[0])
@@ -189,7 +189,7 @@ def draws(rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], pa
     _save(figure, path)
 
 
-def animation(frames: Iterable[NDArray[np.uint8]], path: Path, *, frames_per_second: int) -> None:
+def write_animation(frames: Iterable[NDArray[np.uint8]], path: Path, *, frames_per_second: int) -> None:
     """Write a GIF of ``frames``; all use the palette of the first frame."""
     images = (Image.fromarray(frame) for frame in frames)
     first = next(images).quantize(128)

@@ -37,7 +37,7 @@ def train(
     processes: int = 0,
     precision: str = "float32",
     stop: Callable[[Place], bool] = lambda place: False,
-    build: Callable[..., Any] = model.network,
+    build: Callable[..., Any] = model.build_network,
 ) -> bool:
     """Train ``config`` in ``folder`` to its end and return True; return False when ``stop`` is true after a step.
 
@@ -46,26 +46,26 @@ def train(
     on a GPU and, by ``training.depthwise``, on some processors; weights, checkpoints and evaluations stay float32.
     Raises runs.Diverged when the loss is not finite.
     """
-    plan = _plan(config)
+    plan = _read_plan(config)
     keras.utils.set_random_seed(config.seed)
     if keras.backend.backend() != "torch":
         keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
     taught_by = [teachers.read(folder.parent / name, build) for name in plan.teachers]
-    with batches.executor(processes) as executor:
+    with batches.make_executor(processes) as executor:
         while place.epoch < sum(phase.epochs for phase in plan.phases):
-            size = phase_size(plan, place.epoch)
+            size = find_phase_size(plan, place.epoch)
             sides = (size, *(teacher.size for teacher in taught_by))
-            streams = {side: _stream(config, plan, manifest, side, data) for side in sides}
+            streams = {side: _make_stream(config, plan, manifest, side, data) for side in sides}
             network = build(size, config.start, dropout=plan.dropout, backbone=config.backbone)
             if state is None and config.continues:
-                network.load_weights(runs.weights(folder.parent / config.continues))
+                network.load_weights(runs.find_weights(folder.parent / config.continues))
             if state is None and plan.head:
                 _train_head(network, config, plan.head, size, manifest, data, folder)
-            learner = learners.of(network, plan, config.seed, precision=precision)
+            learner = learners.make_learner(network, plan, config.seed, precision=precision)
             average = restore(learner, state)
-            end = place.epoch + _epochs_left(plan, place.epoch)
+            end = place.epoch + _count_epochs_left(plan, place.epoch)
             while place.epoch < end:
                 done = _train_epoch(learner, average, streams, plan, taught_by, place, executor, folder, epochs, stop)
                 if not done:
@@ -114,7 +114,7 @@ def _train_epoch(
     bar = tqdm(total=stream.steps, initial=place.step, desc=f"epoch {place.epoch}", mininterval=1.0, disable=None)
     for views, known in teachers.run_streams(streams, place.epoch, place.step, executor):
         place.waiting_seconds += time.monotonic() - asked
-        rate = learning_rate(plan, place.epoch + place.step / stream.steps)
+        rate = compute_learning_rate(plan, place.epoch + place.step / stream.steps)
         targets = teachers.blend(views, known, taught_by, plan.teachers_share)
         loss, accuracy = learner.step(views[size], targets, rate)
         if not math.isfinite(loss):
@@ -139,7 +139,7 @@ def _train_epoch(
     return True
 
 
-def learning_rate(plan: Finetune, epochs_done: float) -> float:
+def compute_learning_rate(plan: Finetune, epochs_done: float) -> float:
     """Return the rate after ``epochs_done`` epochs: a linear warm-up, then a cosine or exponential fall."""
     if epochs_done < plan.warmup_epochs:
         return plan.rate * max(epochs_done, 0.01) / plan.warmup_epochs
@@ -150,7 +150,7 @@ def learning_rate(plan: Finetune, epochs_done: float) -> float:
     return plan.final_rate + (plan.rate - plan.final_rate) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def phase_size(plan: Finetune, epoch: int) -> int:
+def find_phase_size(plan: Finetune, epoch: int) -> int:
     """Return the input size in ``epoch``; after the last epoch, return the last size."""
     for phase in plan.phases:
         if epoch < phase.epochs:
@@ -203,10 +203,10 @@ def _close_epoch(
     current = network.get_weights()
     network.set_weights(average)
     size = int(network.input.shape[1])
-    graph = onnx_graph.build(model.logits(network)).SerializeToString()
+    graph = onnx_graph.build(model.name_logits(network)).SerializeToString()
     network.save_weights(folder / runs.WEIGHTS)
     network.set_weights(current)  # KerasLearner trains this network, so it needs its own weights again
-    seen = evaluate.val_by_source(graph, size, manifest, data)
+    seen = evaluate.predict_val_by_source(graph, size, manifest, data)
     probabilities, truth = seen[manifest.reference]
     scored = scoring.score(probabilities, truth)
     losses = {source: scoring.measure_log_loss(*said) for source, said in seen.items()}
@@ -220,7 +220,7 @@ def _close_epoch(
         **{f"val_loss/{source}": loss for source, loss in losses.items() if source != manifest.reference},
         "val_accuracy": scored.accuracy,
         "val_balanced_accuracy": scored.balanced_accuracy,
-        "rate": learning_rate(plan, place.epoch + 1),
+        "rate": compute_learning_rate(plan, place.epoch + 1),
         "seconds": place.seconds,
         "waiting": place.waiting_seconds / place.seconds,
     }
@@ -232,12 +232,12 @@ def _record(
     config: Config, manifest: manifests.Manifest, size: int, epochs: list[dict[str, float]], folder: Path
 ) -> None:
     seconds = sum(epoch["seconds"] for epoch in epochs)
-    further = {source: len(manifest.of(source)) for source in _plan(config).further}
+    further = {source: len(manifest.of(source)) for source in _read_plan(config).further}
     runs.record(folder, config, manifest.sha256, seconds, size=size, epochs=len(epochs), further=further)
 
 
-def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: int, data: Path) -> batches.Stream:
-    return batches.stream(
+def _make_stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: int, data: Path) -> batches.Stream:
+    return batches.make_stream(
         manifest,
         size,
         data,
@@ -253,13 +253,13 @@ def _stream(config: Config, plan: Finetune, manifest: manifests.Manifest, size: 
     )
 
 
-def _plan(config: Config) -> Finetune:
+def _read_plan(config: Config) -> Finetune:
     if not isinstance(config.plan, Finetune):
         raise TypeError(f"The configuration {config.name} trains only a head, not the whole network.")
     return config.plan
 
 
-def _epochs_left(plan: Finetune, epoch: int) -> int:
+def _count_epochs_left(plan: Finetune, epoch: int) -> int:
     """Return how many epochs of the phase of ``epoch`` are left, including ``epoch`` itself."""
     end = 0
     for phase in plan.phases:

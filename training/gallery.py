@@ -36,10 +36,10 @@ def write(
     entries, images = _choose(manifest, IMAGES, data)
     chance = np.random.default_rng(1)
     rows = [[image, *(change(image, chance) for _ in range(DRAWS))] for image in images]
-    figures.draws(rows, [entry.diagnosis for entry in entries], folder / f"augmentation-{kind}.png")
+    figures.draw_variants(rows, [entry.diagnosis for entry in entries], folder / f"augmentation-{kind}.png")
     _, lesions = _choose(manifest, LESIONS, data)
-    shown = _frames(lesions, change, frames, chance)
-    figures.animation(track(shown), folder / f"augmentation-{kind}.gif", frames_per_second=FRAMES_PER_SECOND)
+    shown = _make_frames(lesions, change, frames, chance)
+    figures.write_animation(track(shown), folder / f"augmentation-{kind}.gif", frames_per_second=FRAMES_PER_SECOND)
     note = f"{datasets.HAM10000.citation}\nLicence of the images: {datasets.HAM10000.licence}\n"
     (folder / "LICENCE.txt").write_text(note, encoding="utf-8")
 
@@ -48,7 +48,7 @@ def _choose(manifest: manifests.Manifest, count: int, data: Path) -> tuple[list[
     """Choose training images of different lesions, taking the classes in turn."""
     entries = manifest.of(manifest.reference)
     images = pixels.load(manifest, manifest.reference, SIZE, data)
-    by_code = {code: iter(_lesions(entries, code)) for code in taxonomy.CODES}
+    by_code = {code: iter(_list_lesions(entries, code)) for code in taxonomy.CODES}
     rows: list[int] = []
     while len(rows) < count and by_code:
         for code in list(by_code):
@@ -60,14 +60,14 @@ def _choose(manifest: manifests.Manifest, count: int, data: Path) -> tuple[list[
     return [entries[row] for row in rows], [np.asarray(images[row]) for row in rows]
 
 
-def _lesions(entries: list[manifests.Entry], code: str) -> list[int]:
+def _list_lesions(entries: list[manifests.Entry], code: str) -> list[int]:
     """Return one row for each training lesion of a class."""
     places = enumerate(entries)
     rows = {e.lesion_id: row for row, e in places if (e.split, e.diagnosis) == ("train", code)}
     return list(rows.values())
 
 
-def _frames(
+def _make_frames(
     lesions: list[Pixels],
     change: Callable[[Pixels, np.random.Generator], Pixels],
     frames: int,

@@ -36,7 +36,7 @@ def train(
     the epoch with the lowest val loss are kept. Raises runs.Diverged when the loss is not finite.
     """
     entries = manifest.of(manifest.reference)
-    features = _features(network, size, manifest, data, track)
+    features = _compute_features(network, size, manifest, data, track)
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
     splits = np.array([entry.split for entry in entries])
     mean, deviation = features[splits == "train"].mean(axis=0), features[splits == "train"].std(axis=0) + 1e-8
@@ -76,7 +76,7 @@ def fit(
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=close_epoch), stop, keras.callbacks.TerminateOnNaN()]
     if plan.plateau_patience is not None:
         callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", patience=plan.plateau_patience))
-    weights = dict(enumerate(class_weights(train[1], plan.class_balance)))
+    weights = dict(enumerate(compute_class_weights(train[1], plan.class_balance)))
     with bar:
         classifier.fit(
             *train, validation_data=val, epochs=plan.epochs, batch_size=plan.batch, class_weight=weights,
@@ -88,18 +88,20 @@ def fit(
     return kernel, bias, epochs
 
 
-def class_weights(truth: NDArray[np.integer], balance: float) -> NDArray[np.float64]:
+def compute_class_weights(truth: NDArray[np.integer], balance: float) -> NDArray[np.float64]:
     """Return the class weights ``(7,)`` of the loss: inverse frequency to the power ``balance``, with mean 1."""
     counts = np.maximum(np.bincount(truth, minlength=len(taxonomy.CODES)), 1)
     weights = (counts.sum() / counts) ** balance
     return np.asarray(weights * counts.sum() / (weights * counts).sum(), np.float64)
 
 
-def _features(network: Any, size: int, manifest: manifests.Manifest, data: Path, track: Track) -> NDArray[np.float32]:
+def _compute_features(
+    network: Any, size: int, manifest: manifests.Manifest, data: Path, track: Track
+) -> NDArray[np.float32]:
     """Return the features of every image. The cache file in ``data`` is named by the weights and the pixels."""
-    cut = model.features(network)
+    cut = model.cut_to_features(network)
     weights = hashlib.sha256(b"".join(weight.tobytes() for weight in cut.get_weights())).hexdigest()
-    source = pixels.path(manifest, manifest.reference, size, data)
+    source = pixels.find_path(manifest, manifest.reference, size, data)
     path = source.with_name(f"features-{weights[:12]}-{source.name}")
     if not path.exists():
         images = pixels.load(manifest, manifest.reference, size, data, track)

@@ -1,6 +1,6 @@
 """Learners run training steps and give access to the weights and to the state for an exact resume.
 
-``of`` chooses the learner: PyTorch's own modules where Keras runs on PyTorch (``training.torch_learner``), else Keras.
+``make_learner`` chooses: PyTorch's own modules where Keras runs on PyTorch (``training.torch_learner``), else Keras.
 """
 
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ class Learner(Protocol):
         """Load the state from another learner of the same class. Raises ValueError for the state of another class."""
 
 
-def of(network: Any, plan: Finetune, seed: int, *, precision: str = "float32") -> Learner:
+def make_learner(network: Any, plan: Finetune, seed: int, *, precision: str = "float32") -> Learner:
     """Return the learner for the Keras ``network`` and Keras's backend.
 
     ``precision`` may be ``mixed_bfloat16``, for a GPU. ``KerasLearner`` ignores it, since Keras sets it by a policy.

@@ -232,7 +232,7 @@ def _scan(
         if subject is None:
             raise Mismatch("no_metadata", f"{name} in {path.name} is not in the metadata.")
         try:
-            formats.check(content[: formats.HEAD_BYTES], max_pixels=_MAX_PIXELS)
+            formats.check(content[: formats.HEAD_BYTES], max_pixels=_MAX_PIXELS, max_side=_MAX_PIXELS)
         except errors.Rejected as err:
             raise Mismatch(err.code, f"{name} in {path.name}: {err.detail}") from err
         yield Entry(**asdict(subject), source=source, member=name, sha256=hashlib.sha256(content).hexdigest())
@@ -240,7 +240,7 @@ def _scan(
 
 def _refuse_likenesses(places: list[Path], further: list[Path]) -> None:
     """Raise Mismatch when a picture of ``further`` is a near-duplicate of one of ``places``."""
-    known, new = (duplicates.fingerprint(read_files(paths)) for paths in (places, further))
+    known, new = (duplicates.compute_fingerprints(read_files(paths)) for paths in (places, further))
     alike = duplicates.find(known, new)
     if alike:
         pairs = _some(f"{copy} is {original}" for original, copy in alike)

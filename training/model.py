@@ -22,21 +22,23 @@ SHARED_WEIGHTS = Path("../shared/weights/efficientnetb1_notop.weights.h5")
 SHARED_V2_WEIGHTS = Path("../shared/weights/efficientnetv2b0_notop.weights.h5")
 
 
-def efficientnetb1(size: int, start: str) -> Any:
+def build_efficientnetb1(size: int, start: str) -> Any:
     """Return EfficientNetB1 without its top, for ``(n, size, size, 3) uint8``; ``start`` is a key of START_WEIGHTS."""
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     stock = keras.applications.EfficientNetB1(include_top=False, weights=None, input_tensor=pixels)
     if start == "shared":
         stock.load_weights(SHARED_WEIGHTS)
     elif start == "imagenet":
-        stock.set_weights(imagenet_weights(keras.applications.EfficientNetB1(include_top=False, weights="imagenet")))
+        stock.set_weights(
+            convert_imagenet_weights(keras.applications.EfficientNetB1(include_top=False, weights="imagenet"))
+        )
     # Keras uses the initial statistics until finalize_state is called.
     (normalization,) = [layer for layer in stock.layers if isinstance(layer, keras.layers.Normalization)]
     normalization.finalize_state()
     return keras.Model(pixels, stock.output, name="efficientnetb1")
 
 
-def imagenet_weights(published: Any) -> list[Any]:
+def convert_imagenet_weights(published: Any) -> list[Any]:
     """Return the weights of Keras's ImageNet network for the same graph without its second rescaling layer.
 
     Keras divides by the square root of ImageNet's deviations after the normalisation. Here the variance contains that
@@ -47,8 +49,8 @@ def imagenet_weights(published: Any) -> list[Any]:
     return [mean, variance / np.square(np.asarray(rescaling.scale, np.float32)), *rest]
 
 
-def efficientnetv2b0(size: int, start: str) -> Any:
-    """Return EfficientNetV2-B0 without its top, for comparison and teaching; ``start`` is as for ``efficientnetb1``."""
+def build_efficientnetv2b0(size: int, start: str) -> Any:
+    """Return EfficientNetV2-B0 without its top, for comparison and teaching; ``start`` is as for B1."""
     weights = {"shared": SHARED_V2_WEIGHTS, "imagenet": "imagenet", "none": None}[start]
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     stock = keras.applications.EfficientNetV2B0(include_top=False, weights=weights, input_tensor=pixels)
@@ -56,10 +58,10 @@ def efficientnetv2b0(size: int, start: str) -> Any:
 
 
 SHIPPED = "efficientnetb1"
-BACKBONES = {"efficientnetb1": efficientnetb1, "efficientnetv2b0": efficientnetv2b0}
+BACKBONES = {"efficientnetb1": build_efficientnetb1, "efficientnetv2b0": build_efficientnetv2b0}
 
 
-def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIPPED) -> Any:
+def build_network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIPPED) -> Any:
     """Return the network up to its logits: ``(n, size, size, 3) uint8`` to ``(n, 7) float32``.
 
     ``backbone`` is a key of BACKBONES.
@@ -73,19 +75,21 @@ def network(size: int, start: str, *, dropout: float = 0.0, backbone: str = SHIP
     return keras.Model(stock.input, logits, name="dermq")
 
 
-def features(network: Any) -> Any:
+def cut_to_features(network: Any) -> Any:
     """Return ``network`` up to its pooling; the only output is ``features (n, 1280) float32``."""
     return keras.Model(network.input, {graph_outputs.FEATURES: network.get_layer("pool").output})
 
 
-def logits(network: Any) -> Any:
+def name_logits(network: Any) -> Any:
     """Return ``network`` with its output named ``logits``, as the ONNX translation needs it."""
     return keras.Model(network.input, {graph_outputs.LOGITS: network.output})
 
 
-def parts(network: Any) -> Any:
+def split_parts(network: Any) -> Any:
     """Return ``network`` with ``logits (n, 7)`` and ``middle (n, 112)``, the channel means after stage five."""
-    return keras.Model(network.input, {graph_outputs.LOGITS: network.output, graph_outputs.MIDDLE: _middle(network)})
+    return keras.Model(
+        network.input, {graph_outputs.LOGITS: network.output, graph_outputs.MIDDLE: _find_middle(network)}
+    )
 
 
 def ship(
@@ -110,7 +114,7 @@ def ship(
     kernel, bias = head.get_weights()
     head.set_weights([kernel / temperature, (bias + shift) / temperature])
     probabilities = keras.layers.Softmax(name=graph_outputs.PROBABILITIES)(network.output)
-    middle = _middle(network)
+    middle = _find_middle(network)
     distance = keras.layers.Dense(middle.shape[-1], kernel_initializer="identity", name="strangeness")
     score = keras.ops.norm(distance(middle), axis=-1)
     if whitening is not None:
@@ -127,5 +131,5 @@ def ship(
     return keras.Model(network.input, outputs, name="dermq")
 
 
-def _middle(network: Any) -> Any:
+def _find_middle(network: Any) -> Any:
     return keras.layers.GlobalAveragePooling2D(name="middle_pool")(network.get_layer(_MIDDLE_LAYER).output)

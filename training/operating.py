@@ -48,10 +48,10 @@ def choose(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> l
         Point(
             f"{call} at sensitivity {level:.2f}",
             diagnoses,
-            _threshold(*_scores(probabilities, truth, diagnoses), level),
+            _find_threshold(*_sum_scores(probabilities, truth, diagnoses), level),
         )
         for call, diagnoses in CALLS.items()
-        if np.isin(truth, _numbers(diagnoses)).any()
+        if np.isin(truth, _find_numbers(diagnoses)).any()
         for level in SENSITIVITIES
     ]
 
@@ -60,36 +60,36 @@ def measure(
     point: Point, probabilities: NDArray[np.floating], truth: NDArray[np.integer], lesions: list[str]
 ) -> Measured:
     """Measure ``point`` on images of ``lesions``, which must include positive and negative images."""
-    scores, positive = _scores(probabilities, truth, point.diagnoses)
+    scores, positive = _sum_scores(probabilities, truth, point.diagnoses)
     called, draws = scores >= point.threshold, assess.draw_lesions(lesions, assess.DRAWS, seed=1)
     return Measured(
         images=len(truth),
         positive=int(positive.sum()),
-        sensitivity=_share(called, positive, draws),
-        specificity=_share(~called, ~positive, draws),
+        sensitivity=_measure_share(called, positive, draws),
+        specificity=_measure_share(~called, ~positive, draws),
     )
 
 
-def _threshold(scores: NDArray[np.float64], positive: NDArray[np.bool_], sensitivity: float) -> float:
+def _find_threshold(scores: NDArray[np.float64], positive: NDArray[np.bool_], sensitivity: float) -> float:
     found = np.sort(scores[positive])[::-1]
     lowest = found[math.ceil(sensitivity * len(found) - 1e-9) - 1]
     below = scores[scores < lowest]
     return float((lowest + below.max()) / 2 if len(below) else lowest / 2)
 
 
-def _scores(
+def _sum_scores(
     probabilities: NDArray[np.floating], truth: NDArray[np.integer], diagnoses: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return each image's summed probability of ``diagnoses``, and whether its true diagnosis is one of them."""
-    numbers = _numbers(diagnoses)
+    numbers = _find_numbers(diagnoses)
     return probabilities[:, numbers].astype(np.float64).sum(axis=1), np.isin(truth, numbers)
 
 
-def _numbers(diagnoses: tuple[str, ...]) -> list[int]:
+def _find_numbers(diagnoses: tuple[str, ...]) -> list[int]:
     return [taxonomy.CODES.index(code) for code in diagnoses]
 
 
-def _share(right: NDArray[np.bool_], among: NDArray[np.bool_], draws: NDArray[np.float64]) -> assess.Figure:
+def _measure_share(right: NDArray[np.bool_], among: NDArray[np.bool_], draws: NDArray[np.float64]) -> assess.Figure:
     """Return the share of the images ``among`` that are ``right``, with its interval."""
     counted, all_of = draws @ (right & among), draws @ among
     low, high = np.percentile(counted[all_of > 0] / all_of[all_of > 0], [2.5, 97.5])

@@ -21,35 +21,35 @@ PHOTOGRAPHS = (
 """Photographs, textures, drawings and pages of scikit-image, without its medical pictures."""
 SKLEARN_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 CROPS = 8
-"""The number of random crops of each photograph in ``foreign``."""
+"""The number of random crops of each photograph in ``draw_foreign``."""
 NOISES = 20
-"""The number of pictures of each kind of noise in ``foreign``."""
+"""The number of pictures of each kind of noise in ``draw_foreign``."""
 
 Pixels = NDArray[np.uint8]
 
 
-def golden(size: int, *, seed: int = 1) -> Pixels:
+def draw_golden(size: int, *, seed: int = 1) -> Pixels:
     """Return eight pictures ``(8, size, size, 3) uint8``: fine and coarse noise, two gradients, four photographs."""
     chance = np.random.default_rng(seed)
-    generated = [_noise(chance, size, 1), _noise(chance, size, 24), _ramp(size), _disc(size)]
-    photographs = [imaging.squash(_photograph("skimage.data", name), size) for name in GOLDEN_PHOTOGRAPHS]
+    generated = [_draw_noise(chance, size, 1), _draw_noise(chance, size, 24), _draw_ramp(size), _draw_disc(size)]
+    photographs = [imaging.squash(_draw_photograph("skimage.data", name), size) for name in GOLDEN_PHOTOGRAPHS]
     return np.stack(generated + photographs)
 
 
-def foreign(size: int, *, seed: int = 2) -> dict[str, Pixels]:
+def draw_foreign(size: int, *, seed: int = 2) -> dict[str, Pixels]:
     """Return pictures without lesions, ``(n, size, size, 3)``: ``photographs``, whole and cropped, and ``noise``."""
     chance = np.random.default_rng(seed)
-    whole = [_photograph("skimage.data", name) for name in PHOTOGRAPHS]
-    whole += [_photograph("sklearn.datasets.images", name) for name in SKLEARN_PHOTOGRAPHS]
+    whole = [_draw_photograph("skimage.data", name) for name in PHOTOGRAPHS]
+    whole += [_draw_photograph("sklearn.datasets.images", name) for name in SKLEARN_PHOTOGRAPHS]
     crops = [_crop(chance, image) for image in whole for _ in range(CROPS)]
-    noise = [_noise(chance, size, grain) for grain in (1, 4, 24) for _ in range(NOISES)]
+    noise = [_draw_noise(chance, size, grain) for grain in (1, 4, 24) for _ in range(NOISES)]
     return {
         "photographs": np.stack([imaging.squash(image, size) for image in whole + crops]),
         "noise": np.stack(noise),
     }
 
 
-def _photograph(package: str, name: str) -> Image.Image:
+def _draw_photograph(package: str, name: str) -> Image.Image:
     return imaging.decode(resources.files(package).joinpath(name).read_bytes(), max_pixels=50_000_000)
 
 
@@ -59,21 +59,21 @@ def _crop(chance: np.random.Generator, image: Image.Image) -> Image.Image:
     return image.crop((int(left), int(top), int(left) + width, int(top) + height))
 
 
-def _noise(chance: np.random.Generator, size: int, grain: int) -> Pixels:
+def _draw_noise(chance: np.random.Generator, size: int, grain: int) -> Pixels:
     """Return uniform noise in squares of ``grain`` pixels."""
     side = -(-size // grain)
     cells = chance.integers(0, 256, (side, side, 3), dtype=np.uint8)
     return cells.repeat(grain, axis=0).repeat(grain, axis=1)[:size, :size]
 
 
-def _ramp(size: int) -> Pixels:
+def _draw_ramp(size: int) -> Pixels:
     """Return a gradient: red grows to the right, green grows downwards, blue is constant."""
     line = np.linspace(0, 255, size)
     planes = [np.tile(line, (size, 1)), np.tile(line[:, None], (1, size)), np.full((size, size), 128.0)]
     return np.stack(planes, axis=-1).astype(np.uint8)
 
 
-def _disc(size: int) -> Pixels:
+def _draw_disc(size: int) -> Pixels:
     """Return a dark brown disc that fades into a skin-coloured background."""
     line = np.linspace(-1, 1, size)
     distance = np.clip(np.hypot(line[None, :], line[:, None]), 0, 1)[..., None]

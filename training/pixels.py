@@ -44,14 +44,14 @@ def load(
     ``view`` is a key of VIEWS, or ``through-84`` for images that are squashed to 84 pixels first.
     The name of the file contains the recipe and the hash of the source's files, so an outdated file is never read.
     """
-    file = path(manifest, source, size, folder, view=view, recipe_version=recipe_version)
+    file = find_path(manifest, source, size, folder, view=view, recipe_version=recipe_version)
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _make(manifest, source, size, file, _reading(view, recipe_version), track)
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-def of_split(
+def load_split(
     manifest: manifests.Manifest,
     source: str,
     split: str,
@@ -68,7 +68,7 @@ def of_split(
     return np.asarray(images[wanted])
 
 
-def path(
+def find_path(
     manifest: manifests.Manifest,
     source: str,
     size: int,
@@ -122,10 +122,10 @@ def _reading(view: str, recipe_version: int) -> Read:
     return lambda data, size: imaging.squash(cut(decode(data)), size)
 
 
-def _centre(image: Image.Image) -> Image.Image:
+def _cut_centre(image: Image.Image) -> Image.Image:
     """Return the middle three quarters of the width, which is a square in a frame of 4 to 3, squashed or not."""
     margin = image.width // 8
     return image.crop((margin, 0, image.width - margin, image.height))
 
 
-VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {WHOLE: lambda image: image, CENTRE: _centre}
+VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {WHOLE: lambda image: image, CENTRE: _cut_centre}

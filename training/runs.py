@@ -60,9 +60,9 @@ def record(
         "manifest_sha256": manifest_sha256,
         "further": before.get("further", {}) | (further or {}),
         "wall_seconds": round(wall_seconds, 1),
-        "hardware": hardware(),
-        "packages": packages(),
-        "git_commit": git_commit(),
+        "hardware": describe_hardware(),
+        "packages": list_packages(),
+        "git_commit": find_git_commit(),
     }
     write_record(folder, content)
 
@@ -82,7 +82,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     return content
 
 
-def weights(folder: Path) -> Path:
+def find_weights(folder: Path) -> Path:
     """Return the path of the weights after the last finished epoch. Raises Unfinished when there are none."""
     if not (folder / WEIGHTS).exists():
         raise _unfinished(folder)
@@ -95,7 +95,7 @@ def write_epochs(folder: Path, epochs: list[dict[str, float]]) -> None:
     columns = [column for column in EPOCH_COLUMNS if column in present]
     place = columns.index("val_loss") + 1 if "val_loss" in columns else len(columns)
     columns[place:place] = [column for column in present if column.startswith("val_loss_") or "/" in column]
-    rows = [[_cell(epoch.get(column)) for column in columns] for epoch in epochs]
+    rows = [[_format_cell(epoch.get(column)) for column in columns] for epoch in epochs]
     with (folder / EPOCHS_CSV).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
     lines = [columns, ["---"] * len(columns), *rows]
@@ -124,12 +124,14 @@ def write_events(folder: Path, *epochs: dict[str, float]) -> None:
     writer.close()
 
 
-def hardware() -> str:
+def describe_hardware() -> str:
     """Describe the machine by its processor, cores and GPU, without its name."""
-    return f"{os.cpu_count()} CPU cores, {_processor()}, {platform.machine()}, {accelerator() or 'no GPU used'}"
+    return (
+        f"{os.cpu_count()} CPU cores, {_find_processor()}, {platform.machine()}, {find_accelerator() or 'no GPU used'}"
+    )
 
 
-def accelerator() -> str:
+def find_accelerator() -> str:
     """Return the product name of the GPU that Keras computes on; empty without a GPU."""
     import keras
 
@@ -149,7 +151,7 @@ def accelerator() -> str:
     )
 
 
-def packages() -> dict[str, str]:
+def list_packages() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect training."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -160,21 +162,21 @@ def packages() -> dict[str, str]:
     return found
 
 
-def git_commit() -> str:
+def find_git_commit() -> str:
     """Return the commit, with ``+`` when the files of training are changed; ``unknown`` outside a git repository."""
     try:
-        commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--", "training/*.py", "dermq/imaging.py")
+        commit = _run_git("rev-parse", "HEAD")
+        changed = _run_git("status", "--porcelain", "--", "training/*.py", "dermq/imaging.py")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")
 
 
-def _git(*arguments: str) -> str:
+def _run_git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _processor() -> str:
+def _find_processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -187,7 +189,7 @@ def _unfinished(folder: Path) -> Unfinished:
     return Unfinished(f"{folder} holds no finished epoch. Run `python -m training train {folder.name}`.")
 
 
-def _cell(value: float | None) -> str:
+def _format_cell(value: float | None) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from training import runs
 
 
-def mean(network: Any, folders: list[Path]) -> None:
+def average(network: Any, folders: list[Path]) -> None:
     """Set the weights of ``network`` to the mean of the last weights of the runs in ``folders``. Raises Unfinished."""
     weights = []
     for folder in folders:
-        network.load_weights(runs.weights(folder))
+        network.load_weights(runs.find_weights(folder))
         weights.append(network.get_weights())
-    network.set_weights([_mean(same) for same in zip(*weights, strict=True)])
+    network.set_weights([_average_arrays(same) for same in zip(*weights, strict=True)])
 
 
 def record(folders: list[Path], folder: Path) -> dict[str, Any]:
@@ -36,6 +36,6 @@ def record(folders: list[Path], folder: Path) -> dict[str, Any]:
     return content
 
 
-def _mean(same: tuple[NDArray[Any], ...]) -> NDArray[Any]:
+def _average_arrays(same: tuple[NDArray[Any], ...]) -> NDArray[Any]:
     """Return the mean of floats. The normalisation's count of images is an integer and is equal in all runs."""
     return np.mean(same, axis=0) if np.issubdtype(same[0].dtype, np.floating) else same[0]

@@ -18,7 +18,7 @@ METHOD = (
 )
 
 
-def whitening(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fit_whitening(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit a kernel ``(d, d)`` and bias ``(d,)`` to ``features (n, d)``; the norm of mapped features is their score.
 
     Apart from the effect of shrinkage, the mean of the squared scores of ``features`` is 1.

@@ -45,7 +45,7 @@ def write(
 ) -> None:
     """Write an assessment to ``folder``: Markdown tables, figures as JSON, pictures, and every prediction as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "assessment.md").write_text(tables(assessment, title), encoding="utf-8")
+    (folder / "assessment.md").write_text(make_tables(assessment, title), encoding="utf-8")
     (folder / "assessment.json").write_text(json.dumps(asdict(assessment), indent=2) + "\n", encoding="utf-8")
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -53,14 +53,14 @@ def write(
         for entry, row in zip(entries, probabilities, strict=True):
             writer.writerow([entry.image_id, entry.diagnosis, *(f"{value:.7f}" for value in row)])
     true = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
-    figures.per_class(assessment, folder / "per-class.png")
-    figures.confusion(probabilities, true, folder / "confusion.png")
-    figures.roc(probabilities, true, assessment, folder / "roc.png")
-    figures.reliability(probabilities, true, folder / "reliability.png")
-    figures.worst(images, [entry.image_id for entry in entries], probabilities, true, folder / "worst.png")
+    figures.draw_per_class(assessment, folder / "per-class.png")
+    figures.draw_confusion(probabilities, true, folder / "confusion.png")
+    figures.draw_roc(probabilities, true, assessment, folder / "roc.png")
+    figures.draw_reliability(probabilities, true, folder / "reliability.png")
+    figures.draw_worst(images, [entry.image_id for entry in entries], probabilities, true, folder / "worst.png")
 
 
-def tables(assessment: assess.Assessment, title: str) -> str:
+def make_tables(assessment: assess.Assessment, title: str) -> str:
     """Return an assessment as Markdown tables of values with their 95 % intervals."""
     found = assessment.figures
     plain = [name for name in found if "/" not in name or name.startswith("melanoma")]
@@ -70,11 +70,11 @@ def tables(assessment: assess.Assessment, title: str) -> str:
         f"{taxonomy.NOTICE}",
         f"{assessment.images} images of {assessment.lesions} lesions; 95 % intervals from {assess.DRAWS} bootstrap "
         "draws of lesions.",
-        table(["figure", "value"], [[name, str(found[name])] for name in plain]),
-        table(
+        make_table(["figure", "value"], [[name, str(found[name])] for name in plain]),
+        make_table(
             ["class", "images", *by_class],
             [
-                [code, str(assessment.support[code]), *_cells(found, [f"{name}/{code}" for name in by_class])]
+                [code, str(assessment.support[code]), *_make_cells(found, [f"{name}/{code}" for name in by_class])]
                 for code in taxonomy.CODES
             ],
         ),
@@ -82,21 +82,21 @@ def tables(assessment: assess.Assessment, title: str) -> str:
         LIMITS,
         "A figure that is undefined for a group is left out, for example the recall of a class without images.",
         *(
-            table(
+            make_table(
                 ["trait", "value", "images", *names],
                 [
-                    [group.trait, group.value, str(group.images), *_cells(group.figures, names)]
+                    [group.trait, group.value, str(group.images), *_make_cells(group.figures, names)]
                     for group in assessment.groups
                 ],
             )
             for names in OF_GROUPS
         ),
-        table(
+        make_table(
             ["trait", "value", "class", "images", *by_class],
             [
                 [
                     *(group.trait, group.value, code, str(group.support[code])),
-                    *_cells(group.figures, [f"{name}/{code}" for name in by_class]),
+                    *_make_cells(group.figures, [f"{name}/{code}" for name in by_class]),
                 ]
                 for group in assessment.groups
                 for code in taxonomy.CODES
@@ -107,17 +107,17 @@ def tables(assessment: assess.Assessment, title: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _cells(found: Mapping[str, assess.Figure], names: Sequence[str]) -> list[str]:
+def _make_cells(found: Mapping[str, assess.Figure], names: Sequence[str]) -> list[str]:
     return [str(found.get(name, "")) for name in names]
 
 
-def comparison(found: dict[str, assess.Assessment]) -> str:
+def make_comparison(found: dict[str, assess.Assessment]) -> str:
     """Return a Markdown table of the published figures and, below them, those of each assessment by its title."""
     rows = {"published": list(PUBLISHED)}
     rows |= {title: [one.figures[name].value for name in COMPARED] for title, one in found.items()}
-    return table(["", *COMPARED], [[title, *(f"{value:.3g}" for value in row)] for title, row in rows.items()])
+    return make_table(["", *COMPARED], [[title, *(f"{value:.3g}" for value in row)] for title, row in rows.items()])
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
+def make_table(head: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])

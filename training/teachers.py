@@ -29,13 +29,15 @@ class Teacher:
     """A function from images ``(n, size, size, 3)`` to probabilities ``(n, 7)``."""
 
 
-def read(folder: Path, build: Callable[..., Any] = model.network) -> Teacher:
+def read(folder: Path, build: Callable[..., Any] = model.build_network) -> Teacher:
     """Return the network of the run in ``folder`` as a teacher. Raises runs.Unfinished."""
     run = runs.read_record(folder)
     network = build(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
-    network.load_weights(runs.weights(folder))
-    session = onnx_run.open_session(onnx_graph.build(model.logits(network)).SerializeToString())
-    return Teacher(run["size"], lambda images: calibrate.softmax(onnx_run.run(session, images)[graph_outputs.LOGITS]))
+    network.load_weights(runs.find_weights(folder))
+    session = onnx_run.open_session(onnx_graph.build(model.name_logits(network)).SerializeToString())
+    return Teacher(
+        run["size"], lambda images: calibrate.apply_softmax(onnx_run.run(session, images)[graph_outputs.LOGITS])
+    )
 
 
 def run_streams(

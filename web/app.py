@@ -11,12 +11,9 @@ from dermq.settings import Settings
 from web import errors, services
 from web.access import auth, keys
 from web.api import routes as api
-from web.http import addresses, headers
+from web.http import addresses, bodies, headers
 from web.operating import cli, health, metrics
 from web.pages import routes as pages
-
-_FORM_BYTES = 1_000_000
-"""Most bytes of a form or a JSON body. Uploads are streamed and have their own limits."""
 
 
 def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | None = None) -> APIFlask:
@@ -52,7 +49,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
 def _make_configuration(settings: Settings) -> dict[str, object]:
     return {
         "SECRET_KEY": keys.read_session_key(settings.var_dir / "session-key"),
-        "MAX_CONTENT_LENGTH": _FORM_BYTES,
+        "MAX_CONTENT_LENGTH": bodies.FORM_BYTES,
         # A cookie is sent to all ports of a host, so two installations on one host need different names.
         "SESSION_COOKIE_NAME": f"dermq-{settings.port}",
         "SESSION_COOKIE_HTTPONLY": True,

@@ -9,7 +9,7 @@ from flask import Flask, Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from dermq import errors
-from web.http import bodies, paths
+from web.http import paths
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5
@@ -77,7 +77,7 @@ def list_headers(error: errors.DermqError) -> dict[str, str]:
     status = find_status(error)
     if status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer realm="dermq"'}
-    if isinstance(error, errors.TooMany):
+    if isinstance(error, errors.TooMany | errors.Unavailable):
         return {"Retry-After": str(error.retry_seconds)}
     return {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
@@ -98,8 +98,6 @@ def make_problem(status: int, code: str, detail: str, **more: Any) -> dict[str, 
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """Return the answer to a failed request: a problem at an address for programs, else a page."""
     if paths.is_for_programs():
-        if status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS):  # these must not occupy a thread
-            bodies.discard_rest()
         body = json.dumps(make_problem(status, code, detail, **more), ensure_ascii=False)
         response = Response(body, status, content_type=PROBLEM_JSON)
     else:

@@ -7,6 +7,8 @@ process. Threads are enough, because the web decodes nothing and mostly waits fo
 import logging
 
 from dermq.settings import Settings
+from web.server import worker
+from web.server.limits import Limits
 
 _settings = Settings()
 logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -16,9 +18,10 @@ if _settings.sql_echo:
 
 bind = f"{_settings.web_host}:{_settings.port}"
 workers = 1
-worker_class = "gthread"
+worker_class = worker.worker_class(Limits.of(_settings))
 threads = _settings.web_threads
-keepalive = 15
+worker_connections = _settings.web_connections
+keepalive = 1  # any value but 0; web.server has its own times
 graceful_timeout = 5
 """Seconds that running requests have to end when the web is stopped. A client repeats an interrupted file."""
 timeout = 120
@@ -30,6 +33,7 @@ forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 loglevel = _settings.log_level.lower()
+control_socket_disable = True  # it would lie in the home folder, and nobody uses it
 # No access log, because it would hold the sign-in codes of links.
 accesslog = None
 errorlog = "-"

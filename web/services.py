@@ -1,6 +1,5 @@
 """What every request may use: settings, database, blob store and wake-ups. ``web.app`` builds them once."""
 
-import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from dermq.settings import Settings
 from dermq.storage import BlobStore
 from dermq.wakeups import Queue, Wakeups
 from web import rates
+from web.places import Places
 
 EXTENSION = "dermq"
 
@@ -31,9 +31,10 @@ class Services:
     sessions: db.Sessions
     blobs: BlobStore
     wakeups: Wakes
-    receiving: threading.BoundedSemaphore
+    places: Places
     """Places for uploads: as many threads as may receive a body at one time."""
     wrong_sign_ins: rates.WrongSignIns
+    requests: rates.Requests
 
     def find_bundle(self) -> bundles.Bundle:
         """Return the bundle that new batches use. Raises Unfit when there is none."""
@@ -47,8 +48,9 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
         sessions=db.Sessions(settings.database, pool_size=settings.web_threads),
         blobs=storage.build(settings),
         wakeups=wakeups or Wakeups(settings),
-        receiving=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
+        places=Places(max(1, settings.web_threads // 2)),
         wrong_sign_ins=rates.WrongSignIns(),
+        requests=rates.Requests(),
     )
 
 

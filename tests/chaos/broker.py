@@ -9,12 +9,14 @@ import redis
 
 from dermq.wakeups import MOST_WAITING, Queue
 from tests.chaos.faults import Scale, Told, expect, expected, fault
-from tests.chaos.system import System, beyond, images, until
+from tests.chaos.system import Supply, System, beyond, images, until
 
 _SPEED = 150.0
 _BETWEEN_SECONDS = 0.2
 """The pause between uploads while Valkey is frozen, so that the processor is free for the rest of the work."""
 _RESUMED_SECONDS = 30.0
+_PART_SECONDS = 3.0
+"""The least time that the worker needs for a third of the images, so that it outlasts Valkey's absence."""
 _MOST_MESSAGES = 3 * MOST_WAITING
 """The greatest number of waiting messages, each of them tripled."""
 
@@ -45,26 +47,27 @@ def messages_lost(system: System, scale: Scale) -> Told:
 @fault("Valkey frozen", short=("sqlite",))
 def valkey_frozen(system: System, scale: Scale) -> Told:
     """A frozen server accepts connections and never answers, which is worse than none."""
-    speed = scale.images / scale.seconds * 0.85  # the work must take longer than the freeze
+    speed = scale.images / scale.seconds
     system.start("reaper")
     system.start_web()
     system.start_ready(Queue.CLASSIFY, images_per_second=speed)
     uploads = system.create()
-    batch = system.submit(images(scale.images))
+    work = Supply(system, scale.images)
     calm = [_upload(system, uploads, at) for at in range(10)]
     started = time.monotonic()
     with system.valkey.frozen():
         slow, polls = list[float](), list[float]()
         while time.monotonic() - started < scale.seconds:
+            last = work.refill()
             slow.append(_upload(system, uploads, len(calm) + len(slow)))
             polls.append(_poll(system, uploads))
             time.sleep(_BETWEEN_SECONDS)
-    ended = system.ended(batch)
-    expect(ended < scale.images, "the work was done before Valkey woke")
-    resumed = until(lambda: system.ended(batch) > ended, _RESUMED_SECONDS, "work goes on after Valkey woke")
-    lost = beyond(started, system.ended(batch) + system.ended(uploads), speed)
+        expect(system.get(last).finished_at is None, "the work was done before Valkey woke")
+    ended = work.ended()
+    resumed = until(lambda: work.ended() > ended, _RESUMED_SECONDS, "work goes on after Valkey woke")
+    lost = beyond(started, work.ended() + system.ended(uploads), speed)
     system.seal(uploads)
-    system.finish_fast(batch, uploads)
+    system.finish_fast(*work.expected, uploads)
     requests, sent = slow + polls, len(calm) + len(slow)
     expect(max(requests) < 1, f"a request took {max(requests):.2f} s while Valkey was frozen")
     told = (
@@ -72,13 +75,14 @@ def valkey_frozen(system: System, scale: Scale) -> Told:
         f"{statistics.median(requests):.3f} s (before: {statistics.median(calm):.3f} s); work goes on {resumed:.1f} s "
         f"after it woke; {sent} uploads"
     )
-    return Told(told, {batch.id: scale.images, uploads: sent}, lost)
+    return Told(told, {**work.expected, uploads: sent}, lost)
 
 
 @fault("Valkey killed and restarted empty, three times", short=("postgresql",))
 def valkey_restarted(system: System, scale: Scale) -> Told:
     system.start("reaper")
-    system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED / 3)
+    speed = min(_SPEED / 3, scale.images / 3 / _PART_SECONDS)
+    system.start_ready(Queue.CLASSIFY, images_per_second=speed)
     started, backs, submitted = time.monotonic(), list[float](), dict[uuid.UUID, int]()
     files = list(images(scale.images).items())
     for part in (files[0::3], files[1::3], files[2::3]):
@@ -87,13 +91,14 @@ def valkey_restarted(system: System, scale: Scale) -> Told:
         until(lambda batch=batch, part=part: system.ended(batch) >= len(part) // 4, 60, "work goes on")
         system.valkey.kill()
         time.sleep(1)
+        expect(system.get(batch).finished_at is None, "the work was done before Valkey was back")
         system.valkey.start()
         backs.append(_done_alone(system, submitted))  # by the drain in progress, which needs no message
         system.finish(*submitted, seconds=60)
         backs.append(_done_alone(system, submitted))  # by the next one, which a message of the new Valkey begins
     told = "back to work " + ", ".join(f"{back:.1f}" for back in backs) + " s after its return"
     expect(max(backs) < _RESUMED_SECONDS, told)
-    return Told(told, submitted, beyond(started, sum(submitted.values()), _SPEED / 3))
+    return Told(told, submitted, beyond(started, sum(submitted.values()), speed))
 
 
 def _done_alone(system: System, submitted: dict[uuid.UUID, int]) -> float:

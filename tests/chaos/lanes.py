@@ -16,6 +16,8 @@ from tests.chaos.faults import POSTGRESQL, Scale, Told, expect, fault
 from tests.chaos.system import System, beyond, images
 
 _THREADS = 10
+_LEAST_OPEN = 5
+"""The least number of batches with work left while the threads act."""
 _SPEED = 60.0
 """Images per second of each worker."""
 _MOST_SLOWER = 1.5
@@ -34,7 +36,7 @@ def crowd(system: System, scale: Scale) -> Told:
         | {f"bad-{bad}.jpg": samples.truncated_jpeg() for bad in range(each // 10)}
         for at in range(20)
     ]
-    submitted = [system.submit(lot) for lot in lots]
+    submitted = [system.submit(lot) for lot in lots]  # and further ones while the threads act
     ended, met = threading.Event(), list[str]()
 
     def disturb(seed: int) -> None:
@@ -54,21 +56,27 @@ def crowd(system: System, scale: Scale) -> Told:
     started = time.monotonic()
     for thread in threads:
         thread.start()
-    time.sleep(min(10.0, scale.seconds))
+    while time.monotonic() - started < min(10.0, scale.seconds):
+        time.sleep(0.2)
+        if sum(system.get(batch).finished_at is None for batch in submitted) < _LEAST_OPEN:
+            submitted.append(system.submit(lots[len(submitted) % len(lots)]))
     ended.set()
     for thread in threads:
         thread.join()
     system.finish(*submitted)
     expect(not met, f"met {met[:3]}")
     seconds = time.monotonic() - started
-    counts = {batch.id: len(lot) for batch, lot in zip(submitted, lots, strict=True)}
+    counts = {batch.id: len(lots[at % len(lots)]) for at, batch in enumerate(submitted)}
     cancelled = {batch.id for batch in submitted if system.get(batch).cancelled_at is not None}
     failed = system.rows(sa.select(Image.batch_id, Image.name, Image.error_code).where(Image.state == "failed"))
     others = [(name, code) for _, name, code in failed if not name.startswith("bad-") or code != "damaged"]
     expect(not others, f"failed are also {others[:3]}")
-    told = f"{len(cancelled)} of 20 batches cancelled; {len(failed)} failed, all bad and damaged; {seconds:.0f} s"
+    told = (
+        f"{len(cancelled)} of {len(submitted)} batches cancelled; "
+        f"{len(failed)} failed, all bad and damaged; {seconds:.0f} s"
+    )
     kept = sum(batch_id not in cancelled for batch_id, _, _ in failed)
-    expect(kept == (20 - len(cancelled)) * (each // 10), f"{told}; {kept} of them in the batches left")
+    expect(kept == (len(submitted) - len(cancelled)) * (each // 10), f"{told}; {kept} of them in the batches left")
     return Told(told, counts, beyond(started, sum(counts.values()), 4 * _SPEED), failed=len(failed))
 
 

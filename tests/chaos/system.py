@@ -41,6 +41,7 @@ SHORT: dict[str, Any] = {
     "claim_images": 32,
     "step_images": 8,
     "drain_seconds": 20,
+    "decode_seconds": 6,
 }
 """Settings that shorten minutes to seconds and keep the proportions of the defaults."""
 _KEEPER_SECONDS = 0.05
@@ -153,7 +154,7 @@ class System:
         program: str,
         *,
         images_per_second: float | None = None,
-        poison: tuple[str, str] | None = None,
+        poison: dict[str, str] | None = None,
         messages: list[int] | None = None,
         **changes: Any,
     ) -> Program:
@@ -330,13 +331,17 @@ class Supply:
         self._batches = [system.submit(self._files, self._lab)]
 
     def refill(self) -> Batch:
-        """Submit a new batch when the last one is more than half done; return the last batch."""
+        """Submit a new batch when the last one is more than half done; return the last batch. Call it in every loop."""
         if self._system.ended(self._batches[-1]) * 2 > len(self._files):
             self._batches.append(self._system.submit(self._files, self._lab))
         return self._batches[-1]
 
     def ended(self) -> int:
         return sum(map(self._system.ended, self._batches))
+
+    def is_done(self) -> bool:
+        """Return whether no work is left: the last batch has finished, and the others before it."""
+        return all(self._system.get(batch).finished_at is not None for batch in self._batches)
 
     @property
     def expected(self) -> dict[uuid.UUID, int]:

@@ -24,7 +24,7 @@ _MOST_SECONDS = 120
 """The time limit of all kills together. The clients give up after it."""
 _DISK_BYTES = 24_000_000
 _BEFORE = 100
-"""The number of images that are uploaded before the disk is full, so that many are not recorded yet when it is."""
+"""The number of images that are uploaded before the disk is full. The worker starts after a fifth of them."""
 _LEFT_BYTES = 1_500_000
 _FULL = r"writing again in .*The database's disk is full"
 """A part of the worker's log entry for a write that fails because the disk is full."""
@@ -93,10 +93,14 @@ def disk_full(system: System, scale: Scale) -> Told:
     """With SQLite, database and blobs are on one small disk; with PostgreSQL, only the blobs are."""
     system.start("reaper")
     system.start_web()
-    system.start_ready(Queue.CLASSIFY, images_per_second=20)
     batch, ballast, files = system.create(), system.folder / "ballast", list(images(1000).items())
+    began = time.monotonic()
     for accepted in range(_BEFORE):
         expect(system.put(batch, *files[accepted])[0] == 202, "refused while there is space")
+        if accepted + 1 == _BEFORE // 5:
+            uploads_a_second = (accepted + 1) / (time.monotonic() - began)
+            # Half as fast as the uploads, so that images wait to be recorded when the disk is full.
+            system.start_ready(Queue.CLASSIFY, images_per_second=min(20, uploads_a_second / 2))
     accepted = _BEFORE
     if system.postgresql is None:  # SQLite would reuse the space of its log and need no more space for a long time
         with contextlib.closing(sqlite3.connect(str(system.sessions.engine.url.database))) as connection:

@@ -1,20 +1,21 @@
 """``make containers``: build the images, bring the compose file up, and do to it what happens to an installation.
 
-Read from top to bottom. It needs root and Debian's podman, runc, podman-compose and mmdebstrap, and no secret; where
-one is missing it says so and does nothing. Images of a registry are stood in for (``standins.py``). The GPU image is
-built with ``CONTAINERS=--gpu`` and never run. What it makes lies in ``.cache/containers`` and is kept for next time.
+Read from top to bottom. It needs root, Debian, its packages in ``engine.PACKAGES``, and no secret; where one is missing
+it says so and does nothing. Images of a registry are stood in for (``standins.py``). The GPU image is built with
+``CONTAINERS=--gpu`` and never run. Images lie in ``.cache/containers`` and are kept for next time. Everything else
+vanishes with the run's first process (``isolation.py``).
 """
 
 import argparse
-import contextlib
+import fcntl
 import http.cookiejar
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -24,7 +25,7 @@ from pathlib import Path
 from dermq.settings import ROOT
 from tests import samples
 from tests.conftest import SHARED
-from tests.containers import building, confinement, engine
+from tests.containers import building, confinement, engine, isolation
 from tests.containers.client import Client
 from tests.containers.engine import Engine, Failed, Project, say, wait
 
@@ -39,36 +40,40 @@ _KILL_COPIES = 4
 
 def main(*, gpu: bool) -> int:
     """Run the story. Returns the exit status."""
-    if reason := engine.missing():
-        print(f"SKIPPED make containers: {reason}.")
-        return 1 if os.environ.get("CI") == "true" else 0
-    os.umask(0o022)
     here = Engine(ROOT / ".cache" / "containers")
-    with tempfile.TemporaryDirectory(prefix="dermq-containers-") as name:
+    work = here.folder / "work"
+    with (here.folder / "lock").open("w") as lock:
         try:
-            return _main(here, Path(name), gpu=gpu)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(mode=0o700)
+            _main(here, work, gpu=gpu)
+        except BlockingIOError:
+            say("FAILED: another `make containers` runs in this clone")
+            return 1
         except Failed as err:
             say(f"FAILED: {err}")
             return 1
+    shutil.rmtree(work)
+    return 0
 
 
-def _main(here: Engine, folder: Path, *, gpu: bool) -> int:
+def _main(here: Engine, work: Path, *, gpu: bool) -> None:
     images = _images()
-    old, new = building.projects(here, folder)
+    if left := here.clear():
+        say(f"removed {left} containers and volumes of an earlier run that did not end by itself")
+    old, new = building.projects(here, work)
     building.build(here, old, new, gpu=gpu)
-    of_make_run = _report_of_make_run(folder / "var", images)
-    old.down(volumes=True)
+    isolation.leave_network()
+    of_make_run = _report_of_make_run(work / "var", images)
     try:
         _live(here, old, new, images, of_make_run)
     except Failed:
         for service in (*PROGRAMS, *SERVERS, "proxy"):
             print(f"--- {service}\n{new.logs(service)[-1500:]}")
         raise
-    finally:
-        with contextlib.suppress(Failed):
-            new.down(volumes=True)
-    say("taken down")
-    return 0
+    _take_down(new)
+    say("taken down; every service stopped by itself within 20 s")
 
 
 def _live(
@@ -80,7 +85,7 @@ def _live(
     batch = client.submit("originals", _archive(images))
     client.finish(batch, len(images))
     report = client.report(batch)
-    _equal(report, of_make_run, "`make run`'s report")
+    compare(report, of_make_run, "`make run`'s report")
     say(f"{len(images)} images: the report equals `make run`'s, {len(report)} rows")
     confinement.check(new, everything)
     confinement.tell_sizes(new, everything, "after the upgrade")
@@ -117,7 +122,7 @@ def _report_of_make_run(var: Path, images: dict[str, bytes]) -> list[dict[str, s
     programs = subprocess.Popen([sys.executable, "-m", "embedded"], cwd=ROOT, env=environment, stdout=console)
     try:
         token = var / "local-token"
-        wait(lambda: token.is_file() and bool(token.read_text().strip()), 60, "`make run` starts")
+        wait(lambda: token.is_file() and bool(token.read_text().strip()), 180, "`make run` starts")
         client = Client(f"http://127.0.0.1:{port}", token.read_text().strip())
         batch = client.submit("originals", _archive(images))
         client.finish(batch, len(images))
@@ -137,7 +142,7 @@ def _upgrade(here: Engine, old: Project, new: Project, images: dict[str, bytes])
     client = Client(f"http://127.0.0.1:{old.environment['DERMQ_PORT']}", max(told.split(), key=len))
     count = len(images) * _UPGRADE_COPIES
     batch = client.submit("in flight", _archive(images, _UPGRADE_COPIES))
-    wait(lambda: client.status(batch)["counts"]["done"] > 50, 60, "the first images are done")
+    wait(lambda: client.status(batch)["counts"]["done"] > 50, 180, "the first images are done")
     began = time.monotonic()
     old.down()
     building.install(here, "now")
@@ -172,7 +177,8 @@ def _audit(project: Project) -> None:
         raise Failed(f"the audit found: {told}")
 
 
-def _equal(report: list[dict[str, str]], other: list[dict[str, str]], what: str) -> None:
+def compare(report: list[dict[str, str]], other: list[dict[str, str]], what: str) -> None:
+    """Raise Failed unless two reports have equal rows."""
     if len(report) != len(other):
         raise Failed(f"{len(report)} rows differ from {what} with {len(other)}")
     for mine, theirs in zip(report, other, strict=True):
@@ -186,7 +192,7 @@ def _kill_each(project: Project, client: Client, images: dict[str, bytes]) -> No
     batches = []
     for service in ("intake", "worker-cpu", "reaper", "web", *SERVERS):
         batches.append(batch := client.submit(f"{service} is killed", archive))
-        wait(lambda batch=batch: client.status(batch)["counts"]["received"] > 0, 60, "unpacking begins")
+        wait(lambda batch=batch: client.status(batch)["counts"]["received"] > 0, 180, "unpacking begins")
         states = [client.status(each)["state"] for each in batches]
         if "running" not in states and "queued" not in states:
             raise Failed(f"no batch was in flight when {service} was to be killed: {states}")
@@ -209,19 +215,25 @@ def _kill(project: Project, service: str) -> tuple[float, float]:
     return started, time.monotonic() - began
 
 
+def _take_down(project: Project) -> None:
+    """Stop everything and lose both volumes. Raises Failed when a service had to be killed."""
+    if killed := project.down(volumes=True):
+        raise Failed(f"these did not stop within 20 s: {', '.join(killed)}")
+
+
 def _restore(project: Project, client: Client, reports: dict[str, list[dict[str, str]]]) -> None:
     """Back up as docs/operating.md says, lose both volumes, restore, and compare."""
     dump = project.execute("postgres", "pg_dump", "-U", "dermq", "-d", "dermq", "-Fc")
     files = project.execute("web", "tar", "-C", "/var/lib/dermq", "-cf", "-", "blobs")
     say(f"backed up: database {len(dump) / 1e6:.1f} MB, images {len(files) / 1e6:.1f} MB")
-    project.down(volumes=True)
+    _take_down(project)
     project.up(*SERVERS)
     project.execute("postgres", "pg_restore", "-U", "dermq", "-d", "dermq", "--no-owner", input=dump)
     project.up("migrate", "web")
     project.execute("web", "tar", "-C", "/var/lib/dermq", "-xf", "-", input=files)
     project.up(*PROGRAMS[1:])
     for batch, report in reports.items():
-        _equal(client.report(batch), report, "the report before the loss")
+        compare(client.report(batch), report, "the report before the loss")
     _audit(project)
     say(f"restored on empty volumes: {len(reports)} reports equal, {sum(map(len, reports.values()))} rows; audit clean")
 
@@ -230,17 +242,32 @@ def _behind_tls(project: Project, client: Client, batch: str, report: list[dict[
     """Put the proxy before the web: its certificate holds, operators' addresses stay closed, a browser can sign in."""
     project.up("proxy")
     root = "/data/caddy/pki/authorities/local/root.crt"
-    wait(lambda: project.succeeds("proxy", "test", "-s", root), 30, "the proxy has made its certificate")
+    wait(lambda: project.succeeds("proxy", "test", "-s", root), 90, "the proxy has made its certificate")
     trusted = project.execute("proxy", "cat", root).decode()
     secure = Client(f"https://localhost:{project.environment['PROXY_HTTPS_PORT']}", client.token, trusted)
-    _equal(secure.report(batch), report, "the report by HTTPS")
+    compare(secure.report(batch), report, "the report by HTTPS")
     for path in ("/metrics", "/health/live", "/health/ready"):
         if (status := secure.status_code(path)) != 404:
             raise Failed(f"the proxy answers {path} with {status}")
+    _check_names(client)
     cookies = _sign_in(secure)
     if not cookies or not all(cookie.secure for cookie in cookies):
         raise Failed(f"a cookie may go over plain HTTP: {cookies}")
+    confinement.check_proxy(project)
     say("behind TLS, by the proxy's certificate: report equal, /metrics and /health closed, signed in, cookies Secure")
+
+
+def _check_names(client: Client) -> None:
+    """The web answers under its own names alone, and counts guesses by the address that a proxy names."""
+    asked = {name: client.status_code("/health/live", Host=name) for name in ("localhost", "stranger.example")}
+    if asked != {"localhost": 200, "stranger.example": 400}:
+        raise Failed(f"the web answers under these names: {asked}")
+    for address, expected in (("203.0.113.1", {401, 429}), ("203.0.113.2", {401})):
+        guess = {"Authorization": "Bearer wrong", "X_Forwarded_For": address}
+        tried = {client.status_code("/api/v1/batches", **guess) for _ in range(15 if 429 in expected else 1)}
+        if tried != expected:
+            raise Failed(f"guesses of {address} are answered with {tried}")
+    say("another host name is refused; guesses are counted by the address of the client that the proxy names")
 
 
 def _sign_in(client: Client) -> list[http.cookiejar.Cookie]:
@@ -263,4 +290,11 @@ if __name__ == "__main__":
     options.add_argument(
         "--gpu", action="store_true", help="build the GPU image as well: 30 GB of disk, a long download"
     )
-    sys.exit(main(gpu=options.parse_args().gpu))
+    gpu = options.parse_args().gpu
+    if reason := engine.missing():
+        print(f"SKIPPED make containers: {reason}.")
+        sys.exit(1 if os.environ.get("CI") == "true" else 0)
+    os.umask(0o022)
+    isolation.enter(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the kernel ends the rest
+    sys.exit(main(gpu=gpu))

@@ -77,8 +77,7 @@ def build(here: Engine, old: Project, new: Project, *, gpu: bool) -> None:
 
 def _pin(here: Engine, project: Project) -> None:
     """Run the command of docs/operating.md that writes digests into ``.env``, and take them from there."""
-    text = (project.folder / "docs" / "operating.md").read_text()
-    [command] = [block for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if "RepoDigests" in block]
+    command = find_command((project.folder / "docs" / "operating.md").read_text(), "RepoDigests")
     docker = here.folder / "bin" / "docker"
     docker.parent.mkdir(exist_ok=True)
     options = shlex.join(here.options)
@@ -91,6 +90,12 @@ def _pin(here: Engine, project: Project) -> None:
         raise Failed(f"the documented command pinned {pins}")
     project.environment = project.environment | pins
     say(f"pinned by digest as docs/operating.md says: {', '.join(sorted(pins))}")
+
+
+def find_command(document: str, word: str) -> str:
+    """Return the one block of commands in a document that has ``word``."""
+    [found] = [block for block in re.findall(r"^```\n(.*?)^```", document, re.M | re.S) if word in block]
+    return str(found)
 
 
 def install(here: Engine, tag: str) -> None:

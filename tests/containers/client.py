@@ -40,9 +40,12 @@ class Client:
             time.sleep(0.5)
         raise Failed(f"{method} {path}: no answer within a minute")
 
-    def status_code(self, path: str) -> int:
+    def status_code(self, path: str, **headers: str) -> int:
+        """Ask without the token and with ``headers``, in whose names `_` stands for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.address}{path}", headers=named)
         try:
-            with urllib.request.urlopen(f"{self.address}{path}", timeout=20, context=self.tls) as answer:
+            with urllib.request.urlopen(request, timeout=20, context=self.tls) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as err:
             return err.code
@@ -59,7 +62,7 @@ class Client:
         found: dict[str, Any] = json.loads(self.call("GET", f"/api/v1/batches/{batch}"))
         return found
 
-    def finish(self, batch: str, images: int, seconds: float = 300) -> float:
+    def finish(self, batch: str, images: int, seconds: float = 900) -> float:
         """Wait until a batch has finished with every image done; return how long that took."""
         took = wait(lambda: self.status(batch)["state"] in _DONE, seconds, f"batch {batch} finishes")
         counts = self.status(batch)["counts"]

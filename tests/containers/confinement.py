@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.containers.engine import Failed, Project, say
 
 _UNITS = {"m": 2**20, "g": 2**30}
+_CAPABILITIES = {"NET_BIND_SERVICE": 1 << 10}
+"""Bits of the capabilities that the compose file leaves to a service, as the kernel numbers them."""
 
 
 def check(project: Project, services: tuple[str, ...]) -> None:
@@ -24,10 +26,32 @@ def check(project: Project, services: tuple[str, ...]) -> None:
     say("each container: no capability, no new privileges, not root, root file system read-only, limits set, no secret")
 
 
+def check_proxy(project: Project) -> None:
+    """Raise Failed when the proxy may do more than bind its ports, or reaches the network of the back."""
+    _check_privileges(project, "proxy")
+    _check_limits(project, "proxy")
+    address = _address(project, "postgres", "back")
+    # `bash` connects without a program of its own; the web shows that the server listens.
+    reached = {"proxy": project.succeeds("proxy", "timeout", "5", "bash", "-c", f"</dev/tcp/{address}/5432")}
+    connect = f"import socket; socket.create_connection(('{address}', 5432), 5)"
+    reached["web"] = project.succeeds("web", "python", "-c", connect)
+    if reached != {"proxy": False, "web": True}:
+        raise Failed(f"who reaches PostgreSQL: {reached}")
+    say("the proxy may bind ports below 1024 and nothing else, and does not reach PostgreSQL, which the web does")
+
+
+def _address(project: Project, service: str, network: str) -> str:
+    networks: dict[str, dict[str, str]] = project.inspect(service)["NetworkSettings"]["Networks"]
+    return networks[f"{project.name}_{network}"]["IPAddress"]
+
+
 def _check_privileges(project: Project, service: str) -> None:
     status = Path(f"/proc/{project.pid(service)}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    if int(fields["CapBnd"], 16) or fields["NoNewPrivs"] != "1" or fields["Uid"].split()[0] == "0":
+    allowed = sum(_CAPABILITIES[name] for name in project.services[service].get("cap_add", []))
+    may = int(fields["CapBnd"], 16) | int(fields["CapPrm"], 16) | int(fields["CapInh"], 16)
+    # Caddy's image runs as root, which is no more than its one capability.
+    if may & ~allowed or fields["NoNewPrivs"] != "1" or (fields["Uid"].split()[0] == "0" and not allowed):
         raise Failed(f"{service} may do too much: {fields}")
     mounts = [line.split() for line in Path(f"/proc/{project.pid(service)}/mountinfo").read_text().splitlines()]
     if not any(mount[4] == "/" and "ro" in mount[5].split(",") for mount in mounts):
@@ -36,9 +60,9 @@ def _check_privileges(project: Project, service: str) -> None:
 
 def _check_limits(project: Project, service: str) -> None:
     wanted = project.services[service]
-    memory = int(wanted["mem_limit"][:-1]) * _UNITS[wanted["mem_limit"][-1]]
     pid = project.pid(service)
-    if int(_of_kernel(pid, "memory", "memory.limit_in_bytes", "memory.max")) != memory:
+    memory = int(_of_kernel(pid, "memory", "memory.limit_in_bytes", "memory.max"))
+    if memory != parse_bytes(wanted["mem_limit"]):
         raise Failed(f"{service} has another limit of memory than {wanted['mem_limit']}")
     if int(_of_kernel(pid, "pids", "pids.max", "pids.max")) != wanted["pids_limit"]:
         raise Failed(f"{service} has another limit of processes than {wanted['pids_limit']}")
@@ -61,8 +85,17 @@ def _command_lines() -> Iterator[str]:
 
 def _reaches_out(project: Project, service: str) -> bool:
     """Whether a container has a default route."""
-    routes = project.execute(service, "cat", "/proc/net/route").decode().splitlines()[1:]
-    return any(line.split()[1] == "00000000" for line in routes)
+    return has_default_route(project.execute(service, "cat", "/proc/net/route").decode())
+
+
+def has_default_route(table: str) -> bool:
+    """Return whether a table as ``/proc/net/route`` shows it leads out of the networks of its own."""
+    return any(line.split()[1] == "00000000" for line in table.splitlines()[1:])
+
+
+def parse_bytes(limit: str) -> int:
+    """Return the bytes of a limit as compose files write it: ``512m`` or ``4g``."""
+    return int(limit[:-1]) * _UNITS[limit[-1]]
 
 
 def tell_sizes(project: Project, services: tuple[str, ...], when: str) -> None:
@@ -81,11 +114,18 @@ def tell_sizes(project: Project, services: tuple[str, ...], when: str) -> None:
 
 def _of_kernel(pid: int, controller: str, name: str, name_in_version_2: str) -> str:
     """A file of the control group that a process is in."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
+    folder, version = find_control_group(Path(f"/proc/{pid}/cgroup").read_text(), controller)
+    return (folder / (name if version == 1 else name_in_version_2)).read_text().strip()
+
+
+def find_control_group(groups: str, controller: str) -> tuple[Path, int]:
+    """Return the folder of a process's control group, from its ``/proc/PID/cgroup``, and the version of the groups."""
+    lines = [line.split(":", 2) for line in groups.splitlines()]
+    for _, controllers, path in lines:
         if controller in controllers.split(","):
-            return Path(f"/sys/fs/cgroup/{controller}{path}/{name}").read_text().strip()
-    return Path(f"/sys/fs/cgroup{path}/{name_in_version_2}").read_text().strip()
+            return Path(f"/sys/fs/cgroup/{controller}{path}"), 1
+    [path] = [path for number, _, path in lines if number == "0"]
+    return Path(f"/sys/fs/cgroup{path}"), 2
 
 
 def _peak_bytes(pid: int) -> int:

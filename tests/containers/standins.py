@@ -70,6 +70,7 @@ IMAGES = {
     "docker.io/library/postgres:17-alpine": [
         "FROM localhost/stand-in-servers",
         'ENTRYPOINT ["postgres-entrypoint"]',
+        "STOPSIGNAL SIGINT",
         "VOLUME /var/lib/postgresql/data",
     ],
     "docker.io/library/redis:8-alpine": [

@@ -16,7 +16,7 @@ from gunicorn.http.errors import ChunkMissingTerminator
 from PIL import Image as Picture
 
 from dermq import archives, batches, db, errors
-from dermq.models import Archive, Image
+from dermq.models import Archive, Image, Lab
 from dermq.principals import OPERATOR
 from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
@@ -208,23 +208,25 @@ def test_a_transaction_that_is_run_again_receives_an_image_once(
     assert len(blobs.list(uuid.UUID(batch["id"]))) == 1
 
 
-def test_uploads_beyond_half_of_the_threads_are_asked_to_wait(make_app: Callable[..., APIFlask], token: str) -> None:
+def test_uploads_beyond_half_of_the_threads_are_asked_to_wait(
+    make_app: Callable[..., APIFlask], token: str, lab: Lab
+) -> None:
     app = make_app(web_threads=4)
     client = with_token(app, token)
     batch = api.create(client)
-    places = app.extensions[services.EXTENSION].receiving
-    assert places.acquire(blocking=False) and places.acquire(blocking=False)
+    places = app.extensions[services.EXTENSION].places
+    held = [places.take(lab.id, end=lambda: None) for _ in range(2)]
     for answer in (
         api.put(client, batch, "a.jpg"),
         client.put(api.url(batch, "/archive"), data=samples.archive({"a.jpg": samples.jpeg()})),
         api.send(client, [("a.jpg", samples.jpeg())]),
     ):
         api.assert_problem(answer, 503, "busy_receiving")
-        assert answer.headers["Retry-After"] == "5"
+        assert answer.headers["Retry-After"] == "1"
     assert api.status(client, batch)["counts"]["refused"] == 0  # the batch can still be read
-    places.release()
+    places.leave(held[0])
     assert api.put(client, batch, "a.jpg").status_code == 202
-    assert places.acquire(blocking=False)  # the upload's place was released
+    places.take(lab.id, end=lambda: None)  # the upload's place was given back
 
 
 def test_an_archive_is_stored_for_the_unpacker(client: FlaskClient, wakeups: fakes.Wakeups) -> None:

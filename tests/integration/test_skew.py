@@ -66,7 +66,7 @@ def test_a_report_of_real_images_says_what_evaluate_measures(
     assert np.abs(probabilities - measured["probabilities"]).max() < ROUNDING
     assert np.array([float(row["ood_score"]) for row in reported]) == pytest.approx(measured["ood_score"], rel=ROUNDING)
 
-    truth = evaluate.truth(held_out, "test")
+    truth = evaluate.read_truth(held_out, "test")
     expected = scoring.score(measured["probabilities"], truth)
     right = [row["diagnosis"] == entry.diagnosis for row, entry in zip(reported, held_out.entries, strict=True)]
     assert np.mean(right) == expected.accuracy > 0.5

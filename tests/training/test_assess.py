@@ -40,7 +40,7 @@ def entries() -> Any:
 def probabilities(entries: Any) -> Any:
     truth = [taxonomy.CODES.index(entry.diagnosis) for entry in entries]
     logits = np.random.default_rng(0).normal(size=(240, 7)) + 2 * np.eye(7)[truth]
-    return calibrate.softmax(logits / TEMPERATURE)
+    return calibrate.apply_softmax(logits / TEMPERATURE)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_figures_that_a_group_does_not_define_are_left_out(found: Any) -> None:
 
 def test_the_calibration_before_is_that_without_the_temperature(found: Any, probabilities: Any, entries: Any) -> None:
     truth = np.array([taxonomy.CODES.index(entry.diagnosis) for entry in entries])
-    undone = calibrate.softmax(TEMPERATURE * np.log(probabilities))
+    undone = calibrate.apply_softmax(TEMPERATURE * np.log(probabilities))
     before = found.figures["expected_calibration_error_before"].value
     assert before == pytest.approx(float(scoring.measure_calibration_error(undone, truth)))
     assert before != found.figures["expected_calibration_error"].value
@@ -111,7 +111,7 @@ def test_the_calibration_before_is_that_without_the_temperature(found: Any, prob
     [("0.0", "0 to 29"), ("29.9", "0 to 29"), ("30", "30 to 44"), ("85.0", "75 and older"), ("", "unknown")],
 )
 def test_ages_fall_into_bands(age: str, band: str) -> None:
-    assert assess.age_band(age) == band
+    assert assess.find_age_band(age) == band
 
 
 def test_an_assessment_is_written_down_whole(found: Any, probabilities: Any, entries: Any, tmp_path: Path) -> None:

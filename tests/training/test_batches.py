@@ -17,13 +17,13 @@ from training import augment, batches, manifest
 @pytest.fixture
 def stream(tmp_path: Path) -> Any:
     made = samples.prepare(tmp_path)
-    return batches.stream(
+    return batches.make_stream(
         made, 16, tmp_path / "pixels", batch=4, images=None, class_balance=0.5, sharp_share=0.3, seed=1
     )
 
 
 def test_every_step_of_an_epoch_is_run_once_and_in_order(stream: batches.Stream) -> None:
-    with batches.executor(0) as executor:
+    with batches.make_executor(0) as executor:
         for first in (0, 3):
             ran = list(stream.run(2, first, executor))
             made = [stream.make(2, step) for step in range(first, stream.steps)]
@@ -32,7 +32,7 @@ def test_every_step_of_an_epoch_is_run_once_and_in_order(stream: batches.Stream)
 
 
 def test_other_processes_make_the_same_batches(stream: batches.Stream) -> None:
-    with batches.executor(1) as executor:
+    with batches.make_executor(1) as executor:
         (images, truth), *_ = stream.run(0, stream.steps - 1, executor)
     expected = stream.make(0, stream.steps - 1)
     assert np.array_equal(images, expected[0])
@@ -75,8 +75,8 @@ def test_mixup_blends_images_and_truth_by_the_same_share_in_half_of_the_batches(
 def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_size(tmp_path: Path) -> None:
     made = samples.prepare(tmp_path, further=True)
     settings: dict[str, Any] = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
-    mixed = batches.stream(made, 16, tmp_path / "pixels", **settings, further=("isic2019",), through=8)
-    plain = batches.stream(made, 16, tmp_path / "pixels", **settings)
+    mixed = batches.make_stream(made, 16, tmp_path / "pixels", **settings, further=("isic2019",), through=8)
+    plain = batches.make_stream(made, 16, tmp_path / "pixels", **settings)
     assert len(mixed.truth) == len(plain.truth) + 7
     assert [(row >= 0).tolist() for row in mixed.rows[[0, -1]]] == [[True, False], [False, True]]
     for path in mixed.sources:
@@ -90,20 +90,20 @@ def test_further_images_are_drawn_with_those_of_ham10000_all_through_one_small_s
 def test_further_images_that_were_not_prepared_are_named(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"batch": 4, "images": None, "class_balance": 0.5, "sharp_share": 0.3, "seed": 1}
     with pytest.raises(manifest.Mismatch, match="isic2019"):
-        batches.stream(samples.prepare(tmp_path), 16, tmp_path / "pixels", **settings, further=("isic2019",))
+        batches.make_stream(samples.prepare(tmp_path), 16, tmp_path / "pixels", **settings, further=("isic2019",))
 
 
 def test_an_image_cut_square_shows_its_middle_unsquashed() -> None:
     straight = augment.Bounds(angle_degrees=0, zoom=(1, 1), stretch=1, shear_degrees=0, shift=0)
     cut = dataclasses.replace(straight, cut_square=1.0)
-    assert augment.matrix(np.random.default_rng(0), straight)[:, :2] == pytest.approx(np.eye(2))
-    assert augment.matrix(np.random.default_rng(0), cut)[:, :2] == pytest.approx(np.diag([0.75, 1]))
+    assert augment.draw_matrix(np.random.default_rng(0), straight)[:, :2] == pytest.approx(np.eye(2))
+    assert augment.draw_matrix(np.random.default_rng(0), cut)[:, :2] == pytest.approx(np.diag([0.75, 1]))
 
 
 @pytest.mark.parametrize(("balance", "expected"), [(0.0, [90, 10]), (0.5, [75, 25]), (1.0, [50, 50])])
 def test_balance_moves_the_classes_shares_towards_equality(balance: float, expected: Any) -> None:
     truth = np.array([0] * 90 + [1] * 10)
-    assert batches.shares(truth, 100, balance) == expected + [0] * (len(taxonomy.CODES) - 2)
+    assert batches.divide(truth, 100, balance) == expected + [0] * (len(taxonomy.CODES) - 2)
 
 
 def test_the_sources_are_drawn_alike_for_every_class() -> None:
@@ -127,7 +127,7 @@ def test_an_image_is_augmented_alike_for_the_same_seed() -> None:
 
 def test_the_affine_map_stays_within_its_bounds() -> None:
     chance = np.random.default_rng(0)
-    drawn = np.array([augment.matrix(chance) for _ in range(2000)])
+    drawn = np.array([augment.draw_matrix(chance) for _ in range(2000)])
     zoom = 1 / np.sqrt(np.abs(np.linalg.det(drawn[:, :, :2])))
     shift = np.abs(drawn[:, :, 2]).max()
     assert 0.87 <= zoom.min() < 0.875
@@ -149,7 +149,7 @@ def test_the_affine_map_turns_by_any_angle_and_stretches_and_shears_within_its_b
             "shift": 0.0,
         }
         allowed = augment.Bounds(**(still | bounds))
-        maps = np.array([augment.matrix(chance, allowed)[:, :2] for _ in range(2000)])
+        maps = np.array([augment.draw_matrix(chance, allowed)[:, :2] for _ in range(2000)])
         unsquashed: NDArray[np.float64] = squash @ maps @ np.linalg.inv(squash)
         return unsquashed
 
@@ -198,7 +198,7 @@ def test_a_patch_covers_its_share_of_a_quarter_of_the_images() -> None:
     chance = np.random.default_rng(0)
     shares = []
     for _ in range(2000):
-        changed = augment.patch(pixels.copy(), chance)
+        changed = augment.erase_patch(pixels.copy(), chance)
         mean = pixels.mean(axis=(0, 1)).astype(np.uint8)
         shares.append((changed == mean).all(axis=2).mean())
     painted = [share for share in shares if share > 0.005]
@@ -227,7 +227,7 @@ def test_a_quarter_turn_keeps_the_true_shape_of_a_squashed_disc() -> None:
 def test_colours_change_within_their_bounds() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     chance = np.random.default_rng(0)
-    means = np.array([augment.colour(grey, chance).mean(axis=(0, 1)) for _ in range(300)])
+    means = np.array([augment.change_colour(grey, chance).mean(axis=(0, 1)) for _ in range(300)])
     assert 100 * 0.8 * 0.92 - 1 <= means.min() < 85
     assert 115 < means.max() <= 100 * 1.2 * 1.08 + 1
 
@@ -238,7 +238,7 @@ def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_near
     marked[45:55, 45:55] = 255
     centres = []
     for seed in range(60):
-        changed = augment.published(marked, np.random.default_rng(seed))
+        changed = augment.augment_as_published(marked, np.random.default_rng(seed))
         rows, columns = np.nonzero(changed[..., 0] > 127)
         centres.append((rows.mean(), columns.mean()))
     furthest = np.abs(np.array(centres) - 49.5).max()
@@ -246,8 +246,8 @@ def test_the_published_augmentation_shifts_up_to_a_fifth_and_fills_from_the_near
     bar = np.zeros((size, size, 3), np.uint8)
     bar[:, 45:55] = 255
     for seed in range(60):  # a shear of 0.2 degrees moves the ends of a bar by a third of a pixel
-        bright = augment.published(bar, np.random.default_rng(seed))[..., 0] / 255.0
+        bright = augment.augment_as_published(bar, np.random.default_rng(seed))[..., 0] / 255.0
         middles = (bright * np.arange(size)).sum(axis=1) / bright.sum(axis=1)
         assert np.ptp(middles) < 100 * np.tan(np.radians(0.2)) + 0.05
     edge = np.full((8, 8, 3), 7, np.uint8)
-    assert (augment.published(edge, np.random.default_rng(0)) == 7).all()
+    assert (augment.augment_as_published(edge, np.random.default_rng(0)) == 7).all()

@@ -13,7 +13,7 @@ MEL, NV = taxonomy.CODES.index("mel"), taxonomy.CODES.index("nv")
 
 def test_the_odds_lead_from_the_drawn_shares_to_the_true_ones() -> None:
     truth = np.repeat(np.arange(7), [4, 9, 16, 1, 25, 100, 0])
-    odds = decision.log_odds(truth, 0.5)
+    odds = decision.measure_log_odds(truth, 0.5)
     drawn = np.sqrt(np.bincount(truth, minlength=7))
     restored = drawn * np.exp(odds)
     assert restored / restored.sum() == pytest.approx(np.bincount(truth, minlength=7) / len(truth))
@@ -21,7 +21,7 @@ def test_the_odds_lead_from_the_drawn_shares_to_the_true_ones() -> None:
 
 
 def test_images_drawn_as_often_as_they_are_leave_nothing_to_shift() -> None:
-    assert decision.log_odds(np.array([0, 0, 0, 1, 2]), 0.0) == pytest.approx(np.zeros(7))
+    assert decision.measure_log_odds(np.array([0, 0, 0, 1, 2]), 0.0) == pytest.approx(np.zeros(7))
 
 
 @pytest.fixture

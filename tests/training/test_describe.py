@@ -14,7 +14,7 @@ def subjects(shared: Path) -> Any:
 
 
 def test_the_description_reproduces_the_published_one(subjects: Any) -> None:
-    found = describe.dataset(subjects)
+    found = describe.describe_dataset(subjects)
     assert (found.images, found.lesions, found.ages) == (10015, 7470, 9958)
     assert (round(found.age_mean, 2), int(found.age_deviation * 100) / 100) == (51.86, 16.96)
     assert found.sexes == {"male": 5406, "female": 4552, "unknown": 57}
@@ -40,9 +40,9 @@ def test_the_description_is_written_with_its_figures(subjects: Any, tmp_path: Pa
 
 
 def test_the_networks_table_adds_up(tmp_path: Path) -> None:
-    network = model.network(64, "none")
+    network = model.build_network(64, "none")
     describe.write_model(network, tmp_path)
-    found = describe.stages(network)
+    found = describe.list_stages(network)
     assert sum(stage.parameters for stage in found) == network.count_params() == 6_584_206
     assert [stage.name for stage in found][:3] == ["input", "stem", "block1a"]
     assert len([stage for stage in found if stage.name.startswith("block")]) == 23

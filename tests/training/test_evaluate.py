@@ -20,8 +20,8 @@ def test_val_is_judged_in_every_source_that_shows_some_of_it_and_cut_square(
         (some / name).write_bytes(dict(manifest.read_files([tmp_path / "tiny.zip"]))[name])
     places = {"tiny": [tmp_path / "tiny.zip"], "some": [some], "isic2019": [tmp_path / "isic2019"]}
     made = manifest.prepare(tmp_path / "metadata.csv", places)
-    graph = onnx_graph.build(model.logits(samples.network(16, "none"))).SerializeToString()
-    seen = evaluate.val_by_source(graph, 16, made, tmp_path / "pixels")
+    graph = onnx_graph.build(model.name_logits(samples.network(16, "none"))).SerializeToString()
+    seen = evaluate.predict_val_by_source(graph, 16, made, tmp_path / "pixels")
     assert list(seen) == ["tiny", "tiny centre", "some"]  # isic2019 is missing, because it has no val
     assert [len(truth) for _, truth in seen.values()] == [7, 7, 2]
     assert not np.allclose(seen["tiny"][0], seen["tiny centre"][0])

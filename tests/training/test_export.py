@@ -84,7 +84,7 @@ def test_the_golden_outputs_are_what_the_onnx_graph_computes(shipped: Any) -> No
 
 def test_the_golden_inputs_are_generated_and_public_domain_pictures(shipped: Any) -> None:
     golden = np.load(shipped.path / bundles.GOLDEN)
-    assert np.array_equal(golden["pixels"], pictures.golden(shipped.card.input_size))
+    assert np.array_equal(golden["pixels"], pictures.draw_golden(shipped.card.input_size))
 
 
 def test_the_card_states_its_files_and_figures(shipped: Any) -> None:
@@ -102,7 +102,7 @@ def test_the_card_states_its_files_and_figures(shipped: Any) -> None:
 def small() -> Any:
     """A network at 64 px with random weights, and with batch norm statistics and biases other than the defaults."""
     keras.utils.set_random_seed(0)
-    network = model.network(64, "none")
+    network = model.build_network(64, "none")
     chance = np.random.default_rng(0)
     for layer in network.layers:
         if type(layer).__name__ == "BatchNormalization":
@@ -111,8 +111,8 @@ def small() -> Any:
 
 
 def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small: Any) -> None:
-    images = pictures.golden(64)
-    graph = onnx_graph.build(model.logits(small))
+    images = pictures.draw_golden(64)
+    graph = onnx_graph.build(model.name_logits(small))
     found = onnx_run.run(graph.SerializeToString(), images)[graph_outputs.LOGITS]
     assert found == pytest.approx(small.predict(images, verbose=0), abs=1e-4)
     assert {node.op_type for node in graph.graph.node}.isdisjoint({"BatchNormalization"})
@@ -120,9 +120,9 @@ def test_the_graph_folds_every_batch_normalisation_and_keeps_the_logits(small: A
 
 def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too() -> None:
     keras.utils.set_random_seed(0)
-    network = model.network(64, "none", backbone="efficientnetv2b0")
-    images = pictures.golden(64)
-    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
+    network = model.build_network(64, "none", backbone="efficientnetv2b0")
+    images = pictures.draw_golden(64)
+    found = onnx_run.run(onnx_graph.build(model.name_logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
     assert np.ptp(found, axis=0).max() > 0
     assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-4)
 
@@ -130,8 +130,8 @@ def test_the_graph_of_the_network_for_comparison_keeps_its_logits_too() -> None:
 @pytest.mark.parametrize("size", [16, 17])
 def test_a_strided_convolution_is_padded_as_tensorflow_pads(size: int) -> None:
     network = samples.network(size, "none")
-    images = pictures.golden(size)
-    found = onnx_run.run(onnx_graph.build(model.logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
+    images = pictures.draw_golden(size)
+    found = onnx_run.run(onnx_graph.build(model.name_logits(network)).SerializeToString(), images)[graph_outputs.LOGITS]
     assert found == pytest.approx(network.predict(images, verbose=0), abs=1e-5)
 
 
@@ -145,22 +145,24 @@ def unfolded(small: Any) -> Iterator[Any]:
 
 
 def test_shift_and_temperature_are_folded_into_the_shipped_form_once(unfolded: Any) -> None:
-    images = pictures.golden(64)
+    images = pictures.draw_golden(64)
     logits = unfolded.predict(images, verbose=0)
     shift = np.linspace(-1, 1, 7)
     outputs = model.ship(unfolded, shift=shift, temperature=2.5).predict(images, verbose=0)
-    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax((logits + shift) / 2.5), abs=1e-5)
+    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(
+        calibrate.apply_softmax((logits + shift) / 2.5), abs=1e-5
+    )
 
 
 def test_no_shift_and_no_temperature_change_nothing(unfolded: Any) -> None:
-    images = pictures.golden(64)
+    images = pictures.draw_golden(64)
     logits = unfolded.predict(images, verbose=0)
     outputs = model.ship(unfolded).predict(images, verbose=0)
-    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax(logits), abs=1e-6)
+    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.apply_softmax(logits), abs=1e-6)
 
 
 def test_the_mean_of_the_class_maps_is_what_the_softmax_is_taken_of(unfolded: Any) -> None:
-    images = pictures.golden(64)
+    images = pictures.draw_golden(64)
     shipped = model.ship(unfolded, shift=np.linspace(-1, 1, 7), temperature=2.5)
     by_keras = shipped.predict(images, verbose=0)
     by_onnx = onnx_run.run(onnx_graph.build(shipped).SerializeToString(), images)
@@ -168,14 +170,16 @@ def test_the_mean_of_the_class_maps_is_what_the_softmax_is_taken_of(unfolded: An
     assert maps.shape == (8, 2, 2, 7)
     assert np.abs(maps - by_keras[graph_outputs.CLASS_MAPS]).max() < TOLERANCE
     assert np.ptp(maps, axis=(1, 2)).max() > 0
-    assert calibrate.softmax(maps.mean(axis=(1, 2))) == pytest.approx(by_onnx[graph_outputs.PROBABILITIES], abs=1e-5)
+    assert calibrate.apply_softmax(maps.mean(axis=(1, 2))) == pytest.approx(
+        by_onnx[graph_outputs.PROBABILITIES], abs=1e-5
+    )
 
 
 def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_onnx(
     shared: Path, unfolded: Any
 ) -> None:
     images = real_images(shared, 64)
-    seen = model.parts(unfolded).predict(images, verbose=0)[graph_outputs.MIDDLE]
+    seen = model.split_parts(unfolded).predict(images, verbose=0)[graph_outputs.MIDDLE]
     chance = np.random.default_rng(0)
     kernel, bias = whitening = chance.normal(size=(112, 112)) / 112, chance.normal(size=112) / 112
     shipped = model.ship(unfolded, whitening=whitening)
@@ -189,7 +193,7 @@ def test_the_shipped_score_is_the_length_of_the_whitened_middle_and_the_same_in_
 def test_the_score_weighs_each_direction_by_how_the_training_images_vary_in_it() -> None:
     chance = np.random.default_rng(0)
     features = chance.normal(5, [9, 1, 1], (2000, 3))
-    kernel, bias = strangeness.whitening(features)
+    kernel, bias = strangeness.fit_whitening(features)
     scores = np.linalg.norm(features @ kernel + bias, axis=1)
     assert np.mean(scores**2) == pytest.approx(1, rel=0.1)
     along, across = (np.linalg.norm((features.mean(axis=0) + step) @ kernel + bias) for step in ([3, 0, 0], [0, 3, 0]))
@@ -201,12 +205,12 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(
 ) -> None:
     odds = np.linspace(-1, 1, 7)
     monkeypatch.setattr(decision, "TAUS", (1.0,))
-    monkeypatch.setattr(decision, "log_odds", lambda truth, class_balance: odds * class_balance)
+    monkeypatch.setattr(decision, "measure_log_odds", lambda truth, class_balance: odds * class_balance)
     fitted = []
-    monkeypatch.setattr(calibrate, "temperature", lambda logits, truth: fitted.append(logits) or 2.5)
+    monkeypatch.setattr(calibrate, "fit_temperature", lambda logits, truth: fitted.append(logits) or 2.5)
     made, data, folder = samples.prepare(tmp_path), tmp_path / "pixels", tmp_path / "bundle"
-    network = model.network(32, "none")
-    logits = evaluate.predict(onnx_graph.build(model.logits(network)).SerializeToString(), 32, made, "val", data)
+    network = model.build_network(32, "none")
+    logits = evaluate.predict(onnx_graph.build(model.name_logits(network)).SerializeToString(), 32, made, "val", data)
     plan = {"class_balance": 0.5}
     config = {"plan": plan, "start": "none", "continues": "first", "description": "", "augmentation": "none"}
     record = {"config": config, "further": {"isic2019": 7}}
@@ -218,7 +222,7 @@ def test_an_export_folds_the_decision_before_it_fits_the_temperature(
     assert card.temperature == 2.5
     assert fitted[0] == pytest.approx(shifted)
     outputs = evaluate.predict(folder / bundles.ONNX_MODEL, 32, made, "val", data)
-    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.softmax(shifted / 2.5), abs=1e-5)
+    assert outputs[graph_outputs.PROBABILITIES] == pytest.approx(calibrate.apply_softmax(shifted / 2.5), abs=1e-5)
     assert card.training_data.images == {"train": 28, "val": 7, "test": 7, "isic2019": 7}
     for dataset in (datasets.HAM10000, datasets.ISIC2019):
         assert dataset.title in card.training_data.name
@@ -241,7 +245,7 @@ def test_a_layer_without_a_translation_is_refused() -> None:
 
 
 def test_foreign_pictures_come_in_two_kinds() -> None:
-    kinds = pictures.foreign(32)
+    kinds = pictures.draw_foreign(32)
     assert {kind: images.shape[1:] for kind, images in kinds.items()} == dict.fromkeys(kinds, (32, 32, 3))
     assert len(kinds["photographs"]) == 17 * 9
 
@@ -256,7 +260,7 @@ def test_imagenet_weights_mean_the_same_without_the_second_rescaling() -> None:
     normalised.finalize_state()
     plain = keras.layers.Normalization(axis=-1)
     ours = keras.Model(pixels, plain(scaled))
-    ours.set_weights(model.imagenet_weights(published))
+    ours.set_weights(model.convert_imagenet_weights(published))
     plain.finalize_state()
     images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3))
     assert ours.predict(images, verbose=0) == pytest.approx(published.predict(images, verbose=0), abs=1e-5)

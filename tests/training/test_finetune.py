@@ -98,7 +98,7 @@ def test_a_run_without_its_start_weights_says_what_to_run_first(tmp_path: Path) 
 def test_the_dropout_resumes_where_it_stopped(tmp_path: Path) -> None:
     run(tmp_path / "run", stop=lambda place: place.step == 2)
     state = read_checkpoint(tmp_path / "run")
-    fresh = learner.of(samples.network(16, "none", dropout=0.3), PLAN, seed=2)
+    fresh = learner.make_learner(samples.network(16, "none", dropout=0.3), PLAN, seed=2)
     assert state.seeds
     before = fresh.seeds()
     finetune.restore(fresh, state)
@@ -156,15 +156,15 @@ def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:
 
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     plan = Finetune(phases=(Phase(16, 5), Phase(32, 6)), rate=1.0, final_rate=0.1, warmup_epochs=1)
-    rates = [finetune.learning_rate(plan, epochs / 4) for epochs in range(45)]
+    rates = [finetune.compute_learning_rate(plan, epochs / 4) for epochs in range(45)]
     assert rates[0] < rates[2] < rates[4] == 1.0
     assert all(earlier > later for earlier, later in itertools.pairwise(rates[4:]))
-    assert finetune.learning_rate(plan, 6) == pytest.approx(0.55)
+    assert finetune.compute_learning_rate(plan, 6) == pytest.approx(0.55)
     assert rates[44] == pytest.approx(0.1)
 
 
 def test_the_size_follows_the_phases() -> None:
-    assert [finetune.phase_size(PLAN, epoch) for epoch in range(5)] == [16, 16, 24, 24, 24]
+    assert [finetune.find_phase_size(PLAN, epoch) for epoch in range(5)] == [16, 16, 24, 24, 24]
 
 
 def test_the_head_is_trained_first_when_the_plan_says_so(tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_a_loss_of_the_head_that_is_no_number_stops_the_run(tmp_path: Path) -> N
 
 
 def test_the_machine_is_described_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert runs.hardware().endswith(runs.accelerator() or "no GPU used")
-    monkeypatch.setattr(runs, "accelerator", lambda: "NVIDIA H100")
-    assert runs.hardware().endswith(", NVIDIA H100")
+    assert runs.describe_hardware().endswith(runs.find_accelerator() or "no GPU used")
+    monkeypatch.setattr(runs, "find_accelerator", lambda: "NVIDIA H100")
+    assert runs.describe_hardware().endswith(", NVIDIA H100")
 
 
 def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(
@@ -214,14 +214,14 @@ def test_both_splits_of_the_published_recipe_run_through_on_the_same_features(
 
 def test_the_published_rate_falls_to_one_in_a_hundred_million() -> None:
     plan = plan_of(config.load("published"))
-    rates = [finetune.learning_rate(plan, epochs) for epochs in range(5)]
+    rates = [finetune.compute_learning_rate(plan, epochs) for epochs in range(5)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[4] == pytest.approx(1e-8)
     assert all(earlier > later for earlier, later in itertools.pairwise(rates))
 
 
 def test_every_configuration_states_its_command_and_cost() -> None:
-    for name in config.names():
+    for name in config.list_names():
         module = importlib.import_module(f"training.configs.{name}")
         told, chosen = module.__doc__ or "", config.load(name)
         assert f"python -m training train {name}" in told

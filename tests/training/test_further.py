@@ -80,7 +80,7 @@ def stored(image: Image.Image, **how: int) -> bytes:
 
 
 def test_a_picture_is_found_again_squashed_compressed_and_mirrored_and_others_are_not() -> None:
-    known = duplicates.fingerprint((f"{seed}.jpg", stored(lesion(seed))) for seed in range(40))
+    known = duplicates.compute_fingerprints((f"{seed}.jpg", stored(lesion(seed))) for seed in range(40))
     again = lesion(7).resize((84, 84)).transpose(Image.Transpose.ROTATE_180)
     new = [("again.jpg", stored(again, quality=60)), *((f"{seed}.jpg", stored(lesion(seed))) for seed in range(40, 80))]
-    assert duplicates.find(known, duplicates.fingerprint(new)) == [("7.jpg", "again.jpg")]
+    assert duplicates.find(known, duplicates.compute_fingerprints(new)) == [("7.jpg", "again.jpg")]

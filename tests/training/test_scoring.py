@@ -21,7 +21,7 @@ def drawn(request: pytest.FixtureRequest) -> Any:
     truth = chance.choice([0, 1, 2, 4, 5, 6], 300)
     logits = chance.normal(size=(300, 7)) + 1.5 * np.eye(7)[truth]
     logits[:, 3] -= 20
-    return calibrate.softmax(logits), truth
+    return calibrate.apply_softmax(logits), truth
 
 
 def test_scores_equal_scikit_learn(drawn: Any) -> None:
@@ -140,10 +140,10 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
 def test_the_temperature_undoes_an_overconfident_scale() -> None:
     chance = np.random.default_rng(1)
     logits = 2 * chance.normal(size=(4000, 7))
-    truth = np.array([chance.choice(7, p=row) for row in calibrate.softmax(logits)])
-    assert calibrate.temperature(3 * logits, truth) == pytest.approx(3, rel=0.05)
+    truth = np.array([chance.choice(7, p=row) for row in calibrate.apply_softmax(logits)])
+    assert calibrate.fit_temperature(3 * logits, truth) == pytest.approx(3, rel=0.05)
 
 
 def test_one_score_in_a_hundred_is_above_the_threshold() -> None:
     scores = np.random.default_rng(2).normal(size=1000)
-    assert (scores > calibrate.threshold(scores)).sum() == 10
+    assert (scores > calibrate.find_threshold(scores)).sum() == 10

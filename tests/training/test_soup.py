@@ -19,7 +19,7 @@ def test_the_mean_of_two_networks(tmp_path: Path) -> None:
         made.append(network.get_weights())
         (tmp_path / str(number)).mkdir()
         network.save_weights(tmp_path / str(number) / runs.WEIGHTS)
-    soup.mean(network, [tmp_path / "0", tmp_path / "1"])
+    soup.average(network, [tmp_path / "0", tmp_path / "1"])
     for first, second, found in zip(*made, network.get_weights(), strict=True):
         assert found.dtype == first.dtype
         assert np.allclose(found, (first + second) / 2 if first.dtype == np.float32 else first)

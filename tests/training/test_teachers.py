@@ -48,7 +48,7 @@ def test_teachers_give_a_part_of_the_target(made: tuple[Path, manifest.Manifest]
     chance = np.random.default_rng(0)
     views = {size: chance.integers(0, 256, (3, size, size, 3), np.uint8) for size in (16, 32)}
     network = samples.network(32, "none")
-    network.load_weights(runs.weights(made[0] / "master"))
+    network.load_weights(runs.find_weights(made[0] / "master"))
     said = keras.ops.convert_to_numpy(keras.ops.softmax(network.predict(views[32], verbose=0)))
     teacher = teachers.read(made[0] / "master", samples.network)
     known = np.eye(7)[[0, 4, 6]]
@@ -82,7 +82,7 @@ def test_a_teacher_that_is_not_there_is_named(made: tuple[Path, manifest.Manifes
 def test_views_are_of_the_same_images_and_targets(made: tuple[Path, manifest.Manifest]) -> None:
     folder, entries = made
     streams = {
-        size: batches.stream(entries, size, folder / "pixels", batch=4, images=40, class_balance=0.5,
+        size: batches.make_stream(entries, size, folder / "pixels", batch=4, images=40, class_balance=0.5,
                              sharp_share=0.3, seed=1, mixup=0.2)
         for size in (16, 32)
     }  # fmt: skip

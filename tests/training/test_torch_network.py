@@ -30,7 +30,7 @@ def images() -> Any:
 def stock(request: pytest.FixtureRequest) -> Any:
     """A network without dropout, with statistics and scales far from the initial ones."""
     keras.utils.set_random_seed(1)
-    network = model.network(SIZE, "none", backbone=request.param)
+    network = model.build_network(SIZE, "none", backbone=request.param)
     chance = np.random.default_rng(1)
     for layer in network.layers:
         if isinstance(layer, keras.layers.Dropout):
@@ -41,7 +41,7 @@ def stock(request: pytest.FixtureRequest) -> Any:
 
 
 def test_weights_come_back_as_they_went_in(stock: Any) -> None:
-    taught = learner.of(stock, PLAN, 1)
+    taught = learner.make_learner(stock, PLAN, 1)
     assert isinstance(taught, torch_learner.TorchLearner)
     pairs = list(zip(stock.get_weights(), taught.weights(), strict=True))
     assert all(np.array_equal(given, found) for given, found in pairs)
@@ -62,7 +62,7 @@ def test_logits_are_the_same(stock: Any, images: Any) -> None:
 def test_a_training_step_moves_weights_and_statistics_alike(stock: Any, images: Any) -> None:
     truth = np.eye(7)[np.arange(8) % 7]
     before = [np.array(weight) for weight in stock.get_weights()]
-    native, by_keras = learner.of(stock, PLAN, 1), learner.KerasLearner(stock, PLAN)
+    native, by_keras = learner.make_learner(stock, PLAN, 1), learner.KerasLearner(stock, PLAN)
     assert isinstance(native, torch_learner.TorchLearner)
     native._optimizer = torch.optim.SGD(native._network.parameters())
     stock.optimizer = keras.optimizers.SGD()
@@ -78,7 +78,7 @@ def test_a_training_step_moves_weights_and_statistics_alike(stock: Any, images: 
 
 def test_a_step_in_mixed_precision_has_nearly_the_same_loss(images: Any) -> None:
     keras.utils.set_random_seed(1)
-    network = model.network(SIZE, "none")
+    network = model.build_network(SIZE, "none")
     truth = np.eye(7)[np.arange(8) % 7]
     plain, mixed = (torch_learner.TorchLearner(network, PLAN, 1, mixed=mixed) for mixed in (False, True))
     losses = [one.step(images, truth, 1e-3)[0] for one in (plain, mixed)]

@@ -1,5 +1,6 @@
 """Checks of the container files that need no container engine. `make containers` runs them."""
 
+import ipaddress
 import json
 import re
 from importlib import resources
@@ -67,6 +68,21 @@ def test_the_back_does_not_reach_out(compose: dict[str, Any]) -> None:
 
 def test_cookies_are_secure_unless_said_otherwise(compose: dict[str, Any]) -> None:
     assert compose["services"]["web"]["environment"]["DERMQ_SECURE_COOKIES"] == "${DERMQ_SECURE_COOKIES:-true}"
+
+
+def test_the_web_has_the_name_of_the_proxy_and_believes_it(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["web"]["environment"]
+    assert "${PROXY_HOST:-localhost}" in environment["DERMQ_TRUSTED_HOSTS"].split(",")
+    assert compose["services"]["proxy"]["environment"]["PROXY_HOST"] == "${PROXY_HOST:-localhost}"
+    believed = environment["DERMQ_TRUSTED_PROXIES"].removeprefix("${DERMQ_TRUSTED_PROXIES:-").removesuffix("}")
+    settings = Settings(trusted_proxies=believed, _env_file=None)
+    for address in ("172.18.0.3", "192.168.96.3", "10.89.1.3"):  # of Docker, of Docker with many networks, of podman
+        assert any(ipaddress.ip_address(address) in network for network in settings.proxies)
+
+
+def test_logs_do_not_fill_the_disk(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
 
 
 def test_a_machine_without_a_gpu_has_a_profile(compose: dict[str, Any]) -> None:

@@ -1,75 +1,61 @@
-"""Receive request bodies in pieces, so that none is whole in memory; limit their number, length and time."""
+"""Receive the bodies of uploads in pieces, so that none is whole in memory; limit their number and their length.
+
+``web.server`` reads all other bodies before a view is called, and limits the time that a client takes for either.
+"""
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterator
 
 from flask import request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import ClientDisconnected, RequestTimeout
 from werkzeug.wsgi import get_input_stream
 
 from dermq import errors
 from web import services
+from web.http import paths
 
 CHUNK_BYTES = 64 * 1024
-DISCARD_SECONDS = 5.0
+FORM_BYTES = 1_000_000
+"""Most bytes of a form or a JSON body. Uploads are streamed and have their own limits."""
+
+
+def is_streamed(method: str, path: str, content_type: str) -> bool:
+    """Return whether a view reads the body of such a request in pieces; all other bodies are read before."""
+    is_upload = method == "PUT" or content_type.lower().startswith("multipart/")
+    return is_upload and path.startswith(f"{paths.API}/")
 
 
 @contextlib.contextmanager
-def take_place() -> Iterator[None]:
+def take_place(lab_id: int) -> Iterator[None]:
     """Take one of the places for uploads during the block, so that other threads stay free for other requests.
 
-    Raises Unavailable when all places are taken.
+    Raises Unavailable when this lab can have no place now, or must give it to another lab.
     """
-    here = services.get_current()
-    places = here.receiving
-    if not places.acquire(blocking=False):
-        raise errors.Unavailable(
-            "busy_receiving", "The server is receiving as many uploads as it can at one time; try again shortly."
-        )
+    places = services.get_current().places
+    channel = request.environ.get("gunicorn.socket")
+    place = places.take(lab_id, end=channel.end_upload if channel else _cannot_end)
     try:
-        with _limit_silence(here.settings.upload_silent_seconds):
-            yield
+        yield
+    except ClientDisconnected as err:
+        if place.is_given_up:
+            raise errors.Unavailable(
+                "place_given_up", "Another lab needs the place of this upload; send it again."
+            ) from err
+        raise
     finally:
-        places.release()
+        places.leave(place)
+
+
+def _cannot_end() -> None:
+    """Stand in where no server is that could end an upload."""
 
 
 def check_length(most: int, error: errors.TooLarge) -> None:
     """Raise ``error`` when Content-Length says that the body has more than ``most`` bytes."""
     if request.content_length is not None and request.content_length > most:
         raise error
-
-
-def discard_rest() -> None:
-    """Read and drop the rest of a body of moderate length, for a few seconds at most.
-
-    Otherwise a client that is still sending finds its connection closed and cannot read the answer.
-    """
-    length = request.content_length
-    if length is None or length > services.get_current().settings.max_image_bytes:
-        return
-    until = time.monotonic() + DISCARD_SECONDS
-    with _limit_silence(DISCARD_SECONDS), contextlib.suppress(ClientDisconnected):
-        for _ in read_chunks():
-            if time.monotonic() > until:
-                return
-
-
-@contextlib.contextmanager
-def _limit_silence(seconds: float) -> Iterator[None]:
-    """Wait at most ``seconds`` for each piece of a body; without this, gunicorn's threads wait for ever."""
-    socket = request.environ.get("gunicorn.socket")
-    if socket is None:
-        yield
-        return
-    before = socket.gettimeout()
-    socket.settimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.settimeout(before)
 
 
 class Noted:
@@ -91,12 +77,17 @@ class Noted:
 
 
 def read_chunks() -> Iterator[bytes]:
-    """Yield the request's body in pieces. Raises ClientDisconnected when it ends before its Content-Length."""
+    """Yield the request's body in pieces.
+
+    Raises ClientDisconnected when it ends before its Content-Length, and RequestTimeout when it is too slow.
+    """
     stream = get_input_stream(request.environ)  # not request.stream, which has the limit for forms
     received = 0
     while True:
         try:
             chunk = stream.read(CHUNK_BYTES)
+        except TimeoutError as err:
+            raise RequestTimeout(str(err)) from err
         except (OSError, ParseException) as err:  # gunicorn raises these when a chunked body breaks off
             raise ClientDisconnected from err
         if not chunk:
