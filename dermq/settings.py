@@ -66,6 +66,15 @@ class Settings(BaseSettings):
     session_idle_hours: int = Field(24, ge=1)
     """Hours without a request after which a session of a browser ends."""
 
+    lab_waiting_images: int = Field(100_000, ge=1)
+    """Images of a lab that may wait at one time. `lab set` gives one lab another value of this and the next quotas."""
+    lab_kept_bytes: int = Field(200_000_000_000, ge=1)
+    """Bytes that all files of a lab may have together (200 GB)."""
+    lab_open_batches: int = Field(200, ge=1)
+    """Batches of a lab that may be open, which means not sealed, at one time."""
+    lab_requests_per_minute: int = Field(200_000, ge=1)
+    """Requests that a lab may make in a minute."""
+
     max_images_per_batch: int = Field(20_000, ge=1)
     """Images a batch may hold."""
     max_image_bytes: int = Field(32_000_000, ge=1)

@@ -226,3 +226,14 @@ def test_the_bundles_page_shows_its_card(visitor: FlaskClient, bundle: Bundle) -
 
 def test_the_guide_names_this_host(visitor: FlaskClient) -> None:
     assert "API=http://localhost/api/v1" in visitor.get("/guide").text
+
+
+def test_characters_that_are_not_seen_are_shown_as_escapes(
+    browser: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch
+) -> None:
+    names = ["rtl\u202egpj.exe", "a\u200bzero.jpg", "line\u2028sep.jpg", "患者\u3000ソ.jpg"]
+    fakes.add(sessions, blobs, settings, batch, {name: samples.jpeg(seed) for seed, name in enumerate(names)})
+    shown = browser.get(f"/batches/{batch.id}").text
+    assert "rtl\\u202egpj.exe" in shown and "a\\u200bzero.jpg" in shown and "line\\u2028sep.jpg" in shown
+    assert "患者\u3000ソ.jpg" in shown
+    assert not [character for character in "\u202e\u200b\u2028" if character in shown]

@@ -14,7 +14,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, db, errors
+from dermq import archives, arrivals, db, errors, quotas
 from dermq.queue import archive_claims
 from dermq.queue.archive_claims import ArchiveLease
 from dermq.queue.leases import LeaseLost
@@ -95,15 +95,18 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
         renewal.note_progress()
         runtime.heartbeat.note_progress()
 
-    with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, note_progress) as archive:
+    with entries.open_archive(
+        runtime.blobs, lease.batch_id, lease.sha256, lease.encoding, runtime.settings, note_progress
+    ) as archive:
         next_entry = lease.next_entry
         if next_entry == 0:
             archive.check_count(db.read(runtime.sessions, arrivals.count_room, lease.batch_id, runtime.settings))
         while next_entry < len(archive):
+            db.read(runtime.sessions, quotas.check_unpacking, lease.batch_id, runtime.settings)
             with contextlib.ExitStack() as files:
                 page = archive.read_page(next_entry, files)
                 arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)
-                db.transact(runtime.sessions, _record, runtime, lease, page)
+                db.transact(runtime.sessions, _record, runtime, lease, page, archive.encoding)
             next_entry = page.next_entry
             note_progress()
             if page.arrived:
@@ -113,7 +116,9 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
         return next_entry >= len(archive)
 
 
-def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entries.EntryPage) -> None:
+def _record(
+    session: Session, runtime: Runtime, lease: ArchiveLease, page: entries.EntryPage, encoding: str | None = None
+) -> None:
     """Add a page to the batch and store the position of the next entry. Raises LeaseLost when the lease is lost."""
     archive = archive_claims.lock(session, lease)
     if archive.next_entry >= page.next_entry:
@@ -126,6 +131,7 @@ def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entri
         refused=page.refused,
         archive_id=lease.archive_id,
     )
+    archive.encoding = archive.encoding or encoding
     archive.next_entry = page.next_entry
     archive.entries += page.entries
     archive.received += sum(verdict.error is None and not verdict.unchanged for verdict in verdicts)

@@ -9,7 +9,7 @@ const ATTEMPTS = 8;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 20_000;
 // After these errors the other files would fail too: the batch takes no more files, or somebody has to act first.
-const ENDING_CODES = new Set(["batch_sealed", "batch_cancelled", "storage_full", "database_full", "csrf"]);
+const ENDING_CODES = new Set(["batch_sealed", "batch_cancelled", "storage_full", "quota_kept_bytes", "database_full", "csrf"]);
 const ENDING_STATUSES = new Set([401, 403, 404]);
 
 export class Uploads extends EventTarget {
@@ -53,7 +53,7 @@ export class Uploads extends EventTarget {
 
   // Sends the unsent files again.
   retry() {
-    const files = this.unsent.map(({ name, file }) => ({ name, file }));
+    const files = this.unsent.map(({ name, file, encoding }) => ({ name, file, encoding }));
     this.unsent = [];
     this.#queue(files);
   }
@@ -75,7 +75,7 @@ export class Uploads extends EventTarget {
   #queue(files) {
     if (this.#stop.signal.aborted) this.#stop = new AbortController();
     // Files are taken from the end, which is cheap also for ten thousand files.
-    this.#waiting = [...files.map(({ name, file }) => ({ name, file, loaded: 0 })).reverse(), ...this.#waiting];
+    this.#waiting = [...files.map(({ name, file, encoding }) => ({ name, file, encoding, loaded: 0 })).reverse(), ...this.#waiting];
     while (this.#running < PARALLEL && this.#running < this.active.size + this.#waiting.length) this.#work();
     this.#changed();
   }
@@ -111,7 +111,7 @@ export class Uploads extends EventTarget {
     };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await put(this.#address(upload.name), upload.file, { onProgress, signal });
+        return await put(this.#address(upload), upload.file, { onProgress, signal });
       } catch (problem) {
         upload.loaded = 0;
         if (signal.aborted) throw makeStopped();
@@ -144,8 +144,8 @@ export class Uploads extends EventTarget {
     this.#changed();
   }
 
-  #address(name) {
-    if (isArchive(name)) return `${this.batchAddress}/archive`;
+  #address({ name, encoding }) {
+    if (isArchive(name)) return `${this.batchAddress}/archive${encoding ? `?encoding=${encoding}` : ""}`;
     return `${this.batchAddress}/images?name=${encodeURIComponent(name)}`;
   }
 
