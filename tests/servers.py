@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ START_SECONDS = 10
 _FIRST_PORT = 20_000
 _PORTS = 1_500
 _PORT_RANGES = 8
+_MIGRATING = threading.Lock()
+"""Alembic keeps what it migrates in global variables, so two threads must not migrate at the same time."""
 
 
 class Postgresql:
@@ -155,7 +158,7 @@ def migrate(url: str) -> None:
     """Migrate a database to the newest revision."""
     sessions = db.Sessions(url)
     config = Config(ROOT / "alembic.ini")
-    with sessions.engine.begin() as connection:
+    with _MIGRATING, sessions.engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     sessions.close()
