@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from flask import Response, make_response, render_template
+from flask import render_template
 from sqlalchemy.orm import Session
 
 from dermq import access_tokens, browser_sessions, db, models
@@ -12,7 +12,7 @@ from web.access import auth
 
 
 @auth.require(Scope.READ)
-def show_lab() -> Response:
+def show_lab() -> str:
     """Show the lab's sessions and access tokens to those who may manage them."""
     here, by = services.get_current(), auth.get_principal()
 
@@ -22,7 +22,7 @@ def show_lab() -> Response:
 
     signed_in, tokens = db.read(here.sessions, work) if auth.may(Scope.MANAGE) else ([], [])
     now = datetime.now(UTC)
-    page = render_template(
+    return render_template(
         "lab.html",
         may_manage=auth.may(Scope.MANAGE),
         signed_in=signed_in,
@@ -30,6 +30,3 @@ def show_lab() -> Response:
         now=now,
         idle_hours=here.settings.session_idle_hours,
     )
-    response = make_response(page)
-    response.headers["Cache-Control"] = "no-store"
-    return response
