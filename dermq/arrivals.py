@@ -17,8 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors, formats, models, transitions
-from dermq.models import Archive, Batch, Image, Lab, Refusal
+from dermq import batches, db, errors, formats, models, quotas, transitions
+from dermq.models import Archive, Batch, Image, Refusal
 from dermq.settings import Settings
 from dermq.storage import BlobStore, Incoming
 
@@ -126,7 +126,7 @@ def check_head(head: bytes, settings: Settings) -> None:
             "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "
             "a ZIP of images goes to the batch's archive address.",
         )
-    formats.check(head, max_pixels=settings.max_image_pixels)
+    formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
 
 
 def make_too_large(settings: Settings) -> errors.TooLarge:
@@ -141,7 +141,7 @@ def count_room(session: Session, batch_id: uuid.UUID, settings: Settings) -> int
     batch = session.get(Batch, batch_id)
     if batch is None or batch.deleted_at is not None:
         raise errors.NotFound("no_batch", f"There is no batch {batch_id}.")
-    return _measure_room(session, batch, settings).images
+    return _measure_room(batch, settings).images
 
 
 def keep(
@@ -189,12 +189,13 @@ def receive(
 
     Only rows are written here; ``keep`` comes first. The same name with the same bytes changes nothing; with other
     bytes, or over a limit, the file is refused and the refusal noted. Raises NotFound and Conflict when the batch
-    takes no images at all, Transient when a file was kept too long ago.
+    takes no images at all, TooMany and OutOfSpace when its lab has used up a quota, Transient when a file was kept too
+    long ago.
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch, from_archive=archive_id is not None)
     known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
-    room = _measure_room(session, batch, settings)
+    room = _measure_room(batch, settings)
     verdicts: list[Verdict] = []
     fresh: list[tuple[Arrival, int]] = []
     for arrival in arrived:
@@ -207,7 +208,12 @@ def receive(
     if fresh:
         for arrival, _ in fresh:
             check_kept(arrival.file)
-        transitions.add_images(session, batch, [_make_image_row(arrival, position) for arrival, position in fresh])
+        if archive_id is None:  # an archive waits before its entries are unpacked, see ``quotas.check_unpacking``
+            quotas.check_waiting(session, batch.lab_id, settings, images=len(fresh))
+        fresh_rows = [_make_image_row(arrival, position) for arrival, position in fresh]
+        kept_bytes = transitions.add_images(session, batch, fresh_rows)
+        if archive_id is None:
+            quotas.check_kept(session, batch.lab_id, settings, kept_bytes=kept_bytes)
     conflicts = [
         (verdict.name, verdict.error, None if archive_id else arrival.file.sha256)
         for verdict, arrival in zip(verdicts, arrived, strict=True)
@@ -248,16 +254,10 @@ class _Room:
         return _Room(self.images - 1, self.error)
 
 
-def _measure_room(session: Session, batch: Batch, settings: Settings) -> _Room:
+def _measure_room(batch: Batch, settings: Settings) -> _Room:
     most = settings.max_images_per_batch
     full = errors.TooLarge("batch_full", f"The batch holds {most:,} images, the most that is accepted.")
-    room = _Room(most - batch.received, full)
-    quota = session.scalar(sa.select(Lab.max_waiting_images).where(Lab.id == batch.lab_id))
-    if quota is None:
-        return room
-    waiting = session.scalar(sa.select(sa.func.sum(Batch.queued)).where(Batch.lab_id == batch.lab_id)) or 0
-    over = errors.TooLarge("lab_quota", f"The lab's quota of {quota:,} waiting images is used up; try again later.")
-    return min(room, _Room(quota - waiting, over), key=lambda candidate: candidate.images)
+    return _Room(most - batch.received, full)
 
 
 def _decide_verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
@@ -285,7 +285,7 @@ def _select_wanted(
         return ()
     known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
     new = [arrival for arrival in arrived if arrival.name not in known]
-    return new[: max(0, _measure_room(session, batch, settings).images)]
+    return new[: max(0, _measure_room(batch, settings).images)]
 
 
 def _has_files(session: Session) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from dermq import db
 from dermq.lifecycle import OPEN_ARCHIVE, ArchiveState, ImageState
-from dermq.models import Archive, Batch, Claim, Image, Prediction, Refusal
+from dermq.models import Archive, Batch, Claim, Image, Lab, LabUse, Prediction, Refusal
 from dermq.storage import THUMBNAIL, BlobStore
 
 _PAGE_IMAGES = 1_000
@@ -129,6 +129,24 @@ def find_stale_claims(session: Session) -> list[Finding]:
     return list(_make_findings([_Sign(Breach.CLAIM_STALE, f"claim {token}") for token in found]))
 
 
+def find_wrong_uses(session: Session) -> list[Finding]:
+    """Return a finding for labs whose sum of kept bytes is not that of their batches."""
+    summed = sa.func.coalesce(sa.func.sum(Batch.kept_bytes), 0)
+    per_lab = (
+        sa.select(Lab.name, LabUse.kept_bytes, summed)
+        .outerjoin(LabUse, LabUse.lab_id == Lab.id)
+        .outerjoin(Batch, Batch.lab_id == Lab.id)
+        .group_by(Lab.id, Lab.name, LabUse.kept_bytes)
+        .order_by(Lab.id)
+    )
+    wrong = [
+        _Sign(Breach.COUNTS_DIFFER, f"lab {name!r}", f"kept_bytes: {counted} counted, {found} in batches")
+        for name, counted, found in session.execute(per_lab)
+        if counted != found
+    ]
+    return list(_make_findings(wrong))
+
+
 def mark(session: Session, batch_id: uuid.UUID, *, breached: bool) -> None:
     """Set ``breached_at`` when a breach is first found, and clear it when none is found any more.
 
@@ -172,7 +190,7 @@ def _look_at_batch(session: Session, batch_id: uuid.UUID) -> _Look:
     states = sa.select(Image.state, sa.func.count()).where(Image.batch_id == batch_id).group_by(Image.state)
     images = dict(session.execute(states).all())
     archives = session.execute(
-        sa.select(Archive.id, Archive.state, Archive.sha256, Claim.token, _is_stale().label("is_stale"))
+        sa.select(Archive.id, Archive.state, Archive.sha256, Archive.bytes, Claim.token, _is_stale().label("is_stale"))
         .outerjoin(Claim, Claim.token == Archive.claim_token)
         .where(Archive.batch_id == batch_id)
     ).all()
@@ -184,6 +202,7 @@ def _look_at_batch(session: Session, batch_id: uuid.UUID) -> _Look:
         "refused": _count_refusals(session, batch_id),
     }
     last = session.scalar(sa.select(sa.func.max(Image.position)).where(Image.batch_id == batch_id))
+    rows["kept_bytes"] = _sum_image_bytes(session, batch_id) + sum(one.bytes for one in waiting if one.sha256)
     look = _Look(rows["received"], last or 0)
     look.needs = {archive.sha256: f"archive {archive.id}" for archive in waiting if archive.sha256}
     look.signs += _compare_counts(batch, rows)
@@ -192,6 +211,12 @@ def _look_at_batch(session: Session, batch_id: uuid.UUID) -> _Look:
         working = archive.state == ArchiveState.UNPACKING
         look.signs += _check_claiming(f"archive {archive.id}", archive.token, archive.is_stale, working=working)
     return look
+
+
+def _sum_image_bytes(session: Session, batch_id: uuid.UUID) -> int:
+    """Return the bytes of the files of images; equal files are stored once."""
+    files = sa.select(Image.sha256, Image.bytes).where(Image.batch_id == batch_id).distinct().subquery()
+    return int(session.scalar(sa.select(sa.func.sum(files.c.bytes))) or 0)
 
 
 def _count_refusals(session: Session, batch_id: uuid.UUID) -> int:

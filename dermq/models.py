@@ -79,10 +79,26 @@ class Lab(Base):
     urgent_turns: Mapped[int] = mapped_column(default=0)
     """Turns in a row that urgent batches got while other batches of the lab waited; at most three."""
     max_waiting_images: Mapped[int | None]
-    """Quota: images that may wait at one time; unset means no limit."""
+    """Quota: images that may wait at one time. Unset, here and below, means the value of the settings."""
+    max_kept_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Quota: bytes of all its files together."""
+    max_open_batches: Mapped[int | None]
+    """Quota: batches that are not sealed."""
+    max_requests_per_minute: Mapped[int | None]
+    """Quota: requests to the web with its tokens and sessions."""
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     """Since when the operator keeps the lab out. Its waiting work stays in the queue and is not claimed."""
+
+
+class LabUse(Base):
+    """What a lab keeps. It is apart from the lab, whose row claims lock before batches: this one is locked last."""
+
+    __tablename__ = "lab_use"
+
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), primary_key=True, autoincrement=False)
+    kept_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Sum of ``batch.kept_bytes`` over the lab's batches, deleted ones included until their files are."""
 
 
 class AccessToken(Base):
@@ -173,6 +189,12 @@ class Batch(Base):
             sqlite_where=text("finished_at IS NULL AND deleted_at IS NULL"),
             postgresql_where=text("finished_at IS NULL AND deleted_at IS NULL"),
         ),
+        Index(
+            "ix_batch_unfinished_lab_id",
+            "lab_id",
+            sqlite_where=text("finished_at IS NULL AND deleted_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL AND deleted_at IS NULL"),
+        ),
         CheckConstraint("received = queued + running + done + failed + cancelled", name="counts_add_up"),
         CheckConstraint(
             "queued >= 0 AND running >= 0 AND done >= 0 AND failed >= 0 AND cancelled >= 0 AND archives_open >= 0",
@@ -213,6 +235,8 @@ class Batch(Base):
     cancelled: Mapped[int] = mapped_column(default=0)
     refused: Mapped[int] = mapped_column(default=0)
     archives_open: Mapped[int] = mapped_column(default=0)
+    kept_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Bytes of its files: of each image once, however many have the same content, and of archives that wait."""
 
     measured_at: Mapped[datetime | None]
     """When the rates were last measured."""
@@ -259,6 +283,8 @@ class Image(Base):
     __table_args__ = (
         UniqueConstraint("batch_id", "position"),
         UniqueConstraint("batch_id", "name"),
+        # Not the other way round: beginning with the batch, it would be taken for the partial indexes below.
+        Index("ix_image_sha256_batch_id", "sha256", "batch_id"),
         Index(
             "ix_image_queued",
             "batch_id",

@@ -69,12 +69,23 @@ class Settings(BaseSettings):
     session_idle_hours: int = Field(24, ge=1)
     """Hours without a request after which a session of a browser ends."""
 
+    lab_waiting_images: int = Field(100_000, ge=1)
+    """Images of a lab that may wait at one time. `lab set` gives one lab another value of this and the next quotas."""
+    lab_kept_bytes: int = Field(200_000_000_000, ge=1)
+    """Bytes that all files of a lab may have together (200 GB)."""
+    lab_open_batches: int = Field(200, ge=1)
+    """Batches of a lab that may be open, which means not sealed, at one time."""
+    lab_requests_per_minute: int = Field(200_000, ge=1)
+    """Requests that a lab may make in a minute."""
+
     max_images_per_batch: int = Field(20_000, ge=1)
     """Images a batch may hold."""
     max_image_bytes: int = Field(32_000_000, ge=1)
     """Bytes an image file may have (32 MB)."""
     max_image_pixels: int = Field(50_000_000, ge=1)
     """Pixels an image may have (50 megapixels), checked before its pixels are decoded."""
+    max_image_side: int = Field(20_000, ge=1, le=65_535)
+    """Pixels a side of an image may have, checked before its pixels are decoded."""
     max_archive_bytes: int = Field(4_000_000_000, ge=1)
     """Bytes a ZIP archive may have (4 GB)."""
     max_archive_unpacked_bytes: int = Field(64_000_000_000, ge=1)
@@ -92,8 +103,14 @@ class Settings(BaseSettings):
     """Images one claim takes at most; a lab's turn is a quarter of it."""
     step_images: int = Field(16, ge=1)
     """Images the engine predicts in one step."""
-    decode_threads: int = Field(2, ge=1)
-    """Threads that decode images while the engine predicts."""
+    decoders: int = Field(2, ge=2)
+    """Decoders of a worker process: programs that decode images while the engine predicts. Slow images hold at most
+    half of them while others wait."""
+    decode_seconds: float = Field(20.0, gt=0)
+    """Seconds a decoder may take for one image before it is killed. The second time, the image fails as
+    `decode_timeout`. `drain_seconds` must be more than twice as long, so that each drain brings images to their end."""
+    decoder_memory_bytes: int = Field(1_500_000_000, ge=500_000_000)
+    """Bytes of address space a decoder may use (1.5 GB); an image that needs more fails as `out_of_memory`."""
     jpeg_draft: bool = False
     """Decode large JPEG files at a fraction of their size where that saves work."""
     lease_seconds: float = Field(60.0, gt=0)
@@ -120,6 +137,15 @@ class Settings(BaseSettings):
             if file := given.get(f"{name}_password_file"):
                 urls[f"{name}_url"] = _add_password(str(given.get(f"{name}_url", "")), Path(file))
         return given | urls
+
+    @model_validator(mode="after")
+    def _a_drain_ends_slow_images(self) -> Self:
+        if self.drain_seconds <= 2 * self.decode_seconds:
+            raise ValueError(
+                f"drain_seconds is {self.drain_seconds:g}; more than twice decode_seconds, "
+                f"{2 * self.decode_seconds:g}, is accepted."
+            )
+        return self
 
     @model_validator(mode="after")
     def _idle_workers_are_woken_in_time(self) -> Self:

@@ -5,8 +5,8 @@ function takes rows that the caller has locked, checks the move against the tabl
 writes the rows, then locks their batches in the order of their ids, moves the counts, and finishes a batch that has
 nothing left to do. ``db.transact`` commits.
 
-Rows are locked in one order everywhere: queue, claim, archive, images by id, batches by id. A function that adds
-images locks the batch first and touches no other image.
+Rows are locked in one order everywhere: queue, claim, archive, images by id, batches by id, use of a lab. A function
+that adds images locks the batch first and touches no other image.
 """
 
 import uuid
@@ -21,8 +21,10 @@ from sqlalchemy.orm import Session
 
 from dermq import lifecycle, progress
 from dermq.lifecycle import ARCHIVE_MOVES, IMAGE_MOVES, OPEN_ARCHIVE, ArchiveState, ImageState
-from dermq.models import Archive, Batch, Image, Prediction, Refusal, Truth
+from dermq.models import Archive, Batch, Image, LabUse, Prediction, Refusal, Truth
 
+_KEPT_ARCHIVE = frozenset({ArchiveState.STORED, ArchiveState.UNPACKING})
+"""States of an archive in which its file is kept."""
 _MOST_PARAMETERS = 10_000
 """Most ids in one statement; SQLite takes 32,766 parameters."""
 
@@ -64,13 +66,18 @@ def move_images(session: Session, moves: Iterable[Move]) -> list[Batch]:
     return [_count(batch, counts[batch.id]) for batch in lock_batches(session, counts)]
 
 
-def add_images(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add images to a locked batch; ``rows`` are their columns but batch and state."""
+def add_images(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Add images to a locked batch; ``rows`` are their columns but batch and state.
+
+    Return the bytes that the lab keeps then. Its use is locked, so no other row may be locked after this.
+    """
     lifecycle.check(IMAGE_MOVES, None, ImageState.QUEUED)
+    change = _sum_new_bytes(session, batch.id, rows)
     if rows:
         born = {"batch_id": batch.id, "state": ImageState.QUEUED}
         session.execute(sa.insert(Image), [{**row, **born} for row in rows])
         _count(batch, _find_changes(None, ImageState.QUEUED, len(rows)))
+    return change_kept_bytes(session, batch, change)
 
 
 def delete_images(session: Session, images: Sequence[LockedImage]) -> None:
@@ -91,6 +98,8 @@ def delete_batch(session: Session, batch_id: uuid.UUID) -> None:
         lifecycle.check(ARCHIVE_MOVES, state, None)
     for table in (Refusal, Archive):
         session.execute(sa.delete(table).where(table.batch_id == batch_id))
+    for batch in lock_batches(session, [batch_id]):
+        change_kept_bytes(session, batch, -batch.kept_bytes)
     session.execute(sa.delete(Batch).where(Batch.id == batch_id))
 
 
@@ -112,9 +121,13 @@ def move_archive(session: Session, archive: Archive, target: ArchiveState | None
     source = archive.state
     lifecycle.check(ARCHIVE_MOVES, source, target)
     _write(session, Archive, [archive.id], source, target, values)
-    if source in OPEN_ARCHIVE and target not in OPEN_ARCHIVE:
-        for batch in lock_batches(session, [archive.batch_id]):
+    kept = values.get("bytes", archive.bytes) * ((target in _KEPT_ARCHIVE) - (source in _KEPT_ARCHIVE))
+    closed = source in OPEN_ARCHIVE and target not in OPEN_ARCHIVE
+    for batch in lock_batches(session, [archive.batch_id] if kept or closed else []):
+        if closed:
             _count(batch, Counter(archives_open=-1))
+        if kept:
+            change_kept_bytes(session, batch, kept)
 
 
 def add_refusals(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -122,6 +135,17 @@ def add_refusals(session: Session, batch: Batch, rows: Sequence[Mapping[str, Any
     if rows:
         session.execute(sa.insert(Refusal), [{**row, "batch_id": batch.id} for row in rows])
         _count(batch, Counter(refused=len(rows)))
+
+
+def change_kept_bytes(session: Session, batch: Batch, change: int) -> int:
+    """Change the bytes that a locked batch and its lab keep, and return those of the lab.
+
+    The row of the lab's use is the last one that a transaction locks.
+    """
+    batch.kept_bytes += change
+    mine = sa.update(LabUse).where(LabUse.lab_id == batch.lab_id).values(kept_bytes=LabUse.kept_bytes + change)
+    with session.no_autoflush:  # the batch is written once, when all of it has changed
+        return session.execute(mine.returning(LabUse.kept_bytes)).scalar_one()
 
 
 def settle(batch: Batch) -> bool:
@@ -156,6 +180,13 @@ def lock_batches(session: Session, batch_ids: Iterable[uuid.UUID]) -> Sequence[B
         .with_for_update()
         .execution_options(populate_existing=True)
     ).all()
+
+
+def _sum_new_bytes(session: Session, batch_id: uuid.UUID, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return the bytes of the files that a batch does not have yet: equal files are stored once."""
+    sizes: dict[str, int] = {row["sha256"]: row["bytes"] for row in rows}
+    known = sa.select(Image.sha256).where(Image.batch_id == batch_id, Image.sha256.in_(sizes)).distinct()
+    return sum(sizes.values()) - sum(int(sizes[sha256]) for sha256 in session.scalars(known))
 
 
 def _write(

@@ -1,6 +1,8 @@
 """Fakes behind the real interfaces, and functions that fill a batch with images."""
 
+import atexit
 import contextlib
+import functools
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,8 @@ from tests import samples
 from worker.classify.engines import Outputs
 from worker.classify.model import Model
 from worker.classify.runtime import ClassifyRuntime
+from worker.decoders.frames import Request
+from worker.decoders.pool import Decoders, Job
 from worker.process.heartbeat import Loaded
 
 
@@ -89,10 +93,23 @@ def runtime(
     bundle: bundles.Bundle,
     engine: Engine,
     name: str = "w",
+    decoding: Decoders | None = None,
 ) -> ClassifyRuntime:
-    """A worker's runtime with a fake engine and no processes."""
+    """A worker's runtime with a fake engine, and with the decoders that all tests share."""
     services: dict[str, Any] = {"models": Models(Model(bundle, engine)), "heartbeat": Heartbeat(), "wakeups": Wakeups()}
+    services["decoders"] = decoding or decoders()
     return ClassifyRuntime(settings, Queue.CLASSIFY, name, sessions, blobs, **services)
+
+
+@functools.cache
+def decoders() -> Decoders:
+    """The decoders of this process, started once: a start takes half a second. One image was decoded already."""
+    found = Decoders(Settings(_env_file=None))
+    atexit.register(found.close)
+    first = Job(0, Request(8, 1, draft=False, max_pixels=10_000, max_side=100), samples.jpeg)
+    found.submit([first])
+    first.future.result(timeout=60)
+    return found
 
 
 def create(

@@ -124,6 +124,7 @@ def fill(sessions: db.Sessions, found: Sequence[Batch], images: int) -> None:
         batch = batches.lock(session, batch_id)
         values = {"batch_id": batch_id, "images": images, "received": batch.received, "sha256": "0" * 64}
         session.execute(rows, values)
+        transitions.change_kept_bytes(session, batch, 0 if batch.received else 1)
         batch.received += images
         batch.queued += images
         transitions.note_change(batch)

@@ -232,7 +232,7 @@ def _scan(
         if subject is None:
             raise Mismatch("no_metadata", f"{name} in {path.name} is not in the metadata.")
         try:
-            formats.check(content[: formats.HEAD_BYTES], max_pixels=_MAX_PIXELS)
+            formats.check(content[: formats.HEAD_BYTES], max_pixels=_MAX_PIXELS, max_side=_MAX_PIXELS)
         except errors.Rejected as err:
             raise Mismatch(err.code, f"{name} in {path.name}: {err.detail}") from err
         yield Entry(**asdict(subject), source=source, member=name, sha256=hashlib.sha256(content).hexdigest())

@@ -34,6 +34,7 @@ class Services:
     places: Places
     """Places for uploads: as many threads as may receive a body at one time."""
     wrong_sign_ins: rates.WrongSignIns
+    requests: rates.Requests
 
     def find_bundle(self) -> bundles.Bundle:
         """Return the bundle that new batches use. Raises Unfit when there is none."""
@@ -49,6 +50,7 @@ def build(settings: Settings, wakeups: Wakes | None = None) -> Services:
         wakeups=wakeups or Wakeups(settings),
         places=Places(max(1, settings.web_threads // 2)),
         wrong_sign_ins=rates.WrongSignIns(),
+        requests=rates.Requests(),
     )
 
 

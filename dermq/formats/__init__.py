@@ -15,6 +15,7 @@ __all__ = [
     "Size",
     "check",
     "check_pixels",
+    "check_side",
     "find",
     "list_media_types",
     "list_names",
@@ -24,17 +25,18 @@ __all__ = [
 FORMATS: tuple[ImageFormat, ...] = (jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT)
 
 
-def check(head: bytes, *, max_pixels: int) -> ImageFormat:
+def check(head: bytes, *, max_pixels: int, max_side: int) -> ImageFormat:
     """Return the format of a file by its leading bytes, at most ``HEAD_BYTES`` of them.
 
-    Raises UnsupportedFormat for bytes of no accepted format and TooLarge for more than ``max_pixels`` pixels. A size
-    that stands at no fixed place is left to the decoder.
+    Raises UnsupportedFormat for bytes of no accepted format and TooLarge for more than ``max_pixels`` pixels or for a
+    side of more than ``max_side``. A size that stands at no fixed place is left to the decoder.
     """
     found = find(head)
     if found is None:
         raise make_unsupported()
     size = found.size(head)
     if size is not None:
+        check_side(*size, max_side)
         check_pixels(*size, max_pixels)
     return found
 
@@ -42,6 +44,14 @@ def check(head: bytes, *, max_pixels: int) -> ImageFormat:
 def find(head: bytes) -> ImageFormat | None:
     """Return the format whose leading bytes these are, or None."""
     return next((one for one in FORMATS if one.matches(head)), None)
+
+
+def check_side(width: int, height: int, max_side: int) -> None:
+    """Raise TooLarge for an image of more than ``max_side`` pixels on a side."""
+    if max(width, height) > max_side:
+        raise errors.TooLarge(
+            "side_too_long", f"{width:,} x {height:,} pixels; at most {max_side:,} on a side are accepted."
+        )
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:

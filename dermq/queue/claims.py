@@ -6,7 +6,7 @@ Each function is the work of one short transaction, which ``db.transact`` commit
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -23,6 +23,9 @@ from dermq.queue.leases import MOST_LOSSES
 from dermq.queue.outcomes import Failed, Outcome
 from dermq.transitions import LockedImage, Move
 
+IMAGES_A_SECOND = 100
+"""For how many images a lab is charged when one of its images takes a second to decode."""
+
 # These conditions repeat the text of the partial indexes, without parameters. PostgreSQL cannot use such an index in a
 # plan for any parameter, and SQLite does not see that ``suspect = 1`` is the same condition as ``suspect``.
 _WAITS = Image.state == sa.literal(ImageState.QUEUED, Image.state.type, literal_execute=True)
@@ -36,6 +39,7 @@ class ClaimedImage:
     id: int
     batch_id: uuid.UUID
     sha256: str
+    lab_id: int
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,25 @@ def list_waiting_bundles(session: Session) -> list[str]:
     return list(dict.fromkeys(found.scalars()))
 
 
-def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
-    """Lease up to ``most`` images in the fair order of labs, or return None when none waits. Suspects are left out."""
+def take(
+    session: Session,
+    claimant: Claimant,
+    most: int,
+    *,
+    without: Collection[int] = (),
+    spent: Mapping[int, float] | None = None,
+) -> Lease | None:
+    """Lease up to ``most`` images in the fair order of labs, or return None when none waits. Suspects are left out.
+
+    Labs ``without`` get no turn. Labs are first charged for the seconds of decoding that they have ``spent``, by id.
+    """
     queue = session.scalars(sa.select(QueueRow).with_for_update()).one()
+    charge(session, spent or {})
     contenders, labs = _list_contenders(session, claimant.bundle_id, queue.served)
+    contenders = [contender for contender in contenders if contender.lab_id not in without]
     if not contenders:
         return None
+    lab_of = {batch_id: one.lab_id for one in contenders for batch_id in (*one.urgent, *one.ordinary)}
     images: list[ClaimedImage] = []
     reached: dict[uuid.UUID, int] = defaultdict(int)  # a batch may have several turns in one claim
 
@@ -93,7 +110,7 @@ def take(session: Session, claimant: Claimant, most: int) -> Lease | None:
             .with_for_update(skip_locked=True)
         ).all()
         for image_id, _, sha256, position in found:
-            images.append(ClaimedImage(image_id, batch_id, sha256))
+            images.append(ClaimedImage(image_id, batch_id, sha256, lab_of[batch_id]))
             reached[batch_id] = position
         return len(found)
 
@@ -130,7 +147,19 @@ def take_suspect(session: Session, claimant: Claimant) -> Lease | None:
     lab.tag = max(lab.tag, queue.served) + 1 / lab.weight
     # A lab that has only ordinary images may be before this one in the order, and must keep its place.
     queue.served = max(queue.served, min(contender.start for contender in contenders))
-    return _begin_lease(session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256),), alone=True)
+    return _begin_lease(
+        session, claimant, (ClaimedImage(found.id, found.batch_id, found.sha256, found.lab_id),), alone=True
+    )
+
+
+def charge(session: Session, spent: Mapping[int, float]) -> None:
+    """Charge labs for seconds of decoding, by lab id, as for ``IMAGES_A_SECOND`` images each. Locks the queue."""
+    if not spent:
+        return
+    served = session.scalars(sa.select(QueueRow).with_for_update()).one().served
+    for lab in session.scalars(sa.select(Lab).where(Lab.id.in_(spent)).order_by(Lab.id)):
+        lab.tag = max(lab.tag, served) + spent[lab.id] * IMAGES_A_SECOND / lab.weight
+    session.flush()
 
 
 def record(session: Session, token: uuid.UUID, outcomes: Sequence[Outcome]) -> int:

@@ -41,6 +41,7 @@ SHORT: dict[str, Any] = {
     "claim_images": 32,
     "step_images": 8,
     "drain_seconds": 20,
+    "decode_seconds": 6,
 }
 """Settings that shorten minutes to seconds and keep the proportions of the defaults."""
 _KEEPER_SECONDS = 0.05
@@ -153,7 +154,7 @@ class System:
         program: str,
         *,
         images_per_second: float | None = None,
-        poison: tuple[str, str] | None = None,
+        poison: dict[str, str] | None = None,
         messages: list[int] | None = None,
         **changes: Any,
     ) -> Program:

@@ -1,18 +1,14 @@
-"""``python -m worker`` with faults on request: an engine of known speed, images that kill the worker, lost messages.
+"""``python -m worker`` with faults on request: an engine of known speed, images that kill a decoder, lost messages.
 
 Environment variables control the changes, because the pool process imports this module again, as its parent did.
 """
 
 import contextlib
-import ctypes
-import hashlib
 import json
 import os
-import resource
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,17 +17,19 @@ import numpy as np
 from celery import Celery
 from numpy.typing import NDArray
 
-from dermq import bundles, imaging
+from dermq import bundles
+from tests import deadly_decoder
 from worker import __main__ as program
 from worker.classify import engines
 from worker.classify.engines import Outputs
+from worker.decoders import decoder
 
 RATE = "CHAOS_ENGINE_IMAGES_PER_SECOND"
 POISON = "CHAOS_POISON"
+"""How decoders die of some files, as ``tests.deadly_decoder`` takes it."""
 MESSAGES = "CHAOS_MESSAGES"
 AT_WORK = "CHAOS_AT_WORK"
 """The environment variable with the path of a file that exists while the engine computes a step."""
-_MEMORY_BYTES = 8 << 30
 
 
 class Engine:
@@ -69,41 +67,6 @@ def at_work() -> Iterator[None]:
         yield
 
 
-def die_of_a_bad_address() -> None:
-    """Crash as a decoder does on a malicious file."""
-    ctypes.string_at(0)
-
-
-def be_killed() -> None:
-    """Kill the process as the kernel does when memory is exhausted."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def exhaust_memory() -> None:
-    """Raise Python's MemoryError by a request for too much memory."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
-    bytearray(16 * _MEMORY_BYTES)
-
-
-DEATHS: dict[str, Callable[[], None]] = {
-    "segfault": die_of_a_bad_address,
-    "kill": be_killed,
-    "memory": exhaust_memory,
-}
-
-
-def poison(death: str, sha256: str) -> None:
-    """Make the image with this SHA-256 fail in its decoder as ``DEATHS`` describes."""
-    decode = imaging.read
-
-    def decode_or_die(data: bytes, **options: Any) -> Any:
-        if hashlib.sha256(data).hexdigest() == sha256:
-            DEATHS[death]()
-        return decode(data, **options)
-
-    imaging.read = decode_or_die
-
-
 def deliver(times: list[int]) -> None:
     """Send each message as often as the list says, in turn: ``[3]`` triples them, ``[0, 1]`` loses every second."""
     send, sent = Celery.send_task, count()
@@ -119,7 +82,7 @@ if rate := os.environ.get(RATE):
     images_per_second = float(rate)
     engines.create = lambda choice, *, step_images: Engine(images_per_second)
 if told := os.environ.get(POISON):
-    poison(*json.loads(told))
+    decoder.COMMAND = deadly_decoder.command(json.loads(told))
 if told := os.environ.get(MESSAGES):
     deliver(json.loads(told))
 

@@ -98,36 +98,46 @@ def worker_frozen(system: System, scale: Scale) -> Told:
     return Told(told, expected(batch, images=scale.images), lost)
 
 
-def _deadly(system: System, scale: Scale, death: str) -> Told:
+def _deadly(system: System, scale: Scale, death: str, code: str) -> Told:
+    """Let one of the images end every decoder; it must fail with its code, and nothing else may change."""
     files = images(scale.images)
     name = random.Random(2).choice(list(files)[scale.images // 4 :])
     system.start("reaper")
-    [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED * 2, poison=(death, sha256(files[name])))
-    pid, started = worker.pid, time.monotonic()
+    poison = {sha256(files[name]): death}
+    [worker] = system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED * 2, poison=poison)
+    [child] = worker.children()
+    started = time.monotonic()
     batch = system.submit(files)
     system.finish(batch)
     lost = beyond(started, scale.images, 2 * _SPEED)
     failed = sa.select(Image.name, Image.error_code).where(Image.batch_id == batch.id, Image.state == "failed")
     found = dict(system.rows(failed))
-    expect(found == {name: "worker_lost"}, f"failed are {found}, not the one image")
-    expect(worker.pid == pid and worker.starts == 1, "the worker itself ended")
-    told = f"{scale.images - 1} done, 1 worker_lost; the worker lives"
+    expect(found == {name: code}, f"failed are {found}, not the one image as {code}")
+    expect(worker.starts == 1 and worker.children() == [child], "the worker or its child ended")
+    charged = sa.select(sa.func.count()).select_from(Image).where(Image.suspect | (Image.solo_losses > 0))
+    expect(not system.read(charged), "a claim was lost")
+    told = f"{scale.images - 1} done, 1 {code}; no claim lost, the pool process lives"
     return Told(told, expected(batch, images=scale.images), lost, failed=1)
 
 
 @fault("A decoder that segfaults on one image", short=("postgresql",), together=True)
 def decoder_segfaults(system: System, scale: Scale) -> Told:
-    return _deadly(system, scale, "segfault")
+    return _deadly(system, scale, "segfault", "decoder_crashed")
 
 
 @fault("A decoder whose memory the kernel ends", databases=("sqlite",))
 def decoder_is_killed(system: System, scale: Scale) -> Told:
-    return _deadly(system, scale, "kill")
+    return _deadly(system, scale, "kill", "decoder_crashed")
 
 
 @fault("A decoder that exhausts memory on one image", short=("sqlite",), together=True)
 def decoder_exhausts_memory(system: System, scale: Scale) -> Told:
-    return _deadly(system, scale, "memory")
+    return _deadly(system, scale, "memory", "out_of_memory")
+
+
+@fault("A decoder that hangs on one image", short=("sqlite",), together=True)
+def decoder_hangs(system: System, scale: Scale) -> Told:
+    return _deadly(system, scale, "hang", "decode_timeout")
 
 
 def _stopped(system: System, scale: Scale, *, group: bool) -> Told:

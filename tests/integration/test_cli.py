@@ -71,6 +71,34 @@ def test_a_lab_is_disabled_and_enabled(app: APIFlask) -> None:
     assert program.get(api.BATCHES).status_code == 200
 
 
+def test_quotas_are_shown_and_changed(app: APIFlask) -> None:
+    run(app, "lab", "add", "clinic", "--max-open-batches", "5")
+    shown = run(app, "lab", "show", "clinic").output.splitlines()
+    assert shown == [
+        "weight\t1",
+        "waiting_images\t0\t100000\tdefault",
+        "kept_bytes\t0\t200000000000\tdefault",
+        "open_batches\t0\t5\town",
+        "requests_per_minute\t-\t200000\tdefault",
+    ]
+    changed = run(
+        app, "lab", "set", "clinic", "--weight", "3", "--max-kept-bytes", "7", "--max-open-batches", "default"
+    )
+    assert changed.exit_code == 0
+    lines = run(app, "lab", "show", "clinic").output.splitlines()
+    assert lines[0] == "weight\t3" and lines[2] == "kept_bytes\t0\t7\town"
+    assert lines[3] == "open_batches\t0\t200\tdefault"
+    for wrong in ("0", "-1", "many", str(2**63), "1.5"):
+        refused = run(app, "lab", "set", "clinic", "--max-kept-bytes", wrong)
+        assert refused.exit_code == 2 and "greater than 0" in refused.output
+
+
+def test_an_audit_finds_a_wrong_sum_of_a_lab(app: APIFlask, sessions: db.Sessions, batch: Batch) -> None:
+    db.transact(sessions, lambda session: session.execute(sa.update(models.LabUse).values(kept_bytes=1)) and None)
+    result = run(app, "audit")
+    assert result.exit_code == 1 and "no batch\tcounts_differ\t" in result.stdout and "kept_bytes" in result.stdout
+
+
 def test_the_operator_lists_and_ends_sessions(app: APIFlask, sessions: db.Sessions, settings: Settings) -> None:
     run(app, "lab", "add", "clinic")
     secret = run(app, "token", "issue", "clinic", "laptop").stdout.strip()

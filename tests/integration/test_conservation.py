@@ -106,6 +106,8 @@ def finish_early(world: World) -> None:
 
 
 def seal_without_settling(world: World) -> None:
+    of_archives = sa.select(sa.func.sum(Archive.bytes)).scalar_subquery()
+    world.update(Batch, kept_bytes=Batch.kept_bytes - of_archives)
     world.do(sa.delete(Archive))
     world.update(Image, state=ImageState.FAILED, claim_token=None)
     world.do(sa.delete(Prediction))
@@ -150,7 +152,12 @@ CAUSES: dict[str, tuple[Callable[[World], None], Breach, str]] = {
     "an archive counted that is closed": (
         lambda world: world.update(Archive, state=ArchiveState.FAILED),
         Breach.COUNTS_DIFFER,
-        "this does not hold for: archives_open (1 counted, 0 in rows).",
+        "this does not hold for: archives_open (1 counted, 0 in rows), kept_bytes (",
+    ),
+    "bytes counted that are not kept": (
+        lambda world: world.count(kept_bytes=1),
+        Breach.COUNTS_DIFFER,
+        "this does not hold for: kept_bytes (",
     ),
     "finished early": (
         finish_early,

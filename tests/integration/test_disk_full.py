@@ -279,7 +279,7 @@ def test_a_thumbnail_without_room_charges_no_image(
     assert (found.queued, found.done, found.failed) == (4, 0, 0)
     assert not any(image.suspect or image.solo_losses for image in fakes.images(sessions, batch))
     disk.is_full = False
-    pipeline.drain(runtime)
+    pipeline.drain(fakes.runtime(settings, sessions, blobs, bundle, fakes.Engine()))
     assert fakes.get(sessions, batch).done == 4
     assert_conserved(sessions, blobs, batch.id)
 

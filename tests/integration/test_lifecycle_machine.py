@@ -292,7 +292,7 @@ class Lifecycle(RuleBasedStateMachine):
         held = draw.draw(st.sampled_from([held for held in self.held if held.images]))
         ids = held.images[: round(part * len(held.images))]
         found: list[Any] = scenarios.predictions(
-            [ClaimedImage(each, uuid.UUID(int=0), "") for each in ids], self.claimant
+            [ClaimedImage(each, uuid.UUID(int=0), "", 0) for each in ids], self.claimant
         )
         found[:fails] = [Failed(each, "damaged", "damaged") for each in ids[:fails]]
         owned = [each for each in ids if each in self.images and self.images[each].token == held.token]

@@ -1,13 +1,14 @@
 """The pipeline with a fake engine: every image ends exactly once, even when the engine or a file fails."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import signal
-import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from PIL import Image
 from sqlalchemy.orm import Session
 
-from dermq import batches, bundles, db, errors, imaging
+from dermq import batches, bundles, db, errors
 from dermq.models import Batch, Lab
 from dermq.models import Image as ImageRow
 from dermq.notes import Note
@@ -29,11 +29,13 @@ from dermq.settings import Settings
 from dermq.storage.local import LocalStore
 from dermq.storage.protocol import THUMBNAIL
 from dermq.wakeups import Queue
-from tests import fakes, samples
+from tests import deadly_decoder, fakes, samples
 from worker.classify import engines, model, pipeline, prediction
 from worker.classify.engines import Outputs
 from worker.classify.engines.onnx import OnnxEngine
-from worker.decoders import pool
+from worker.decoders.decoder import Decoder
+from worker.decoders.pictures import Picture
+from worker.decoders.pool import Decoders
 from worker.process import backoff
 
 
@@ -115,12 +117,12 @@ def test_notes_of_a_file_are_kept_with_those_that_its_image_has(
     first, second = ({"code": code, "detail": f"{code}."} for code in ("early", "late"))
     wanted = sa.update(ImageRow).where(ImageRow.position == 1).values(notes=[first, second])
     db.transact(sessions, lambda session: session.execute(wanted))
-    read = imaging.read
+    receive = Decoder.receive
 
-    def noted(data: bytes, **options: Any) -> imaging.Decoded:
-        return dataclasses.replace(read(data, **options), notes=(Note(**second),))
+    def noted(*arguments: Any) -> Picture:
+        return dataclasses.replace(receive(*arguments), notes=(Note(**second),))
 
-    monkeypatch.setattr(imaging, "read", noted)
+    monkeypatch.setattr(Decoder, "receive", noted)
     pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert [image.notes for image in fakes.images(sessions, batch)] == [[first, second], [second]]
 
@@ -142,25 +144,50 @@ def test_an_image_that_exhausts_memory_fails_alone(
     assert [image.error_code for image in fakes.images(sessions, batch)] == [None] * 6 + ["worker_lost"]
 
 
-def test_an_image_that_decoding_did_not_foresee_fails_alone(
+@pytest.fixture
+def deadly(settings: Settings) -> Iterator[Callable[[str, bytes], Decoders]]:
+    """Starts decoders that die of one file."""
+    with contextlib.ExitStack() as stack:
+
+        def start(death: str, data: bytes) -> Decoders:
+            quick = settings.model_copy(update={"decode_seconds": 1.5, "decoder_memory_bytes": 600_000_000})
+            command = deadly_decoder.command({deadly_decoder.sha256(data): death})
+            return stack.enter_context(contextlib.closing(Decoders(quick, command)))
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("death", "code"),
+    [
+        ("error", "decoder_crashed"),
+        ("segfault", "decoder_crashed"),
+        ("kill", "decoder_crashed"),
+        ("nonsense", "decoder_crashed"),
+        ("memory", "out_of_memory"),
+        ("hang", "decode_timeout"),
+    ],
+)
+def test_an_image_over_which_decoders_are_lost_fails_alone(
     sessions: db.Sessions,
     blobs: LocalStore,
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
-    monkeypatch: pytest.MonkeyPatch,
+    deadly: Callable[[str, bytes], Decoders],
+    death: str,
+    code: str,
 ) -> None:
     black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
-    fakes.add(sessions, blobs, small, batch, {**fakes.pictures(6), "black.png": black})
-    thumbnail = imaging.make_thumbnail
-
-    def odd(image: Image.Image) -> bytes:
-        return thumbnail(image) if image.getbbox() else b""[1:][0]  # type: ignore[return-value]  # an IndexError
-
-    monkeypatch.setattr(imaging, "make_thumbnail", odd)
-    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
-    assert counts(fakes.get(sessions, batch)) == (7, 0, 0, 6, 1)
-    assert [image.error_code for image in fakes.images(sessions, batch)] == [None] * 6 + ["worker_lost"]
+    pictures = list(fakes.pictures(20).items())
+    fakes.add(sessions, blobs, small, batch, dict([*pictures[:2], ("black.png", black), *pictures[2:]]))
+    db.transact(sessions, batches.seal, batch.id, by=OPERATOR)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(), decoding=deadly(death, black)))
+    found = fakes.get(sessions, batch)
+    assert counts(found) == (21, 0, 0, 20, 1) and found.finished_at is not None
+    images = fakes.images(sessions, batch)
+    assert [image.error_code for image in images] == [None] * 2 + [code] + [None] * 18
+    assert not any(image.suspect or image.solo_losses for image in images), "no claim was lost"
 
 
 def test_a_score_that_is_no_number_is_not_recorded(
@@ -197,9 +224,26 @@ def test_a_claim_that_cannot_be_decoded_at_all_is_given_back_uncharged(
         raise RuntimeError("can't start new thread")
 
     fakes.add(sessions, blobs, small, batch, fakes.pictures(3))
-    monkeypatch.setattr(pool.Decoder, "start", start)
+    monkeypatch.setattr(Decoders, "submit", start)
     with pytest.raises(RuntimeError, match="new thread"):
         pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
+    assert counts(fakes.get(sessions, batch)) == (3, 3, 0, 0, 0)
+    assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
+def test_a_decoder_that_does_not_start_charges_no_image(
+    sessions: db.Sessions,
+    blobs: LocalStore,
+    small: Settings,
+    bundle: bundles.Bundle,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backoff, "PAUSE_SECONDS", (0.1, 0.1))
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(3))
+    brief = small.model_copy(update={"drain_seconds": 1.0})
+    with contextlib.closing(Decoders(small, ["/bin/false"])) as broken:
+        pipeline.drain(fakes.runtime(brief, sessions, blobs, bundle, fakes.Engine(), decoding=broken))
     assert counts(fakes.get(sessions, batch)) == (3, 3, 0, 0, 0)
     assert not any(image.suspect for image in fakes.images(sessions, batch))
 
@@ -210,30 +254,22 @@ def test_a_stop_does_not_wait_for_a_slow_decoder(
     small: Settings,
     bundle: bundles.Bundle,
     batch: Batch,
-    monkeypatch: pytest.MonkeyPatch,
+    deadly: Callable[[str, bytes], Decoders],
 ) -> None:
     black = samples.encoded(samples.picture().point(lambda value: 0), "PNG")
     pictures = list(fakes.pictures(7).items())
     fakes.add(sessions, blobs, small, batch, dict([*pictures[:5], ("black.png", black), *pictures[5:]]))
-    given_back, thumbnail, give_back = threading.Event(), imaging.make_thumbnail, claims.give_back
+    runtime = fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(), decoding=deadly("hang", black))
 
-    def slow(image: Image.Image) -> bytes:
-        if image.getbbox() is None:
-            assert _eventually(lambda: fakes.get(sessions, batch).done == 4)
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert given_back.wait(20)
-        return thumbnail(image)
+    def stop() -> None:
+        assert _eventually(lambda: fakes.get(sessions, batch).done == 7)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    def told(*arguments: Any, **options: Any) -> None:
-        give_back(*arguments, **options)
-        given_back.set()
-
-    monkeypatch.setattr(imaging, "make_thumbnail", slow)
-    monkeypatch.setattr(claims, "give_back", told)
-    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
-    found = fakes.get(sessions, batch)
-    assert given_back.is_set() and found.running == 0
-    assert (found.queued, found.done) in {(3, 5), (4, 4)}, "the first step, and what was decoded before the slow one"
+    with ThreadPoolExecutor(1) as other:
+        stopped = other.submit(stop)
+        pipeline.drain(runtime)
+        assert stopped.done() and stopped.exception() is None, "the drain ended because it was told to"
+    assert counts(fakes.get(sessions, batch)) == (8, 1, 0, 7, 0), "only the slow image was given back"
     assert not any(image.suspect for image in fakes.images(sessions, batch))
 
 
@@ -262,7 +298,7 @@ def test_a_fault_of_the_storage_charges_no_image(
     assert counts(fakes.get(sessions, batch)) == (5, 5, 0, 0, 0)
     shutil.rmtree(blobs.root)
     away.rename(blobs.root)
-    pipeline.drain(runtime)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine()))
     assert counts(fakes.get(sessions, batch)) == (5, 0, 0, 5, 0)
     assert not any(image.solo_losses for image in fakes.images(sessions, batch))
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from dermq import archives, arrivals, batches, bundles, db, deletion, errors
 from dermq.lifecycle import ArchiveState, BatchState
-from dermq.models import Archive, Batch, Claim, Lab, Worker
+from dermq.models import Archive, Batch, Claim, Image, Lab, Worker
 from dermq.principals import OPERATOR
 from dermq.queue import claims
 from dermq.settings import Settings
@@ -348,7 +348,7 @@ def test_the_file_of_an_archive_that_ended_is_removed(
     sessions: db.Sessions, blobs: LocalStore, batch: Batch, reaper: Reaper, uploaded: set[str], ended: ArchiveState
 ) -> None:
     update(sessions, Archive, state=ended)
-    update(sessions, Batch, archives_open=0)
+    update(sessions, Batch, archives_open=0, kept_bytes=sa.select(sa.func.sum(Image.bytes)).scalar_subquery())
     reaper.run_round()
     [image] = fakes.images(sessions, batch)
     assert set(blobs.list(batch.id)) == {image.sha256, image.sha256 + THUMBNAIL}

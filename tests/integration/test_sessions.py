@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,8 @@ from dermq.storage.local import LocalStore
 from dermq.wakeups import Queue
 from tests import api, fakes, samples, scenarios
 from tests.integration.conftest import with_token
-from web.rates import FREE_ATTEMPTS
+from web import services
+from web.rates import FREE_ATTEMPTS, WrongSignIns
 from worker.reaper import Reaper
 
 SESSIONS = "/api/v1/lab/sessions"
@@ -303,6 +305,8 @@ def test_the_work_of_a_disabled_lab_waits(
 
 
 def test_guesses_are_slowed_down_and_a_right_secret_never_is(app: APIFlask, token: str) -> None:
+    stopped = WrongSignIns(lambda: 1000.0)  # a clock that does not go on, however slow this machine is
+    services.attach(app, replace(app.extensions[services.EXTENSION], wrong_sign_ins=stopped))
     guesser = app.test_client()
     for _ in range(FREE_ATTEMPTS):
         wrong = guesser.get(api.BATCHES, headers={"Authorization": "Bearer dermq_" + "x" * 43})

@@ -15,6 +15,7 @@ from dermq.settings import ROOT
 from tests import samples
 
 LIMIT = 50_000_000
+SIDE = 20_000
 PICTURE = samples.picture(301, 203)
 WITH_SIZE = {
     "JPEG": samples.encoded(PICTURE),
@@ -42,7 +43,7 @@ WITHOUT_SIZE = {
 
 
 def found(head: bytes) -> formats.ImageFormat:
-    return formats.check(head[: formats.HEAD_BYTES], max_pixels=LIMIT)
+    return formats.check(head[: formats.HEAD_BYTES], max_pixels=LIMIT, max_side=SIDE)
 
 
 @pytest.mark.parametrize("kind", WITH_SIZE)

@@ -3,7 +3,7 @@
 import pytest
 
 from web import rates
-from web.rates import FREE_ATTEMPTS, LONGEST_PAUSE_SECONDS, WrongSignIns
+from web.rates import FREE_ATTEMPTS, LONGEST_PAUSE_SECONDS, Requests, WrongSignIns
 
 
 class Clock:
@@ -63,3 +63,39 @@ def test_memory_stays_bounded(wrong: WrongSignIns, monkeypatch: pytest.MonkeyPat
     for at in range(100):
         wrong.note(str(at))
     assert len(wrong._by_address) == 10
+
+
+def test_requests_over_the_limit_wait_as_long_as_told_and_no_longer(clock: Clock) -> None:
+    requests = Requests(clock)
+    for most in (1, 2, 3, 100):
+        for _ in range(300):
+            wait = requests.take(most, most)
+            if wait:
+                clock.now += wait - 1.01
+                assert requests.take(most, most) > 0
+                clock.now += 1.02
+                assert requests.take(most, most) == 0
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3, 1.0, 7.0])
+def test_no_minute_has_many_more_requests_than_allowed(clock: Clock, pause: float) -> None:
+    requests, served = Requests(clock), list[float]()
+    for _ in range(2_000):
+        if requests.take(1, 20) == 0:
+            served.append(clock.now)
+        clock.now += max(pause, 0.05)
+    most = max(sum(at <= other < at + 60 for other in served) for at in served)
+    assert most <= 40  # two counters are exact for even requests, and let twice as many pass at worst
+    assert len(served) >= min(2_000, 0.9 * 20 * (clock.now - 1000) / 60) - 20  # and what is allowed is served
+
+
+def test_the_requests_of_a_lab_are_counted_for_a_minute(clock: Clock) -> None:
+    requests = Requests(clock)
+    for _ in range(5):
+        requests.take(1, 100)
+    requests.take(2, 100)
+    assert (requests.count(1), requests.count(2), requests.count(3)) == (5, 1, 0)
+    clock.now += 90
+    assert requests.count(1) in (2, 3)
+    clock.now += 60
+    assert requests.count(1) == 0

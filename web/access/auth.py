@@ -17,6 +17,7 @@ from wtforms import ValidationError
 from dermq import access_tokens, browser_sessions, db, errors
 from dermq.models import AccessToken
 from dermq.principals import LabPrincipal, Scope
+from dermq.quotas import Quotas
 from web import services
 from web.access import guesses
 from web.http import paths
@@ -50,7 +51,8 @@ def authenticate() -> None:
 def get_principal() -> LabPrincipal:
     """Return on whose behalf this request is made.
 
-    Raises Unauthorized when nobody is signed in, Forbidden when the lab is disabled.
+    Raises Unauthorized when nobody is signed in, Forbidden when the lab is disabled, TooMany when it makes too many
+    requests.
     """
     if "principal" not in g:
         if (secret := session.get(SECRET)) is None:
@@ -122,7 +124,18 @@ def protect_forms() -> None:
 
 
 def _make_principal(name: str, token: AccessToken, session_id: int | None = None) -> LabPrincipal:
-    """Return the principal of a valid token or of its session, called ``name`` in the audit log."""
+    """Return the principal of a valid token or of its session, called ``name`` in the audit log.
+
+    Counts the request, and raises TooMany when its lab makes too many.
+    """
+    here = services.get_current()
+    most = Quotas.of(token.lab, here.settings).requests_per_minute
+    if wait := here.requests.take(token.lab_id, most):
+        raise errors.TooMany(
+            "quota_requests",
+            f"Your lab has made {most:,} requests within a minute, its quota; try again in {wait} s.",
+            wait,
+        )
     return LabPrincipal(name, token.lab_id, token.lab.name, token.id, list_scopes(token), session_id)
 
 

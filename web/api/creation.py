@@ -9,7 +9,7 @@ import pydantic
 from flask import request, url_for
 from sqlalchemy.orm import Session
 
-from dermq import arrivals, batches, db, errors
+from dermq import arrivals, batches, db, errors, quotas
 from dermq.batches import Draft
 from dermq.models import Batch
 from dermq.principals import Scope
@@ -129,12 +129,14 @@ def _create(draft: Draft, form: forms.Form, *, seal: bool) -> uuid.UUID:
             arrivals.receive(session, batch.id, form.arrivals, here.settings, refused=form.refused)
         if is_new and seal:
             batches.seal(session, batch.id, by=by)
+        elif is_new:
+            quotas.check_open_batches(session, by.lab_id, here.settings)
         return batch.id
 
     try:
         arrivals.keep(here.sessions, here.blobs, draft.id, form.arrivals, here.settings)
         batch_id = db.transact(here.sessions, work)
-    except (errors.Rejected, errors.Conflict):
+    except (errors.Rejected, errors.Conflict, errors.OutOfSpace):
         here.blobs.delete_batch(draft.id)
         raise
     if batch_id != draft.id:

@@ -14,15 +14,15 @@ _PROBLEM = "#/components/schemas/Problem"
 _WORDS = {
     400: ("bad_request", "The body is incomplete or does not match its Content-Type, or a CSRF token is missing."),
     401: ("bad_token", "The access token is missing, wrong, expired or revoked, or the session has ended."),
-    403: ("missing_scope", "The access token lacks the scope that the call needs, or the lab is disabled."),
+    403: ("missing_scope", "The token lacks the scope, or the lab is disabled or has too many open batches."),
     404: ("no_batch", "It does not exist, or it belongs to another lab."),
     409: ("batch_sealed", "The present state of the batch does not allow it."),
     413: ("image_too_large", "The body, the image or the batch is over a limit."),
     415: ("unsupported_format", "The file has no accepted format."),
-    429: ("too_many_wrong_secrets", "Too many requests; Retry-After says when to try again."),
+    429: ("quota_waiting_images", "A quota of the lab is used up, or too many tokens were wrong; see Retry-After."),
     422: ("invalid_request", "A value is not accepted; `detail` says what is."),
     503: ("busy_receiving", "The service cannot take the request now; Retry-After says when to try again."),
-    507: ("storage_full", "The disk is full; what was accepted before is kept."),
+    507: ("storage_full", "The disk is full, or the lab's quota of bytes is; what was accepted before is kept."),
 }
 _DESCRIPTION = f"""\
 **{taxonomy.NOTICE}**

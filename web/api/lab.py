@@ -1,14 +1,37 @@
-"""The lab's own sessions and access tokens. The operator issues tokens; a lab can end what it has."""
+"""The lab itself: its quotas, sessions and access tokens. The operator issues tokens; a lab can end what it has."""
 
+from dataclasses import asdict
 from functools import partial
 
-from dermq import access_tokens, browser_sessions, db
+from dermq import access_tokens, browser_sessions, db, quotas
 from dermq.principals import Scope
 from web import services
 from web.access import auth
 from web.api import blueprints, documents, lab_schemas
 
-blueprint = blueprints.make("lab", "Your lab: who is signed in, and its access tokens.")
+blueprint = blueprints.make("lab", "Your lab: its quotas, who is signed in, and its access tokens.")
+
+
+@blueprint.get("/lab")
+@blueprint.output(lab_schemas.Lab)
+@blueprint.doc(responses=documents.describe_responses())
+@auth.require(Scope.READ)
+def get_lab() -> lab_schemas.Lab:
+    """Get your lab: what this token may do, and the quotas of the lab with what is used."""
+    by = auth.get_principal()
+    return lab_schemas.Lab(name=by.lab_name, scopes=sorted(by.scopes), quotas=read_quotas())
+
+
+def read_quotas() -> lab_schemas.Quotas:
+    """Return the quotas of the lab that sends this request, and what it uses of them."""
+    here, lab_id = services.get_current(), auth.get_principal().lab_id
+    most, use = db.read(
+        here.sessions,
+        lambda session: (quotas.find(session, lab_id, here.settings), quotas.measure(session, lab_id)),
+    )
+    used = {**asdict(use), "requests_per_minute": here.requests.count(lab_id)}
+    shown = {name: lab_schemas.Quota(limit=limit, used=used[name]) for name, limit in asdict(most).items()}
+    return lab_schemas.Quotas(**shown)
 
 
 @blueprint.get("/lab/sessions")

@@ -9,6 +9,16 @@ from dermq import models
 from dermq.principals import Scope
 from web.api.schemas import Shape
 
+_LAB: dict[str, Any] = {
+    "name": "clinic",
+    "scopes": ["read", "submit"],
+    "quotas": {
+        "waiting_images": {"limit": 100_000, "used": 3_100},
+        "kept_bytes": {"limit": 200_000_000_000, "used": 1_520_000_000},
+        "open_batches": {"limit": 200, "used": 1},
+        "requests_per_minute": {"limit": 200_000, "used": 90},
+    },
+}
 _SESSION: dict[str, Any] = {
     "id": 7,
     "token": "laptop",
@@ -28,6 +38,32 @@ _TOKEN: dict[str, Any] = {
     "last_used_at": "2026-11-28T11:30:00Z",
     "revoked_at": None,
 }
+
+
+class Quota(Shape):
+    """A quota, and how much of it is used."""
+
+    limit: int
+    used: int
+
+
+class Quotas(Shape):
+    """What the lab may use at one time, and what it uses."""
+
+    waiting_images: Quota = Field(description="Images that wait to be classified. Over it: 429, with Retry-After.")
+    kept_bytes: Quota = Field(description="Bytes of all its files; equal files of a batch count once. Over it: 507.")
+    open_batches: Quota = Field(description="Batches that are not sealed. Over it: 403.")
+    requests_per_minute: Quota = Field(description="Over it: 429, with Retry-After.")
+
+
+class Lab(Shape):
+    """The lab of the caller, what the caller may do, and the lab's quotas."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_LAB]})
+
+    name: str
+    scopes: list[Scope] = Field(description="What the access token or the session of this call may do.")
+    quotas: Quotas
 
 
 class Session(Shape):

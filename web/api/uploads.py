@@ -7,9 +7,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from flask import request
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, db, errors, formats
+from dermq import archives, arrivals, batches, db, errors, formats, quotas
 from dermq.models import Archive
 from dermq.principals import Scope
 from dermq.storage import Incoming
@@ -105,13 +106,14 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
         "archive_too_large", f"The archive has more than {most:,} bytes, the most that is accepted."
     )
     bodies.check_length(most, too_large)
+    _check_room(request.content_length or 0)
     with bodies.take_place(auth.get_principal().lab_id), here.blobs.receive() as file:
         archive_id = batches.make_id()
         db.transact(here.sessions, archives.begin, batch_id, archive_id)
         with _close_on_failure(archive_id):
             _receive_archive(archive_id, file, too_large, most)
             archives.keep(here.sessions, here.blobs, archive_id, file)
-            archive, is_new = db.transact(here.sessions, archives.store, archive_id, file)
+            archive, is_new = db.transact(here.sessions, _store, archive_id, file)
     shown = schemas.Archive.of(archive)
     if not is_new:
         return shown, 200, {}
@@ -194,6 +196,21 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
         raise errors.UnsupportedFormat(
             "not_a_zip", "The content is not a ZIP archive, or its end is missing; ZIP archives are accepted."
         )
+
+
+def _check_room(archive_bytes: int) -> None:
+    """Raise OutOfSpace when an archive of this size would be over the quota of the lab."""
+    here, lab_id = services.get_current(), auth.get_principal().lab_id
+    db.read(here.sessions, quotas.check_archive, lab_id, here.settings, archive_bytes=archive_bytes)
+
+
+def _store(session: Session, archive_id: uuid.UUID, file: Incoming) -> tuple[Archive, bool]:
+    """Store a received archive unless it is over the quota of the lab. Raises OutOfSpace, and as ``store`` does."""
+    archive, is_new = archives.store(session, archive_id, file)
+    if is_new:
+        settings = services.get_current().settings
+        quotas.check_archive(session, auth.get_principal().lab_id, settings, archive_bytes=0)
+    return archive, is_new
 
 
 @contextlib.contextmanager

@@ -1,11 +1,14 @@
 """The operator's commands ``lab …``, ``token …``, ``session …`` and ``audit`` of ``flask --app web.app``."""
 
 import contextlib
+import functools
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 from flask import Flask
@@ -13,13 +16,19 @@ from flask.cli import AppGroup, with_appcontext
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dermq import access_tokens, arrivals, browser_sessions, conservation, db, errors, labs
+from dermq import access_tokens, arrivals, browser_sessions, conservation, db, errors, labs, quotas
 from dermq.conservation import Finding
-from dermq.models import AccessToken, Lab
+from dermq.models import MOST_IDS, AccessToken, Lab
 from dermq.principals import Scope
 from web import services
 
-lab_commands = AppGroup("lab", help="Add, list, disable and enable labs.")
+_QUOTAS = {
+    "max_waiting_images": "Images that may wait at one time.",
+    "max_kept_bytes": "Bytes of all its files together.",
+    "max_open_batches": "Batches that may be open at one time.",
+    "max_requests_per_minute": "Requests it may make in a minute.",
+}
+lab_commands = AppGroup("lab", help="Add, list, change, disable and enable labs.")
 token_commands = AppGroup("token", help="Issue, list and revoke the access tokens of labs.")
 session_commands = AppGroup("session", help="List and end the sessions of signed-in browsers.")
 
@@ -32,17 +41,80 @@ def register(app: Flask) -> None:
     app.cli.add_command(audit)
 
 
+class _Quota(click.ParamType[int]):
+    """A positive whole number, or ``default`` for the value of the settings, which becomes 0."""
+
+    name = "number|default"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> int:
+        if value == "default":
+            return 0
+        if not (str(value).isdecimal() and 0 < int(value) < (MOST_IDS if "bytes" in parameter.name else 2**31)):
+            self.fail(f"{value!r} is not accepted; a whole number greater than 0, or the word default, is.")
+        return int(value)
+
+
+def _add_quota_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each quota, and those that were given as ``own``."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        numbers = {name: given.pop(name) for name in _QUOTAS}
+        own = {name: value or None for name, value in numbers.items() if value is not None}
+        command(**given, own=own)
+
+    for name, meaning in reversed(_QUOTAS.items()):
+        run = click.option(f"--{name.replace('_', '-')}", name, type=_Quota(), help=meaning)(run)
+    return run
+
+
 @lab_commands.command("add")
 @click.argument("name")
 @click.option("--weight", default=1.0, show_default=True, help="Share of the queue relative to other labs.")
-@click.option("--max-waiting-images", type=click.IntRange(min=1), help="Images that may wait at one time.")
-def add_lab(name: str, weight: float, max_waiting_images: int | None) -> None:
-    """Add a lab called NAME."""
+@_add_quota_options
+def add_lab(name: str, weight: float, own: labs.Own) -> None:
+    """Add a lab called NAME. Without a quota of its own, it has that of the settings."""
     with _report_errors():
-        db.transact(
-            services.get_current().sessions, labs.add, name, weight=weight, max_waiting_images=max_waiting_images
-        )
+        db.transact(services.get_current().sessions, labs.add, name, weight=weight, quotas=own)
     click.echo(f"Added the lab {name!r}. Issue a token: flask --app web.app token issue {name!r} TOKEN-NAME")
+
+
+@lab_commands.command("set")
+@click.argument("name")
+@click.option("--weight", type=float, help="Share of the queue relative to other labs.")
+@_add_quota_options
+def set_lab(name: str, weight: float | None, own: labs.Own) -> None:
+    """Change the weight and the quotas of the lab called NAME; `default` lets a quota be that of the settings."""
+
+    def work(session: Session) -> None:
+        labs.change(session, _find(session, name), weight=weight, quotas=own)
+
+    with _report_errors():
+        db.transact(services.get_current().sessions, work)
+    _show(name)
+
+
+@lab_commands.command("show")
+@click.argument("name")
+def show_lab(name: str) -> None:
+    """Show the quotas of the lab called NAME and what it uses of them."""
+    _show(name)
+
+
+def _show(name: str) -> None:
+    here = services.get_current()
+
+    def work(session: Session) -> tuple[Lab, quotas.Quotas, quotas.Use]:
+        lab = _find(session, name)
+        return lab, quotas.Quotas.of(lab, here.settings), quotas.measure(session, lab.id)
+
+    with _report_errors():
+        lab, most, use = db.read(here.sessions, work)
+    click.echo(f"weight\t{lab.weight:g}")
+    for quota, limit in asdict(most).items():
+        used = asdict(use).get(quota)
+        source = "own" if getattr(lab, f"max_{quota}") else "default"
+        click.echo(f"{quota}\t{'-' if used is None else used}\t{limit}\t{source}")
 
 
 @lab_commands.command("list")
@@ -192,7 +264,8 @@ def _audit(only: uuid.UUID | None) -> tuple[int, int, list[dict[str, str | None]
             images += found.images
             findings += [_format_finding(finding, batch_id) for finding in found.findings]
     if only is None:
-        findings += [_format_finding(finding) for finding in db.read(here.sessions, conservation.find_stale_claims)]
+        for look in (conservation.find_stale_claims, conservation.find_wrong_uses):
+            findings += [_format_finding(finding) for finding in db.read(here.sessions, look)]
     return len(ids), images, findings
 
 

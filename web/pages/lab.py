@@ -1,4 +1,4 @@
-"""The page of the lab itself: which browsers are signed in, and its access tokens."""
+"""The page of the lab itself: its quotas, which browsers are signed in, and its access tokens."""
 
 from datetime import UTC, datetime
 
@@ -9,11 +9,12 @@ from dermq import access_tokens, browser_sessions, db, models
 from dermq.principals import Scope
 from web import services
 from web.access import auth
+from web.api import lab
 
 
 @auth.require(Scope.READ)
 def show_lab() -> str:
-    """Show the lab's sessions and access tokens to those who may manage them."""
+    """Show the lab's quotas, and its sessions and access tokens to those who may manage them."""
     here, by = services.get_current(), auth.get_principal()
 
     def work(session: Session) -> tuple[list[models.BrowserSession], list[models.AccessToken]]:
@@ -24,6 +25,7 @@ def show_lab() -> str:
     now = datetime.now(UTC)
     return render_template(
         "lab.html",
+        quotas=lab.read_quotas(),
         may_manage=auth.may(Scope.MANAGE),
         signed_in=signed_in,
         tokens=sorted(tokens, key=lambda token: not token.is_valid(now)),

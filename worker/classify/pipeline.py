@@ -1,6 +1,6 @@
 """The main loop of a classify worker: claim, decode, predict, record, until nothing waits or the time is up.
 
-While the engine predicts one claim, the next claim is decoded in threads. No transaction is open during either.
+While the engine predicts, decoders work on what it predicts next. No transaction is open during either.
 This module and ``web.errors`` are the two places where the class of an error decides what is done about it.
 """
 
@@ -16,15 +16,17 @@ from dermq.queue.outcomes import Provenance
 from dermq.wakeups import Queue
 from worker.classify.held_claims import HeldClaim, HeldClaims
 from worker.classify.model import Model
-from worker.classify.prediction import EngineLost, Poisoned, Predictor
+from worker.classify.prediction import Decoding, EngineLost, Poisoned, Predictor
 from worker.classify.runtime import ClassifyRuntime, describe_loaded
-from worker.decoders.pool import Decoder, View
+from worker.decoders.pictures import View
 from worker.process.backoff import Backoff
 from worker.process.lease_renewal import LeaseRenewal
 from worker.process.shutdown import StopRequest
 
 log = logging.getLogger(__name__)
 
+STOP_CHECK_SECONDS = 0.1
+"""A worker that waits for a decoder checks this often whether it must stop."""
 ENGINE_LOSSES = 3
 """The process ends after this many engine losses in a row, so that a new process opens the device again."""
 
@@ -63,15 +65,12 @@ def _work(runtime: ClassifyRuntime, stop: StopRequest, deadline: float) -> bool:
     model = _find_model(runtime, waiting)
     if model is None:
         return False
-    with (
-        Decoder(runtime.blobs, runtime.settings) as decoder,
-        LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal,
-    ):
+    with LeaseRenewal(runtime.sessions, runtime.settings.lease_seconds) as renewal:
         bundle_id, card = runtime.find_bundle_id(model), model.bundle.card
         claimant = Claimant(runtime.name, bundle_id, runtime.settings.lease_seconds)
         provenance = Provenance(bundle_id, model.engine.name, runtime.name, card.out_of_distribution.threshold)
-        held = HeldClaims(runtime, claimant, View(card.input_size, card.recipe.version), decoder, renewal, stop)
-        predictor = Predictor(model, provenance, stop, held.note_progress)
+        held = HeldClaims(runtime, claimant, View(card.input_size, card.recipe.version), renewal, stop)
+        predictor = Predictor(model, provenance, held.note_progress)
         return ClaimLoop(held, predictor, runtime.settings.step_images, stop, deadline).run()
 
 
@@ -85,7 +84,7 @@ def _find_model(runtime: ClassifyRuntime, waiting: Sequence[str]) -> Model | Non
 
 
 class ClaimLoop:
-    """Runs claims through one model: the engine predicts one claim while the next is decoded."""
+    """Runs claims through one model: the engine predicts what is decoded while decoders work on the rest."""
 
     def __init__(
         self, held: HeldClaims, predictor: Predictor, step_images: int, stop: StopRequest, deadline: float
@@ -101,18 +100,17 @@ class ClaimLoop:
 
         All claims that are still held at the end are given back. Commits.
         """
-        worked = after_suspect = False
+        worked = False
         try:
-            self._held.take()
-            while (claim := self._held.find_first()) and self._may_continue():
+            while self._may_continue():
+                self._held.take()
+                if not self._held.any:
+                    break
                 worked = True
-                suspect = claim.lease.alone
-                if not suspect and not after_suspect:
-                    self._held.take()
-                self._finish(claim)
-                if not self._held.find_first():
-                    self._held.take(suspects_first=not suspect)
-                after_suspect = suspect
+                step = self._held.next_step(self._step_images, STOP_CHECK_SECONDS)
+                self._held.note_progress()  # decoders have time limits of their own, so waiting for them is no hang
+                if step is not None:
+                    self._finish(*step)
         finally:
             self._held.give_back_all()
         return worked
@@ -120,19 +118,14 @@ class ClaimLoop:
     def _may_continue(self) -> bool:
         return not self._stop.requested and time.monotonic() < self._deadline
 
-    def _finish(self, claim: HeldClaim) -> None:
-        """Predict a claim step by step, and record each step as soon as it is predicted. Commits."""
+    def _finish(self, claim: HeldClaim, step: Sequence[Decoding]) -> None:
+        """Predict a step of a claim, and record it. Commits."""
         try:
-            for step in claim.split_steps(self._step_images):
-                if self._stop.requested:
-                    return
-                self._held.record(claim, self._predictor.predict(step))
-                self._held.note_progress()
-            if not self._stop.requested:  # on a stop request the last step may lack images: give_back_all queues them
-                self._held.forget(claim)
+            self._held.record(claim, self._predictor.predict(step))
+            self._held.note_progress()
         except LeaseLost as err:
             log.warning("%s", err)
             self._held.forget(claim)
         except (MemoryError, Poisoned) as err:
-            log.error("%d images are queued again as suspects, to be tried alone: %r", len(claim.lease.images), err)
+            log.error("%d images are queued again as suspects, to be tried alone: %r", claim.left, err)
             self._held.give_back(claim, lost=True)

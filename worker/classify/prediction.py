@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,16 +13,13 @@ from dermq.queue.outcomes import Failed, Outcome, Provenance
 from worker.classify import model
 from worker.classify.engines import Outputs
 from worker.classify.model import Model
-from worker.decoders.pool import Picture, Pixels
-from worker.process.shutdown import StopRequest
+from worker.decoders.pictures import Picture, Pixels
+from worker.decoders.pool import Job
 
 log = logging.getLogger(__name__)
 
-STOP_CHECK_SECONDS = 0.1
-"""A worker that waits for a decoder checks this often whether it must stop."""
-
-Decoding = tuple[ClaimedImage, Future[Picture]]
-"""An image and the future of its pixels."""
+Decoding = tuple[ClaimedImage, Job]
+"""An image and what a decoder makes of it."""
 
 
 class EngineLost(errors.Transient):
@@ -37,16 +33,13 @@ class Poisoned(Exception):
 class Predictor:
     """Predicts steps of decoded images with one model."""
 
-    def __init__(
-        self, loaded: Model, provenance: Provenance, stop: StopRequest, note_progress: Callable[[], None]
-    ) -> None:
+    def __init__(self, loaded: Model, provenance: Provenance, note_progress: Callable[[], None]) -> None:
         self._model = loaded
         self._provenance = provenance
-        self._stop = stop
         self._note_progress = note_progress
 
     def predict(self, step: Sequence[Decoding]) -> list[Outcome]:
-        """Return an outcome for each image of ``step``, or for fewer images when the worker must stop.
+        """Return an outcome for each image of ``step``.
 
         Raises Poisoned or MemoryError when the images must be tried alone, EngineLost or another Transient when the
         images are not the cause, and Unfit when the engine's results differ from the golden outputs.
@@ -68,31 +61,17 @@ class Predictor:
         return found
 
     def _collect(self, step: Sequence[Decoding]) -> tuple[list[ClaimedImage], list[Picture], list[Outcome]]:
-        """Wait for the decoders: return the images that were decoded, as such, and the outcomes of the others."""
+        """Return the images that could be decoded, as such, and the outcomes of the others."""
         images: list[ClaimedImage] = []
         pictures: list[Picture] = []
         failed: list[Outcome] = []
-        for image, future in self._await_decoded(step):
+        for image, job in step:
             try:
-                pictures.append(future.result())
+                pictures.append(job.future.result(timeout=0))
                 images.append(image)
             except errors.Permanent as err:
                 failed.append(Failed(image.id, err.code, err.detail))
-            except (errors.DermqError, MemoryError):
-                raise
-            except Exception as err:  # unexpected: each image is tried alone, and then the one that raises it fails
-                raise Poisoned(f"decoding failed unexpectedly: {err!r}") from err
-            self._note_progress()  # a decoded image is progress, too
         return images, pictures, failed
-
-    def _await_decoded(self, step: Sequence[Decoding]) -> Iterator[Decoding]:
-        """Yield each image of a step when it is decoded; end at the first undecoded one when the worker must stop."""
-        for image, future in step:
-            while not future.done():
-                if self._stop.requested:
-                    return
-                wait([future], timeout=STOP_CHECK_SECONDS)
-            yield image, future
 
     def _run_engine(self, pixels: Pixels) -> Outputs:
         """Run the engine. When it fails, predict the golden inputs to decide whether engine or images are the cause."""

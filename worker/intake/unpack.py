@@ -14,7 +14,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, db, errors
+from dermq import archives, arrivals, db, errors, quotas
 from dermq.queue import archive_claims
 from dermq.queue.archive_claims import ArchiveLease
 from dermq.queue.leases import LeaseLost
@@ -100,6 +100,7 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
         if next_entry == 0:
             archive.check_count(db.read(runtime.sessions, arrivals.count_room, lease.batch_id, runtime.settings))
         while next_entry < len(archive):
+            db.read(runtime.sessions, quotas.check_unpacking, lease.batch_id, runtime.settings)
             with contextlib.ExitStack() as files:
                 page = archive.read_page(next_entry, files)
                 arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)

@@ -45,6 +45,7 @@ class StopRequest:
     """Tells a drain, while it runs, whether its worker must stop."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._parent = os.getppid()
         self._flag = find_flag(settings, self._parent)
         self._signalled = False
@@ -60,6 +61,11 @@ class StopRequest:
     def requested(self) -> bool:
         """Whether SIGTERM was received, the parent has ended, or the parent's flag file exists."""
         return self._signalled or os.getppid() != self._parent or self._flag.exists()
+
+    @property
+    def by_watchdog(self) -> bool:
+        """Whether the watchdog ends this worker, because it stalled."""
+        return ExitNote(self._settings, self._parent).path.exists()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

@@ -9,7 +9,7 @@ const ATTEMPTS = 8;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 20_000;
 // After these errors the other files would fail too: the batch takes no more files, or somebody has to act first.
-const ENDING_CODES = new Set(["batch_sealed", "batch_cancelled", "storage_full", "database_full", "csrf"]);
+const ENDING_CODES = new Set(["batch_sealed", "batch_cancelled", "storage_full", "quota_kept_bytes", "database_full", "csrf"]);
 const ENDING_STATUSES = new Set([401, 403, 404]);
 
 export class Uploads extends EventTarget {

@@ -1,0 +1,57 @@
+"""What a decoder gives up before it sees a file, so that a file that takes it over gains nothing.
+
+It keeps two pipes, memory up to a limit, and processor time. It cannot open a file or a socket, write a file, start a
+process or a thread, or gain rights by running a program. Everything that it needs must be imported before.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+from worker.decoders import seccomp
+
+NOBODY = 65_534
+"""The user and the group that own nothing, on every Linux."""
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def give_up_rights(memory_bytes: int) -> None:
+    """Keep standard input and output, ``memory_bytes`` of address space, and no right that can be given up."""
+    os.chdir("/")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stderr.fileno())
+    os.closerange(sys.stderr.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NPROC, 0)
+    if sys.platform == "linux":
+        _give_up_on_linux()
+    _limit(resource.RLIMIT_NOFILE, 0)
+    seccomp.confine()
+
+
+def _limit(which: int, most: int) -> None:
+    """Set a limit for good. macOS does not know every limit; Linux does."""
+    try:
+        resource.setrlimit(which, (most, most))
+    except (ValueError, OSError):
+        if sys.platform == "linux":
+            raise
+
+
+def _give_up_on_linux() -> None:
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    # A decoder dies with the thread that started it, so none outlives a worker that is killed. Changing the user clears
+    # this, so it comes after.
+    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl {option} failed")
