@@ -72,8 +72,8 @@ def _main(here: Engine, work: Path, *, gpu: bool) -> None:
         for service in (*PROGRAMS, *SERVERS, "proxy"):
             print(f"--- {service}\n{new.logs(service)[-1500:]}")
         raise
-    new.down(volumes=True)
-    say("taken down")
+    _take_down(new)
+    say("taken down; every service stopped by itself within 20 s")
 
 
 def _live(
@@ -122,7 +122,7 @@ def _report_of_make_run(var: Path, images: dict[str, bytes]) -> list[dict[str, s
     programs = subprocess.Popen([sys.executable, "-m", "embedded"], cwd=ROOT, env=environment, stdout=console)
     try:
         token = var / "local-token"
-        wait(lambda: token.is_file() and bool(token.read_text().strip()), 60, "`make run` starts")
+        wait(lambda: token.is_file() and bool(token.read_text().strip()), 180, "`make run` starts")
         client = Client(f"http://127.0.0.1:{port}", token.read_text().strip())
         batch = client.submit("originals", _archive(images))
         client.finish(batch, len(images))
@@ -142,7 +142,7 @@ def _upgrade(here: Engine, old: Project, new: Project, images: dict[str, bytes])
     client = Client(f"http://127.0.0.1:{old.environment['DERMQ_PORT']}", max(told.split(), key=len))
     count = len(images) * _UPGRADE_COPIES
     batch = client.submit("in flight", _archive(images, _UPGRADE_COPIES))
-    wait(lambda: client.status(batch)["counts"]["done"] > 50, 60, "the first images are done")
+    wait(lambda: client.status(batch)["counts"]["done"] > 50, 180, "the first images are done")
     began = time.monotonic()
     old.down()
     building.install(here, "now")
@@ -192,7 +192,7 @@ def _kill_each(project: Project, client: Client, images: dict[str, bytes]) -> No
     batches = []
     for service in ("intake", "worker-cpu", "reaper", "web", *SERVERS):
         batches.append(batch := client.submit(f"{service} is killed", archive))
-        wait(lambda batch=batch: client.status(batch)["counts"]["received"] > 0, 60, "unpacking begins")
+        wait(lambda batch=batch: client.status(batch)["counts"]["received"] > 0, 180, "unpacking begins")
         states = [client.status(each)["state"] for each in batches]
         if "running" not in states and "queued" not in states:
             raise Failed(f"no batch was in flight when {service} was to be killed: {states}")
@@ -215,12 +215,18 @@ def _kill(project: Project, service: str) -> tuple[float, float]:
     return started, time.monotonic() - began
 
 
+def _take_down(project: Project) -> None:
+    """Stop everything and lose both volumes. Raises Failed when a service had to be killed."""
+    if killed := project.down(volumes=True):
+        raise Failed(f"these did not stop within 20 s: {', '.join(killed)}")
+
+
 def _restore(project: Project, client: Client, reports: dict[str, list[dict[str, str]]]) -> None:
     """Back up as docs/operating.md says, lose both volumes, restore, and compare."""
     dump = project.execute("postgres", "pg_dump", "-U", "dermq", "-d", "dermq", "-Fc")
     files = project.execute("web", "tar", "-C", "/var/lib/dermq", "-cf", "-", "blobs")
     say(f"backed up: database {len(dump) / 1e6:.1f} MB, images {len(files) / 1e6:.1f} MB")
-    project.down(volumes=True)
+    _take_down(project)
     project.up(*SERVERS)
     project.execute("postgres", "pg_restore", "-U", "dermq", "-d", "dermq", "--no-owner", input=dump)
     project.up("migrate", "web")
@@ -236,7 +242,7 @@ def _behind_tls(project: Project, client: Client, batch: str, report: list[dict[
     """Put the proxy before the web: its certificate holds, operators' addresses stay closed, a browser can sign in."""
     project.up("proxy")
     root = "/data/caddy/pki/authorities/local/root.crt"
-    wait(lambda: project.succeeds("proxy", "test", "-s", root), 30, "the proxy has made its certificate")
+    wait(lambda: project.succeeds("proxy", "test", "-s", root), 90, "the proxy has made its certificate")
     trusted = project.execute("proxy", "cat", root).decode()
     secure = Client(f"https://localhost:{project.environment['PROXY_HTTPS_PORT']}", client.token, trusted)
     compare(secure.report(batch), report, "the report by HTTPS")

@@ -62,7 +62,7 @@ class Client:
         found: dict[str, Any] = json.loads(self.call("GET", f"/api/v1/batches/{batch}"))
         return found
 
-    def finish(self, batch: str, images: int, seconds: float = 300) -> float:
+    def finish(self, batch: str, images: int, seconds: float = 900) -> float:
         """Wait until a batch has finished with every image done; return how long that took."""
         took = wait(lambda: self.status(batch)["state"] in _DONE, seconds, f"batch {batch} finishes")
         counts = self.status(batch)["counts"]

@@ -148,16 +148,19 @@ class Engine:
         environment: dict[str, str] | None = None,
         with_errors: bool = False,
     ) -> bytes:
-        done = subprocess.run(
-            command,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            timeout=timeout,
-            cwd=cwd,
-            env=os.environ | (environment or {}),
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                capture_output=True,
+                timeout=timeout,
+                cwd=cwd,
+                env=os.environ | (environment or {}),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as err:
+            raise Failed(f"{' '.join(command[-6:])} did not end within {timeout:g} s") from err
         if done.returncode != 0:
             told = (done.stdout[-1500:] + done.stderr[-2500:]).decode(errors="replace")
             raise Failed(f"{' '.join(command[-6:])} ended with {done.returncode}:\n{told}")
@@ -190,19 +193,27 @@ class Project:
             elif service in ("redis", "postgres", "web"):
                 self.wait_healthy(service)
 
-    def stop(self, *services: str) -> None:
-        """Stop services at one time, as `docker compose stop` does, and remove their containers."""
-        names = [self.container(service) for service in services if self.exists(service)]
-        if names:
-            self.engine.podman("stop", "-t", "20", *names)
-            self.engine.podman("rm", "-f", *names)
+    def stop(self, *services: str) -> list[str]:
+        """Stop services at one time, as `docker compose stop` does, and remove their containers.
 
-    def down(self, *, volumes: bool = False) -> None:
-        """Stop programs before the servers they use, and remove the containers."""
-        self.stop("proxy", "web", "reaper", "worker-cpu", "intake", "migrate")
-        self.stop("redis", "postgres")
+        Returns those that did not end within their 20 seconds and were killed.
+        """
+        present = [service for service in services if self.exists(service)]
+        if not present:
+            return []
+        names = [self.container(service) for service in present]
+        self.engine.podman("stop", "-t", "20", *names)
+        killed = [service for service in present if self.inspect(service)["State"]["ExitCode"] == 137]
+        self.engine.podman("rm", "-f", *names)
+        return killed
+
+    def down(self, *, volumes: bool = False) -> list[str]:
+        """Stop programs before the servers they use, and remove the containers. Returns those that were killed."""
+        killed = self.stop("proxy", "web", "reaper", "worker-cpu", "intake", "migrate")
+        killed += self.stop("redis", "postgres")
         if volumes:
             self.engine.podman("volume", "rm", "--all", "--force")
+        return killed
 
     def healthy(self, service: str) -> bool:
         try:
@@ -220,7 +231,7 @@ class Project:
 
     def wait_healthy(self, service: str) -> float:
         try:
-            return wait(lambda: self.healthy(service), 90, f"{service} is healthy")
+            return wait(lambda: self.healthy(service), 180, f"{service} is healthy")
         except Failed as err:
             raise Failed(f"{err}\n{self.logs(service)}") from err
 
