@@ -15,8 +15,10 @@ from dermq.models import Archive
 from dermq.storage import BlobStore, Incoming
 
 
-def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
+def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID, encoding: str | None = None) -> None:
     """Add an archive in state ``receiving``, which keeps its batch from being sealed. Idempotent.
+
+    ``encoding`` is that of names that are not in Unicode, where the lab knows it.
 
     Raises Conflict when the batch takes no more files, NotFound when it is gone.
     """
@@ -24,7 +26,7 @@ def begin(session: Session, batch_id: uuid.UUID, archive_id: uuid.UUID) -> None:
     batches.check_open(batch)
     if session.get(Archive, archive_id) is not None:
         return
-    transitions.add_archive(session, batch, archive_id)
+    transitions.add_archive(session, batch, archive_id).encoding = encoding
     transitions.note_change(batch, by_lab=True)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, errors, formats, models, quotas, transitions
+from dermq import batches, db, errors, formats, models, quotas, transitions, zips
 from dermq.models import Archive, Batch, Image, Refusal
 from dermq.settings import Settings
 from dermq.storage import BlobStore, Incoming
@@ -25,7 +25,6 @@ from dermq.storage import BlobStore, Incoming
 _WITH_FILES = (sa.select(Image.id), sa.select(Archive.id).where(Archive.sha256.is_not(None)))
 KEPT_SECONDS = 1800
 """A row must be written so soon after its file was kept: the reaper collects files without a row after an hour."""
-ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,11 @@ def check_head(head: bytes, settings: Settings) -> None:
     """
     if not head:
         raise errors.Rejected("empty_file", "The file has 0 bytes.")
-    if head.startswith(ZIP_MAGIC):
+    kind = "a ZIP archive" if zips.is_zip(head) else zips.find_other_archive(head)
+    if kind is not None:
         raise errors.UnsupportedFormat(
             "archive",
-            "The content is a ZIP archive, not an image. Archives inside archives are not unpacked; "
+            f"The content is {kind}, not an image. Archives inside archives are not unpacked; "
             "a ZIP of images goes to the batch's archive address.",
         )
     formats.check(head, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)

@@ -346,6 +346,8 @@ class Archive(Base):
     claim_token: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("claim.token"), index=True)
     losses: Mapped[int] = mapped_column(default=0)
     """Leases lost in a row while no further entry was recorded; the third fails the archive."""
+    encoding: Mapped[str | None] = mapped_column(String(32))
+    """Encoding of names that are not in Unicode: given by the lab, or found when the archive is opened."""
     next_entry: Mapped[int] = mapped_column(default=0)
     """Index of the entry at which unpacking resumes."""
     entries: Mapped[int] = mapped_column(default=0)

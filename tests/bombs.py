@@ -130,6 +130,29 @@ def webp_frames() -> bytes:
     )
 
 
+def heic_items(count: int = 200_000) -> bytes:
+    """A HEIC whose list of items has no end."""
+    return b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x15infe\2\0\0\0\0\1\0\0hvc1\0" * count
+
+
+def jpeg_2000_header(width: int, height: int, tile: int, components: int = 3) -> bytes:
+    """The beginning of a codestream."""
+    sizes = struct.pack(">HIIIIIIIIH", 0, width, height, 0, 0, tile, tile, 0, 0, components)
+    body = sizes + b"\7\1\1" * components
+    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(body) + 2) + body
+
+
+def dicom_elements(count: int = 3_000_000) -> bytes:
+    """A DICOM file of empty elements."""
+    return bytes(128) + b"DICM" + b"\x09\0\x10\0LO\0\0" * count
+
+
+def dicom_items(count: int = 3_000_000) -> bytes:
+    """A DICOM file of a sequence of empty items."""
+    sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff"
+    return bytes(128) + b"DICM" + sequence + b"\xfe\xff\0\xe0\0\0\0\0" * count
+
+
 PARTS: dict[str, Callable[[], bytes]] = {
     "JPEG of 20,000 scans": scans,
     "JPEG of fill bytes": fill_bytes,
@@ -146,6 +169,11 @@ PARTS: dict[str, Callable[[], bytes]] = {
     "TIFF of 100,000 directories": directories,
     "WebP of empty chunks": webp_chunks,
     "WebP of 1,200 frames": webp_frames,
+    "HEIC of 200,000 items": heic_items,
+    "JPEG 2000 of a million tiles": lambda: jpeg_2000_header(1_000, 1_000, 1),
+    "JPEG 2000 of 16,000 components": lambda: jpeg_2000_header(10, 10, 10, 16_000),
+    "DICOM of three million elements": dicom_elements,
+    "DICOM of three million items": dicom_items,
 }
 """Files that are refused as ``too_many_parts``."""
 
@@ -180,6 +208,8 @@ SIZES: dict[str, Callable[[], bytes]] = {
     "TIFF of 30,000 x 10": lambda: tiff(*size_entries(30_000, 10)),
     "TIFF of 1,000,000 x 1,000,000": lambda: tiff(*size_entries(1_000_000, 1_000_000)),
     "TIFF with tiles of 60,000 x 16": lambda: tiff(*size_entries(), entry(322, 4, 1, 60_000), entry(323, 4, 1, 16)),
+    "HEIC of 30,000 x 30,000": lambda: heic_items(1) + b"\0\0\0\x14ispe" + struct.pack(">III", 0, 30_000, 30_000),
+    "JPEG 2000 of 30,000 x 10": lambda: jpeg_2000_header(30_000, 10, 30_000),
     "BMP of 1 x 30,000": lambda: (
         b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<Iii", 40, 1, -30_000) + bytes(28)
     ),

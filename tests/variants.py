@@ -112,6 +112,14 @@ def lossy(picture: Image.Image) -> dict[str, bytes]:
         "WebP": samples.encoded(picture, "WEBP", quality=97),
         "TIFF of JPEG": tiff(pixels, compression="jpeg", compressionargs={"level": 97}),
         "TIFF of JPEG by libtiff": samples.encoded(picture, "TIFF", compression="jpeg", quality=97),
+        "AVIF": samples.encoded(picture, "AVIF", quality=95, subsampling="4:4:4"),
+        **{f"AVIF, orientation {number}": _turned(picture, number, "AVIF", quality=95) for number in (3, 6, 7, 8)},
+        "JPEG 2000": samples.encoded(picture, "JPEG2000"),
+        "JPEG 2000 codestream": samples.encoded(picture, "JPEG2000", no_jp2=True),
+        "JPEG 2000 of 12 bits": bytes(
+            imagecodecs.jpeg2k_encode(pixels.astype(np.uint16) << 4, level=0, bitspersample=12)
+        ),
+        "JPEG 2000 of 16 bits": bytes(imagecodecs.jpeg2k_encode(pixels.astype(np.uint16) * 257, level=0)),
         "MPO": samples.encoded(picture, "MPO", quality=95, save_all=True, append_images=[picture.reduce(2)]),
         **{f"{name}, ICC": data for name, data in profiled(picture).items()},
     }
@@ -182,12 +190,12 @@ def _fixed(value: float) -> bytes:
     return struct.pack(">i", round(value * 65536))
 
 
-def _turned(picture: Image.Image, orientation: int) -> bytes:
-    """A PNG whose pixels are turned so that its EXIF orientation makes them upright."""
+def _turned(picture: Image.Image, orientation: int, format: str = "PNG", **options: Any) -> bytes:
+    """A file whose pixels are turned so that its EXIF orientation makes them upright."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
     block = Image.Exif()
     block[0x0112] = orientation
-    return samples.encoded(exif.turn_upright(picture, inverse), "PNG", exif=block)
+    return samples.encoded(exif.turn_upright(picture, inverse), format, exif=block, **options)
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

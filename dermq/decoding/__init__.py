@@ -5,12 +5,25 @@ Each module is imported when the first file of its format comes, because some ne
 
 import importlib
 
-from dermq import formats
-from dermq.decoding.raster import Limits as Limits
-from dermq.decoding.raster import Raster as Raster
+from dermq import errors, formats
+from dermq.decoding.raster import Limits, Raster, make_damaged
 
-MODULES = {"JPEG": "jpeg", "PNG": "png", "TIFF": "tiff", "WebP": "webp", "BMP": "bmp"}
+__all__ = ["CODECS", "MODULES", "Limits", "Raster", "decode"]
+
+MODULES = {
+    "JPEG": "jpeg",
+    "PNG": "png",
+    "TIFF": "tiff",
+    "WebP": "webp",
+    "BMP": "bmp",
+    "HEIC": "heic",
+    "AVIF": "avif",
+    "JPEG 2000": "jpeg2000",
+    "DICOM": "dicom",
+}
 """The module that decodes each format, by the format's name."""
+CODECS = ("jpeg8_decode", "png_decode", "jpeg2k_decode", "jpegls_decode")
+"""What the modules use of imagecodecs, which imports each codec when it is first used."""
 
 
 def decode(data: bytes, limits: Limits) -> Raster:
@@ -21,6 +34,12 @@ def decode(data: bytes, limits: Limits) -> Raster:
     """
     found = formats.find(data[: formats.HEAD_BYTES])
     if found is None:
-        raise formats.make_unsupported()
-    raster: Raster = importlib.import_module(f"dermq.decoding.{MODULES[found.name]}").read(data, limits)
-    return raster
+        raise formats.make_unsupported(data[: formats.HEAD_BYTES])
+    module = importlib.import_module(f"dermq.decoding.{MODULES[found.name]}")
+    try:
+        raster: Raster = module.read(data, limits)
+        return raster
+    except (errors.DermqError, MemoryError):
+        raise
+    except Exception as err:  # a damaged file may lead a parser anywhere
+        raise make_damaged(f"{type(err).__name__} in its structure") from err

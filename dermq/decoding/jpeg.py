@@ -3,6 +3,8 @@
 12 bits and lossless coding are decoded by imagecodecs.
 """
 
+from typing import Any
+
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -46,6 +48,20 @@ def read(data: bytes, limits: Limits) -> Raster:
         pixels = 255 - pixels
     orientation = exif.find_orientation(found.exif(data), found.xmp(data))
     return Raster(_make_picture(pixels), size, orientation, found.profile(data), notes=_find_notes(data, found, spare))
+
+
+def decode_samples(data: bytes, *, ycc: bool) -> NDArray[Any]:
+    """Return the samples of a JPEG inside a file that says what its components are: ``(h, w)`` or RGB ``(h, w, 3)``.
+
+    The markers of JFIF and Adobe win over that, because they are written by who encoded. Raises Permanent.
+    """
+    check(data)
+    found = structure.parse(data)
+    frame = _check_frame(found)
+    if len(frame.components) == 1:
+        return _decode_by_library(data)
+    stored = "YCBCR" if ycc or found.holds_ycc(data) else "RGB"
+    return _decode_by_library(data, colorspace=stored, outcolorspace="RGB")
 
 
 def _make_picture(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -141,13 +157,17 @@ def _decode_by_imagecodecs(data: bytes, found: Structure) -> NDArray[np.uint8]:
     if not sequential or not 2 <= frame.precision <= 16:
         raise make_unsupported_pixels(f"A {frame.precision}-bit JPEG of this coding (SOF{frame.marker - 0xC0})")
     jpeg_scan.check_symbols(data, found)
+    pixels = _decode_by_library(data if found.end is not None else data + structure.END)
+    return reduce_to_8_bits(pixels.reshape(*pixels.shape[:2], -1), frame.precision)
+
+
+def _decode_by_library(data: bytes, **options: Any) -> NDArray[Any]:
     import imagecodecs  # only for these rare files
 
     try:
-        pixels = imagecodecs.jpeg8_decode(data if found.end is not None else data + structure.END)
+        return np.asarray(imagecodecs.jpeg8_decode(data, **options))
     except Exception as err:  # imagecodecs raises errors of its own and of Python for a damaged file
         raise make_damaged(err) from err
-    return reduce_to_8_bits(pixels.reshape(*pixels.shape[:2], -1), frame.precision)
 
 
 def _find_notes(data: bytes, found: Structure, spare: int) -> tuple[Note, ...]:

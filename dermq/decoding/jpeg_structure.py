@@ -81,6 +81,12 @@ class Structure:
         """Whether there is an Adobe segment; its programs store CMYK inverted."""
         return any(block.startswith(b"Adobe") for block in self.payloads(data, APP14))
 
+    def holds_ycc(self, data: bytes) -> bool:
+        """Whether a JFIF marker, or Adobe's with transform 1, says that three components are Y, Cb and Cr."""
+        if any(block.startswith(b"JFIF\0") for block in self.payloads(data, APP0)):
+            return True
+        return any(block.startswith(b"Adobe") and block[11:12] == b"\x01" for block in self.payloads(data, APP14))
+
     def profile(self, data: bytes) -> bytes | None:
         """Return the ICC profile, put together from its numbered parts; None when one is missing."""
         parts = {block[12]: block[14:] for block in self.payloads(data, APP2) if block[:12] == _ICC and len(block) > 14}

@@ -33,7 +33,8 @@ _SWAPPED = {b"II\0*": b"II*\0", b"MM*\0": b"MM\0*", b"II\0+": b"II+\0", b"MM+\0"
 _REDUCED, _MASK = 1, 4
 _REDUCED_BY_OLD_TAG = 2
 _SUBFILE_TYPE, _ORIENTATION, _XMP, _INK_SET, _PROFILE = 255, 274, 700, 332, 34675
-_LEAST_VALUES, _MOST_VALUES, _LEAST_OF_FLOAT, _MOST_OF_FLOAT = 280, 281, 340, 341
+_DNG_VERSION = 50706
+_MOST_VALUES, _LEAST_OF_FLOAT, _MOST_OF_FLOAT = 281, 340, 341
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
 _RAW = frozenset({32803, 34892})
@@ -72,7 +73,13 @@ def _find_full_page(file: tifffile.TiffFile) -> Any:
     pages: list[Any] = [page.aspage() for page in file.pages]
     if not pages:
         raise make_damaged("it holds no page")
+    if any(_DNG_VERSION in page.tags for page in pages):
+        raise make_unsupported_pixels("A camera's raw data (DNG)")
     full = [page for page in pages if not _reduced(page)]
+    if not full:  # cameras put a thumbnail first, and the image below it
+        below = [page.aspage() for one in pages for page in one.pages or ()]
+        full = [page for page in below if not _reduced(page)]
+        pages += below
     if len(full) > 1:
         raise make_several_frames(len(full))
     return full[0] if full else max(pages, key=lambda page: page.imagewidth * page.imagelength)

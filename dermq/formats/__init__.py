@@ -5,7 +5,7 @@ parse an image. To add a format, write a module beside this one and list it belo
 """
 
 from dermq import errors
-from dermq.formats import bmp, jpeg, png, tiff, webp
+from dermq.formats import avif, bmp, dicom, heic, jpeg, jpeg2000, others, png, tiff, webp
 from dermq.formats.image_format import HEAD_BYTES, ImageFormat, Size
 
 __all__ = [
@@ -22,7 +22,10 @@ __all__ = [
     "make_unsupported",
 ]
 
-FORMATS: tuple[ImageFormat, ...] = (jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT)
+FORMATS: tuple[ImageFormat, ...] = (
+    *(jpeg.FORMAT, png.FORMAT, tiff.FORMAT, webp.FORMAT, bmp.FORMAT),
+    *(heic.FORMAT, avif.FORMAT, jpeg2000.FORMAT, dicom.FORMAT),
+)
 
 
 def check(head: bytes, *, max_pixels: int, max_side: int) -> ImageFormat:
@@ -33,7 +36,7 @@ def check(head: bytes, *, max_pixels: int, max_side: int) -> ImageFormat:
     """
     found = find(head)
     if found is None:
-        raise make_unsupported()
+        raise make_unsupported(head)
     size = found.size(head)
     if size is not None:
         check_side(*size, max_side)
@@ -43,7 +46,7 @@ def check(head: bytes, *, max_pixels: int, max_side: int) -> ImageFormat:
 
 def find(head: bytes) -> ImageFormat | None:
     """Return the format whose leading bytes these are, or None."""
-    return next((one for one in FORMATS if one.matches(head)), None)
+    return None if others.is_raw(head) else next((one for one in FORMATS if one.matches(head)), None)
 
 
 def check_side(width: int, height: int, max_side: int) -> None:
@@ -63,10 +66,10 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def make_unsupported() -> errors.UnsupportedFormat:
-    """Return the error for a file that has none of the accepted formats."""
+def make_unsupported(head: bytes) -> errors.UnsupportedFormat:
+    """Return the error for a file that has none of the accepted formats; it says what the file seems to be."""
     return errors.UnsupportedFormat(
-        "unsupported_format", f"The content is of no accepted format; {list_names()} are accepted."
+        "unsupported_format", f"The content {others.describe(head)}; {list_names()} are accepted."
     )
 
 

@@ -27,6 +27,7 @@ class ArchiveLease:
     batch_id: uuid.UUID
     lab_id: int
     sha256: str
+    encoding: str | None
     next_entry: int
 
 
@@ -56,7 +57,7 @@ def take(
     lab.tag = queue.served + SLICE_SECONDS * fairness.SECOND_IMAGES / lab.weight
     token = leases.begin(session, worker, lease_seconds)
     transitions.move_archive(session, found, ArchiveState.UNPACKING, claim_token=token)
-    return ArchiveLease(token, found.id, found.batch_id, lab.id, found.sha256, found.next_entry)
+    return ArchiveLease(token, found.id, found.batch_id, lab.id, found.sha256, found.encoding, found.next_entry)
 
 
 def _select_waiting() -> sa.Select[Archive]:

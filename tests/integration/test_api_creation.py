@@ -202,3 +202,38 @@ def test_the_same_key_at_the_same_time_creates_one_batch(app: APIFlask, token: s
     for thread in threads:
         thread.join()
     assert len(ids) == 4 and len(set(ids)) == 1
+
+
+BAD_NAMES = [b"\xff\xfe.jpg", b"a\0b.jpg", b"../a.jpg", b"", b"x" * 20_000 + b".jpg", b"\xe4.jpg", b"C:\\\\a.jpg"]
+
+
+@pytest.mark.parametrize("bad", BAD_NAMES)
+def test_a_bad_name_in_a_form_refuses_one_file_and_not_the_request(client: FlaskClient, bad: bytes) -> None:
+    body = api.multipart(
+        [("a.jpg", samples.jpeg()), ("BAD", samples.jpeg(1)), ("ü.jpg", samples.jpeg(2))], {"name": "n"}
+    )
+    answer = client.post(
+        api.BATCHES,
+        data=body.replace(b'"BAD"', b'"' + bad + b'"'),
+        content_type=f"multipart/form-data; boundary={api.BOUNDARY}",
+    )
+    assert answer.status_code == 202, answer.text
+    batch = answer.get_json()
+    assert (batch["counts"]["received"], [one["code"] for one in batch["refusals"]]) == (2, ["bad_name"])
+    images = client.get(api.url(batch, "/images")).get_json()["images"]
+    assert [image["name"] for image in images] == ["a.jpg", "ü.jpg"]
+
+
+def test_files_of_one_name_in_a_form_are_refused_one_by_one(client: FlaskClient) -> None:
+    batch = api.send(client, [("1.jpg", samples.jpeg(seed)) for seed in range(4)]).get_json()
+    assert (batch["counts"]["received"], batch["counts"]["refused"], len(batch["refusals"])) == (1, 3, 3)
+
+
+def test_other_files_under_a_refused_name_are_refused_too_and_the_same_one_once(client: FlaskClient) -> None:
+    batch = api.create(client)
+    for seed in (1, 2, 3, 3, 2):
+        api.put(client, batch, "1.jpg", samples.jpeg(seed))
+    for text in (b"one", b"two", b"two"):
+        api.put(client, batch, "notes.txt", text)
+    assert api.status(client, batch)["counts"]["refused"] == 4
+    assert len(client.get(api.url(batch, "/refusals")).get_json()["refusals"]) == 4

@@ -243,3 +243,14 @@ def test_nothing_that_somebody_saw_is_kept(
                 assert answer.headers["Cache-Control"] == "no-store", address
                 seen += answer.status_code == 200
     assert seen > 20
+
+
+def test_characters_that_are_not_seen_are_shown_as_escapes(
+    browser: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch
+) -> None:
+    names = ["rtl\u202egpj.exe", "a\u200bzero.jpg", "line\u2028sep.jpg", "患者\u3000ソ.jpg"]
+    fakes.add(sessions, blobs, settings, batch, {name: samples.jpeg(seed) for seed, name in enumerate(names)})
+    shown = browser.get(f"/batches/{batch.id}").text
+    assert "rtl\\u202egpj.exe" in shown and "a\\u200bzero.jpg" in shown and "line\\u2028sep.jpg" in shown
+    assert "患者\u3000ソ.jpg" in shown
+    assert not [character for character in "\u202e\u200b\u2028" if character in shown]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dermq import errors, imaging
-from tests import samples
+from tests import heic_files, samples
 
 LIMIT = 50_000_000
 END = b"\xff\xd9"
@@ -213,3 +213,20 @@ def test_an_incomplete_bmp_is_not_read() -> None:
     for bad in (cut(data, 0.5), data[:-1], data[:40]):
         assert refused(bad).code == "damaged"
     assert [note.code for note in imaging.read(data + b"12", max_pixels=LIMIT).notes] == ["extra_bytes"]
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "HEIC"])
+def test_incomplete_files_of_newer_formats_are_not_read(format: str) -> None:
+    data = heic_files.COLOURS if format == "HEIC" else samples.encoded(PICTURE, format)
+    assert imaging.read(data, max_pixels=LIMIT).notes == ()
+    half = len(data) // 2
+    bad = [data[:half], data[:-10], data[:half] + bytes(len(data) - half)]
+    for one in bad if format == "HEIC" else [*bad, zeroed(data, 0.6)]:  # the HEIC is too small for 512 zeros
+        assert refused(one).code == "damaged"
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000"])
+@pytest.mark.parametrize("color", ["black", (200, 150, 140)])
+def test_a_flat_picture_of_a_newer_format_is_whole(format: str, color: object) -> None:
+    data = samples.encoded(Image.new("RGB", (1200, 900), color), format)  # type: ignore[arg-type]
+    assert imaging.decode(data, max_pixels=LIMIT).size == (1200, 900)

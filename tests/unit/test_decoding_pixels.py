@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from dermq import errors, imaging, recipes
 from dermq.decoding.raster import make_unsupported_pixels
-from tests import samples, variants
+from tests import heic_files, samples, variants
 
 LIMIT = 50_000_000
 PICTURE = samples.picture(96, 72, seed=3)
@@ -47,6 +47,10 @@ def test_a_grey_file_has_the_pixels_of_the_picture(kind: str) -> None:
 @pytest.mark.parametrize("kind", LOSSY)
 def test_a_lossy_file_has_nearly_the_pixels_of_the_picture(kind: str) -> None:
     assert apart(LOSSY[kind], PICTURE).mean() < 2
+
+
+def test_a_heic_has_nearly_the_pixels_of_the_picture() -> None:
+    assert apart(heic_files.COLOURS, PICTURE).mean() < 3 and apart(heic_files.GREY, GREY).mean() < 1
 
 
 @pytest.mark.parametrize("kind", PROFILED)

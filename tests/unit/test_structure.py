@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dermq import errors, formats
-from tests import bombs, samples
+from tests import bombs, dicoms, heic_files, samples
 from worker.decoders import structure
 from worker.decoders.structure import jpeg
 
@@ -58,6 +59,11 @@ REAL: dict[str, Callable[[], bytes]] = {
     "BigTIFF": lambda: samples.encoded(samples.picture(300, 200), "TIFF", big_tiff=True),
     "WebP with EXIF": lambda: samples.encoded(samples.picture(300, 200), "WEBP", exif=_exif()),
     "BMP": lambda: samples.encoded(samples.picture(300, 200), "BMP"),
+    "HEIC": lambda: heic_files.COLOURS,
+    "AVIF": lambda: samples.encoded(samples.picture(300, 200), "AVIF"),
+    "JPEG 2000 of tiles": lambda: samples.encoded(samples.picture(300, 200), "JPEG2000", tile_size=(64, 64)),
+    "DICOM": lambda: dicoms.write(np.array(samples.picture(300, 200))),
+    "DICOM of JPEG": lambda: dicoms.colour(samples.picture(300, 200))["JPEG of RGB"],
     "a truncated JPEG": samples.truncated_jpeg,
     "no image": lambda: b"no image at all",
     "nothing": lambda: b"",
@@ -69,7 +75,7 @@ def test_files_as_programs_write_them_are_let_through(name: str) -> None:
     structure.check(REAL[name](), **LIMITS)
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "AVIF", "JPEG2000"])
 def test_a_file_that_ends_anywhere_is_no_error_of_the_walk(name: str) -> None:
     whole = samples.encoded(samples.picture(40, 30), name)
     for end in range(len(whole)):

@@ -48,7 +48,7 @@ BATCH: dict[str, Any] = {
 REFUSAL: dict[str, Any] = {
     "name": "notes.txt",
     "code": "unsupported_format",
-    "detail": formats.make_unsupported().detail,
+    "detail": formats.make_unsupported(b"Notes of the visit").detail,
     "archive_id": None,
     "created_at": "2026-11-23T18:00:01.000000Z",
 }
@@ -57,6 +57,7 @@ ARCHIVE: dict[str, Any] = {
     "state": "unpacking",
     "sha256": _SHA256,
     "bytes": 40435335,
+    "encoding": None,
     "entries": 2500,
     "received": 2488,
     "unchanged": 0,

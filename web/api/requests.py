@@ -4,9 +4,9 @@ import json
 from typing import Annotated, Any
 
 from flask import request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from dermq import arrivals, errors, models, taxonomy
+from dermq import arrivals, errors, models, taxonomy, zips
 from dermq.lifecycle import ImageState
 
 DICTIONARY_BYTES = 16_384
@@ -88,6 +88,22 @@ class ImageName(BaseModel):
         description="A relative path of 1 to 255 characters, percent-encoded, unique in its batch.",
         examples=["visit-2/ISIC_0024306.jpg"],
     )
+
+
+class ArchiveNames(BaseModel):
+    """How the names in an uploaded archive are to be read."""
+
+    encoding: Annotated[str, Field(json_schema_extra={"enum": list(zips.ENCODINGS)})] | None = Field(
+        None,
+        description="The encoding of names that are not in Unicode. Without it, the encoding is found from all names.",
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is not None and encoding not in zips.ENCODINGS:
+            raise ValueError(f"is not known; {', '.join(zips.ENCODINGS)} are accepted")
+        return encoding
 
 
 def read_idempotency_key() -> str | None:

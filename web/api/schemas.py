@@ -168,11 +168,16 @@ class Archive(Shape):
     state: ArchiveState
     sha256: str | None
     bytes: int
+    encoding: str | None = Field(
+        description="The encoding of names that are not in Unicode, as given or found; null when all are."
+    )
     entries: int = Field(description="Entries read so far.")
     received: int
     unchanged: int = Field(description="Entries that the batch had already under the same name with the same bytes.")
     refused: int
-    skipped: int = Field(description="Folders, and files that operating systems add to archives.")
+    skipped: int = Field(
+        description="Folders, files that operating systems add to archives, and texts or tables beside images."
+    )
     skipped_names: list[str] = Field(description="Names of the first hundred skipped entries.")
     waiting: Failure | None = Field(
         description="Why the archive waits although its turn has come, such as `storage_full`. It goes on by itself."
@@ -183,7 +188,7 @@ class Archive(Shape):
 
     @classmethod
     def of(cls, row: models.Archive) -> "Archive":
-        own = ("id", "state", "sha256", "bytes", "entries", "received", "unchanged", "refused", "skipped")
+        own = ("id", "state", "sha256", "bytes", "encoding", "entries", "received", "unchanged", "refused", "skipped")
         ids: dict[str, Any] = {"batch_id": row.batch_id, "archive_id": row.id}
         failure = make_failure(row.error_code, row.error_detail)
         is_open = row.state in OPEN_ARCHIVE

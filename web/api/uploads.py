@@ -3,14 +3,13 @@
 import contextlib
 import time
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from flask import request
 from sqlalchemy.orm import Session
 
-from dermq import archives, arrivals, batches, db, errors, formats, quotas
+from dermq import archives, arrivals, batches, db, errors, formats, quotas, zips
 from dermq.models import Archive
 from dermq.principals import Scope
 from dermq.storage import Incoming
@@ -19,7 +18,7 @@ from web import listing, services
 from web.access import auth, owned
 from web.api import blueprints, documents, image_schemas, schemas
 from web.api.batches import make_accepted_headers
-from web.api.requests import ImageName, Paging
+from web.api.requests import ArchiveNames, ImageName, Paging
 from web.http import bodies
 
 Row = TypeVar("Row")
@@ -79,6 +78,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
 
 
 @blueprint.put("/batches/<uuid:batch_id>/archive")
+@blueprint.input(ArchiveNames, location="query")
 @blueprint.output(schemas.Archive, description="The batch has this archive already; nothing was done.")
 @blueprint.doc(
     responses=documents.describe_responses(
@@ -87,13 +87,14 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
         409,
         413,
         415,
+        422,
         507,
         also={202: documents.describe_accepted(schemas.Archive, "Stored; a worker unpacks it.")},
     ),
     extensions={"requestBody": documents.describe_body("application/zip", description="The ZIP file.")},
 )
 @auth.require(Scope.SUBMIT)
-def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, str]]:
+def put_archive(batch_id: uuid.UUID, query_data: ArchiveNames) -> tuple[schemas.Archive, int, dict[str, str]]:
     """Add a ZIP of images.
 
     A worker unpacks it and accepts or refuses each entry. A second archive adds to the first. An archive with the same
@@ -109,7 +110,7 @@ def put_archive(batch_id: uuid.UUID) -> tuple[schemas.Archive, int, dict[str, st
     _check_room(request.content_length or 0)
     with bodies.take_place(auth.get_principal().lab_id), here.blobs.receive() as file:
         archive_id = batches.make_id()
-        db.transact(here.sessions, archives.begin, batch_id, archive_id)
+        db.transact(here.sessions, archives.begin, batch_id, archive_id, query_data.encoding)
         with _close_on_failure(archive_id):
             _receive_archive(archive_id, file, too_large, most)
             archives.keep(here.sessions, here.blobs, archive_id, file)
@@ -176,7 +177,7 @@ def _read_page(batch_id: uuid.UUID, rows: Callable[..., listing.Page[Row]], pagi
 
 
 def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.TooLarge, most: int) -> None:
-    """Write the body to ``file`` and check that it is a complete ZIP archive.
+    """Write the body to ``file`` and check that it is a complete ZIP archive, whatever stands before or behind it.
 
     Raises ``too_large``, UnsupportedFormat, and Conflict when the archive was closed meanwhile.
     """
@@ -191,11 +192,7 @@ def _receive_archive(archive_id: uuid.UUID, file: Incoming, too_large: errors.To
             touched = time.monotonic()
     file.finish()
     with file.open() as content:
-        is_zip = content.read(4) in arrivals.ZIP_MAGIC and zipfile.is_zipfile(content)
-    if not is_zip:
-        raise errors.UnsupportedFormat(
-            "not_a_zip", "The content is not a ZIP archive, or its end is missing; ZIP archives are accepted."
-        )
+        zips.check(content)
 
 
 def _check_room(archive_bytes: int) -> None:

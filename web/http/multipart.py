@@ -17,8 +17,10 @@ from dermq import errors
 
 FIELD_BYTES = 100_000
 """Most bytes of one field that is not a file."""
-HEADER_BYTES = 8_000
-"""Most bytes of one header of a part; enough for the name of a file in percent-encoded UTF-8."""
+HEADER_BYTES = 64_000
+"""Most bytes of one header of a part. A name that is too long for a file is shorter, and refuses this file alone."""
+_HEADER_ENCODING = "latin-1"
+"""The parser decodes headers in this encoding, which has every byte, so that no name can spoil the request."""
 _ALL_PARSED = object()
 
 
@@ -48,8 +50,10 @@ def read_parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | F
     for segment in events:
         if not isinstance(segment, MultipartSegment):
             continue
-        _, options = parse_options_header(segment.header("Content-Disposition"))
+        _, options = parse_options_header(_decode_header(segment.header("Content-Disposition")))
         if (filename := options.get("filename")) is None:
+            if not options.get("name", "").isprintable():
+                raise BadRequest("The name of a field has characters that are not printable.")
             yield FormField(options.get("name", ""), _read_text(_read_content(events), options.get("name")))
         else:
             content = _read_content(events)
@@ -61,7 +65,7 @@ def read_parts(chunks: Iterable[bytes], boundary: str) -> Iterator[FormField | F
 def _read_events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSegment | bytes | None]:
     """Yield for each part its head, then the pieces of its content, then None."""
     with _translate_errors():
-        parser = PushMultipartParser(boundary, max_header_size=HEADER_BYTES)
+        parser = PushMultipartParser(boundary, max_header_size=HEADER_BYTES, header_charset=_HEADER_ENCODING)
     for chunk in itertools.chain(filter(None, chunks), [b""]):  # an empty chunk marks the end for the parser
         parsed = parser.parse(chunk)
         while True:
@@ -70,6 +74,11 @@ def _read_events(chunks: Iterable[bytes], boundary: str) -> Iterator[MultipartSe
             if event is _ALL_PARSED:
                 break
             yield event
+
+
+def _decode_header(value: str | None) -> str:
+    """Return a header as UTF-8. A byte that is not becomes a lone surrogate, which no name of a file may hold."""
+    return (value or "").encode(_HEADER_ENCODING).decode("utf-8", "surrogateescape")
 
 
 def _read_content(events: Iterator[MultipartSegment | bytes | None]) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 import dermq
-from dermq import errors, formats, taxonomy
+from dermq import errors, formats, taxonomy, zips
 from dermq.principals import LabPrincipal
 from dermq.settings import Settings
 from web import services
@@ -35,6 +35,7 @@ def build_context() -> dict[str, Any]:
         "notice": taxonomy.NOTICE,
         "version": dermq.__version__,
         "diagnoses": taxonomy.DIAGNOSES,
+        "encodings": zips.ENCODINGS,
         "limits": Limits.of(services.get_current().settings),
     }
 

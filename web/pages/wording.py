@@ -4,6 +4,7 @@ The filters are nouns, because a template reads ``{{ count|number }}``.
 """
 
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,6 +109,17 @@ def folder(name: str) -> str:
     return name[: name.rfind("/") + 1]
 
 
+def visible(name: str) -> str:
+    """The name with an escape such as ``\\u202e`` for each character that is not seen, or turns those beside it."""
+    return name if name.isprintable() else "".join(map(_escape_unseen, name))
+
+
+def _escape_unseen(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character.encode("unicode_escape").decode("ascii")
+    return character
+
+
 def full_name(code: str) -> str:
     """``mel`` → ``Melanoma``."""
     return taxonomy.BY_CODE[code].name
@@ -132,7 +144,7 @@ def probability(prediction: models.Prediction, code: str) -> float:
 
 
 _FILTERS: tuple[Callable[..., object], ...] = (
-    *(number, size, percent, duration, moment, folder, full_name, probability),
+    *(visible, number, size, percent, duration, moment, folder, full_name, probability),
     *(scope_words, browser_name),
 )
 

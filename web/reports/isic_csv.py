@@ -31,16 +31,33 @@ def _list_probabilities(prediction: Prediction) -> list[str]:
 
 
 class _ImageIds:
-    """The image ids of a batch: base names without extension, or with their folders if the base name is not unique."""
+    """The image ids of a batch: base names without extension, or more of a name where that is not unique.
+
+    More is the name with its folders, and then with its extension too. Whole names are unique in a batch.
+    """
 
     def __init__(self, source: Source) -> None:
-        names = (image.name for _, rows in source.read_pages() for image, _ in rows)
-        stems = Counter(PurePosixPath(name).stem for name in names)
-        self._shared = {stem for stem, count in stems.items() if count > 1}
+        names = [image.name for _, rows in source.read_pages() for image, _ in rows]
+        levels = dict.fromkeys(names, 0)
+        for _ in range(len(names)):
+            counts = Counter(_shorten(name, level) for name, level in levels.items())
+            shared = [name for name, level in levels.items() if level < 2 and counts[_shorten(name, level)] > 1]
+            if not shared:
+                break
+            levels |= {name: levels[name] + 1 for name in shared}
+        self._long = {name: level for name, level in levels.items() if level}
 
     def of(self, name: str) -> str:
-        path = PurePosixPath(name)
-        return str(path.with_suffix("")) if path.stem in self._shared else path.stem
+        return _shorten(name, self._long.get(name, 0))
+
+
+def _shorten(name: str, level: int) -> str:
+    """Return the base name without extension at level 0, the name without extension at level 1, the name at level 2."""
+    if level == 2:
+        return name
+    folders, slash, base = name.rpartition("/")
+    stem = PurePosixPath(base).stem
+    return stem if level == 0 else f"{folders}{slash}{stem}"
 
 
 FORMAT = ReportFormat(

@@ -1,7 +1,7 @@
 """What a decoder gives up before it sees a file, so that a file that takes it over gains nothing.
 
 It keeps two pipes, memory up to a limit, and processor time. It cannot open a file or a socket, write a file, start a
-process or a thread, or gain rights by running a program. Everything that it needs must be imported before.
+process, or gain rights by running a program. Everything that it needs must be imported before.
 """
 
 import ctypes
@@ -14,6 +14,8 @@ from worker.decoders import seccomp
 
 NOBODY = 65_534
 """The user and the group that own nothing, on every Linux."""
+MOST_THREADS = 1024
+"""Of all programs of the user together, as the system counts them. The filter allows no other process."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
@@ -32,11 +34,12 @@ def give_up_rights(memory_bytes: int) -> None:
     _limit(resource.RLIMIT_AS, memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_NPROC, 0)
+    _limit(resource.RLIMIT_NPROC, MOST_THREADS)
     if sys.platform == "linux":
         _give_up_on_linux()
     _limit(resource.RLIMIT_NOFILE, 0)
-    seccomp.confine()
+    if not seccomp.confine():  # without the filter, threads cannot be told from processes
+        _limit(resource.RLIMIT_NPROC, 0)
 
 
 def _limit(which: int, most: int) -> None:

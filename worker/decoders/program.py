@@ -48,14 +48,14 @@ def warm_up() -> None:
     """Import everything that decoding imports late, because nothing can be imported later."""
     for name in decoding.MODULES.values():
         importlib.import_module(f"dermq.decoding.{name}")
-    for codec in ("jpeg8_decode", "png_decode"):
+    for codec in decoding.CODECS:
         getattr(imagecodecs, codec)
     for scheme in tifffile.COMPRESSION:
         with contextlib.suppress(KeyError, ImportError):  # a compression that tifffile knows by name alone
             tifffile.TIFF.DECOMPRESSORS[scheme]
     exif = Image.Exif()
     exif[0x0112] = 6
-    for name in ("JPEG", "PNG", "TIFF", "WEBP", "BMP"):
+    for name in ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "AVIF", "JPEG2000"):
         out = io.BytesIO()
         Image.new("RGB", (8, 8)).save(out, name, exif=exif)
         answer(out.getvalue(), _SMALL, io.BytesIO())

@@ -46,13 +46,20 @@ _CALLS = {
     "exit_group": (231, 94),
     "getrandom": (318, 278),
     "membarrier": (324, 283),
+    "set_robust_list": (273, 99),
     "rseq": (334, 293),
 }
 """The allowed calls, and their numbers on each of the architectures."""
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT = 0, 4
-"""Where ``struct seccomp_data`` has the number of the call and the architecture."""
+_CLONE = (56, 220)
+"""Allowed for a thread alone, because libheif starts one for every picture and crashes when it cannot."""
+_CLONE3 = 435
+"""Answered as unknown, because a filter cannot look at its arguments; the C library then calls clone."""
+_CLONE_THREAD = 0x10000
+_LOAD, _JUMP_IF_EQUAL, _JUMP_IF_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
+"""Where ``struct seccomp_data`` has the number of the call, the architecture and the lower half of an argument."""
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+_UNKNOWN = 0x00050000 | errno.ENOSYS
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
@@ -70,13 +77,13 @@ def confine() -> bool:
         return False
     column = list(_ARCHITECTURES).index(machine)
     numbers = [number for numbers in _CALLS.values() if (number := numbers[column]) is not None]
-    instructions = assemble(_ARCHITECTURES[machine], numbers)
+    instructions = assemble(_ARCHITECTURES[machine], numbers, _CLONE[column])
     program = _Program(len(instructions) // 8, instructions)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     return bool(prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) == 0)
 
 
-def assemble(architecture: int, allowed: Sequence[int]) -> bytes:
+def assemble(architecture: int, allowed: Sequence[int], clone: int) -> bytes:
     """Return the filter as instructions of BPF: each has a code, two relative jumps and a constant."""
     last = len(allowed)
     lines = [
@@ -84,7 +91,13 @@ def assemble(architecture: int, allowed: Sequence[int]) -> bytes:
         (_JUMP_IF_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
-        *((_JUMP_IF_EQUAL, last - at, 0, number) for at, number in enumerate(allowed)),
+        *((_JUMP_IF_EQUAL, last + 6 - at, 0, number) for at, number in enumerate(allowed)),
+        (_JUMP_IF_EQUAL, 0, 1, _CLONE3),
+        (_RETURN, 0, 0, _UNKNOWN),
+        (_JUMP_IF_EQUAL, 1, 0, clone),
+        (_RETURN, 0, 0, _REFUSE),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_JUMP_IF_SET, 1, 0, _CLONE_THREAD),
         (_RETURN, 0, 0, _REFUSE),
         (_RETURN, 0, 0, _ALLOW),
     ]

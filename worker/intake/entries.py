@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+import inflate64
+
 from dermq import arrivals, errors, storage
 from dermq.arrivals import Arrival
 from dermq.settings import Settings
 from dermq.storage import BlobStore
-from worker.intake import directory
+from worker.intake import directory, names
 from worker.intake.directory import LOCAL_HEADER_BYTES, Directory, Entry
 
 log = logging.getLogger(__name__)
@@ -27,16 +29,20 @@ LEAST_IMAGES_LISTED = 1_000
 """An archive may always list this many files that could be images, even if the batch has less room."""
 ENTRIES_PER_IMAGE = 10
 """An archive may list so many times more entries than files that could be images."""
-_STORED, _DEFLATED = 0, 8
+_STORED, _DEFLATED, _DEFLATED64, _AES = 0, 8, 9, 99
+_METHODS = {12: "bzip2", 14: "LZMA", 20: "Zstandard", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd"}
+"""Compression methods that are not accepted, by name (APPNOTE 4.4.5). Not all of them can bound the output of one read:
+a few hundred bytes could take gigabytes of memory."""
 _CHUNK_BYTES = 256 * 1024
+_CHUNK64_BYTES = 64
+"""Bytes that are given to the unpacker of Deflate64 at one time. It has no limit for what it gives back, which is at
+most 2 MB for so many bytes."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 """Bits of an entry's flags that mean encryption (APPNOTE 4.4.4)."""
 _HAS_DESCRIPTOR = 0x8
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
-_SKIPPED_FOLDER = "__macosx"
-_SKIPPED_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 
 
 @dataclass
@@ -52,9 +58,14 @@ class EntryPage:
 
 @contextlib.contextmanager
 def open_archive(
-    blobs: BlobStore, batch_id: uuid.UUID, sha256: str, settings: Settings, progress: Callable[[], None]
+    blobs: BlobStore,
+    batch_id: uuid.UUID,
+    sha256: str,
+    encoding: str | None,
+    settings: Settings,
+    progress: Callable[[], None],
 ) -> Iterator["Entries"]:
-    """Open a stored archive; the entries call ``progress`` at every step.
+    """Open a stored archive, whose names are in ``encoding`` if given; the entries call ``progress`` at every step.
 
     Raises Permanent when the archive is not a readable ZIP or is refused as a whole, and Transient when the blob store
     itself fails a probe.
@@ -62,7 +73,7 @@ def open_archive(
     with contextlib.ExitStack() as open_files:
         try:
             file = open_files.enter_context(blobs.open(batch_id, sha256))
-            listed = directory.read(file)
+            listed = directory.read(file, encoding)
         except FileNotFoundError as err:
             blobs.probe()
             raise errors.Permanent("blob_missing", "The stored archive is gone; upload it again.") from err
@@ -111,10 +122,15 @@ class Entries:
     def __len__(self) -> int:
         return len(self._listed.entries)
 
+    @property
+    def encoding(self) -> str | None:
+        """The encoding in which names were decoded that are not in Unicode; None when all are."""
+        return self._listed.encoding
+
     def check_count(self, room: int) -> None:
         """Raise Permanent when the archive lists far more than a batch with ``room`` for so many images can take."""
         most = max(room, LEAST_IMAGES_LISTED)
-        images = sum(not is_skipped(entry.name) for entry in self._listed.entries)
+        images = sum(could_be_image(entry) for entry in self._listed.entries)
         if images > most:
             raise errors.Permanent(
                 "too_many_entries",
@@ -154,13 +170,16 @@ class Entries:
 
     def _take(self, entry: Entry, page: EntryPage, files: contextlib.ExitStack) -> None:
         """Add one entry to a page. Raises only Transient: whatever else an entry raises refuses this entry."""
-        if is_skipped(entry.name):
+        if entry.is_folder or names.is_leftover(entry.name):
             page.skipped.append(arrivals.escape_controls(entry.name))
             return
         try:
             page.arrived.append(files.enter_context(self._receive(entry)))
         except errors.Rejected as err:
-            page.refused.append((entry.name, err))
+            if names.is_sidecar(entry.name):
+                page.skipped.append(arrivals.escape_controls(entry.name))
+            else:
+                page.refused.append((entry.name, err))
         except errors.Transient:
             raise
         except Exception as err:  # hostile bytes must not end the worker, whatever a library makes of them
@@ -177,12 +196,13 @@ class Entries:
             raise _make_damaged(entry.damage)
         if entry.is_special:
             raise errors.Rejected("not_a_file", "The entry is a link or a device; only files are accepted.")
-        if entry.flags & _ENCRYPTED:
-            raise errors.Rejected("encrypted", "The entry is encrypted; only entries without a password are accepted.")
-        if entry.method not in (_STORED, _DEFLATED):
+        if entry.flags & _ENCRYPTED or entry.method == _AES:
+            raise _make_encrypted(entry.method)
+        if entry.method not in (_STORED, _DEFLATED, _DEFLATED64):
+            method = _METHODS.get(entry.method, f"method {entry.method}")
             raise errors.Rejected(
                 "unsupported_compression",
-                "The entry's compression method is not accepted; only stored and deflated entries are.",
+                f"The entry is compressed with {method}; Deflate, Deflate64 and no compression are accepted.",
             )
         if entry.bytes > self._settings.max_image_bytes:
             raise arrivals.make_too_large(self._settings)
@@ -194,11 +214,11 @@ class Entries:
         """Yield one entry in chunks. Raises Rejected when it is damaged or is not what the list says."""
         try:
             left = _Rest(self._file, self._find_content(entry), entry.compressed_bytes)
-            yield from self._check_content(entry, _inflate(left) if entry.method == _DEFLATED else left.read_chunks())
+            yield from self._check_content(entry, _UNPACKERS[entry.method](left))
         except OSError as err:  # a fault of the store
             self._blobs.probe()
             raise errors.Rejected("damaged_entry", f"The entry cannot be read: {err}") from err
-        except zlib.error as err:
+        except (zlib.error, ValueError) as err:  # inflate64 raises ValueError
             raise _make_damaged(f"it cannot be unpacked ({err})") from err
 
     def _check_content(self, entry: Entry, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -223,9 +243,11 @@ class Entries:
         _, _, flags, method, _, _, _, compressed, size, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         raw_name = self._file.read(name_bytes)
         if flags & _ENCRYPTED:
-            raise errors.Rejected("encrypted", "The entry is encrypted; only entries without a password are accepted.")
-        if raw_name.replace(b"\\", b"/") != entry.raw_name.replace(b"\\", b"/"):
-            raise _make_contradicting("name")
+            raise _make_encrypted(method)
+        if raw_name != entry.raw_name:
+            extra = self._file.read(extra_bytes)
+            if names.decode(raw_name, flags, extra, self.encoding or "") != entry.name:
+                raise _make_contradicting("name")
         if method != entry.method:
             raise _make_contradicting("compression")
         if not flags & _HAS_DESCRIPTOR and (
@@ -246,23 +268,19 @@ class _Rest:
         self._file = file
         self._left = left
 
-    def read_chunks(self) -> Iterator[bytes]:
-        """Yield the rest in chunks. Raises Rejected when the file ends before it."""
+    def read_chunks(self, most_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:
+        """Yield the rest in chunks of ``most_bytes``. Raises Rejected when the file ends before it."""
         while self._left:
-            chunk = self._file.read(min(self._left, _CHUNK_BYTES))
+            chunk = self._file.read(min(self._left, most_bytes))
             if not chunk:
                 raise _make_damaged("its end is missing")
             self._left -= len(chunk)
             yield chunk
 
 
-def is_skipped(name: str) -> bool:
-    """Return whether an entry is a folder or a file that an operating system added, such as ``.DS_Store``."""
-    path = name.replace("\\", "/").lower()
-    if path.endswith("/"):
-        return True
-    parts = path.split("/")
-    return _SKIPPED_FOLDER in parts or parts[-1] in _SKIPPED_FILES or parts[-1].startswith("._")
+def could_be_image(entry: Entry) -> bool:
+    """Return whether an entry is neither a folder nor a file that labs and systems put beside images."""
+    return not (entry.is_folder or names.is_leftover(entry.name) or names.is_sidecar(entry.name))
 
 
 def _inflate(packed: _Rest) -> Iterator[bytes]:
@@ -278,12 +296,37 @@ def _inflate(packed: _Rest) -> Iterator[bytes]:
         raise _make_damaged("its end is missing")
 
 
+def _inflate64(packed: _Rest) -> Iterator[bytes]:
+    """Yield what bytes packed with Deflate64 unpack to, as Windows packs files over 2 GB."""
+    inflater = inflate64.Inflater()
+    for chunk in packed.read_chunks(_CHUNK64_BYTES):
+        if unpacked := inflater.inflate(chunk):
+            yield unpacked
+        if inflater.eof:
+            return
+    raise _make_damaged("its end is missing")
+
+
+_UNPACKERS: dict[int, Callable[[_Rest], Iterator[bytes]]] = {
+    _STORED: _Rest.read_chunks,
+    _DEFLATED: _inflate,
+    _DEFLATED64: _inflate64,
+}
+
+
 def _limit_packed_bytes(entry: Entry) -> int:
     """Return the most packed bytes that an entry may have: a packer that gains nothing adds a little.
 
     A deflated file may hold any number of blocks without content, over which an unpacker would sit for minutes.
     """
     return entry.bytes if entry.method == _STORED else 2 * entry.bytes + 65_536
+
+
+def _make_encrypted(method: int) -> errors.Rejected:
+    how = "AES" if method == _AES else "ZipCrypto or another method"
+    return errors.Rejected(
+        "encrypted", f"The entry is encrypted with {how}; only entries without a password are accepted."
+    )
 
 
 def _make_damaged(why: str) -> errors.Rejected:

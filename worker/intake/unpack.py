@@ -95,7 +95,9 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
         renewal.note_progress()
         runtime.heartbeat.note_progress()
 
-    with entries.open_archive(runtime.blobs, lease.batch_id, lease.sha256, runtime.settings, note_progress) as archive:
+    with entries.open_archive(
+        runtime.blobs, lease.batch_id, lease.sha256, lease.encoding, runtime.settings, note_progress
+    ) as archive:
         next_entry = lease.next_entry
         if next_entry == 0:
             archive.check_count(db.read(runtime.sessions, arrivals.count_room, lease.batch_id, runtime.settings))
@@ -104,7 +106,7 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
             with contextlib.ExitStack() as files:
                 page = archive.read_page(next_entry, files)
                 arrivals.keep(runtime.sessions, runtime.blobs, lease.batch_id, page.arrived, runtime.settings)
-                db.transact(runtime.sessions, _record, runtime, lease, page)
+                db.transact(runtime.sessions, _record, runtime, lease, page, archive.encoding)
             next_entry = page.next_entry
             note_progress()
             if page.arrived:
@@ -114,7 +116,9 @@ def _unpack(runtime: Runtime, lease: ArchiveLease, renewal: LeaseRenewal, stop: 
         return next_entry >= len(archive)
 
 
-def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entries.EntryPage) -> None:
+def _record(
+    session: Session, runtime: Runtime, lease: ArchiveLease, page: entries.EntryPage, encoding: str | None = None
+) -> None:
     """Add a page to the batch and store the position of the next entry. Raises LeaseLost when the lease is lost."""
     archive = archive_claims.lock(session, lease)
     if archive.next_entry >= page.next_entry:
@@ -127,6 +131,7 @@ def _record(session: Session, runtime: Runtime, lease: ArchiveLease, page: entri
         refused=page.refused,
         archive_id=lease.archive_id,
     )
+    archive.encoding = archive.encoding or encoding
     archive.next_entry = page.next_entry
     archive.entries += page.entries
     archive.received += sum(verdict.error is None and not verdict.unchanged for verdict in verdicts)

@@ -1,6 +1,8 @@
 // Turns what was dropped or chosen into a flat list of {name, file}. The name is the path below the dropped folder's parent.
 
-const LEFTOVERS = /(^|\/)(\.DS_Store|Thumbs\.db|desktop\.ini|__MACOSX\/.*|\._[^/]*)$/i;
+// What systems and storages leave beside images; worker/intake/names.py skips the same in archives.
+const LEFTOVERS =
+  /(^|\/)((\.DS_Store|Thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|Icon\r|\._[^/]*)$|(__MACOSX|@eaDir|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.fseventsd|\$RECYCLE\.BIN|#recycle)\/)/i;
 const order = new Intl.Collator("en", { numeric: true });
 
 export function fromInput(input) {

@@ -40,8 +40,10 @@ function removeMessage(kind) {
   document.querySelector(`#messages [data-kind=${kind}]`)?.remove();
 }
 
-async function addFiles(files) {
+async function addFiles(dropped) {
   removeMessage("problem");
+  const encoding = document.getElementById("encoding")?.value;
+  const files = dropped.map((one) => ({ ...one, encoding }));
   if (page().page === "lab" || (page().page === "home" && !document.querySelector("[data-drop]"))) return undefined;
   if (files.length === 0) return showProblem("No files were found in what you dropped.");
   try {

@@ -53,7 +53,7 @@ export class Uploads extends EventTarget {
 
   // Sends the unsent files again.
   retry() {
-    const files = this.unsent.map(({ name, file }) => ({ name, file }));
+    const files = this.unsent.map(({ name, file, encoding }) => ({ name, file, encoding }));
     this.unsent = [];
     this.#queue(files);
   }
@@ -75,7 +75,7 @@ export class Uploads extends EventTarget {
   #queue(files) {
     if (this.#stop.signal.aborted) this.#stop = new AbortController();
     // Files are taken from the end, which is cheap also for ten thousand files.
-    this.#waiting = [...files.map(({ name, file }) => ({ name, file, loaded: 0 })).reverse(), ...this.#waiting];
+    this.#waiting = [...files.map(({ name, file, encoding }) => ({ name, file, encoding, loaded: 0 })).reverse(), ...this.#waiting];
     while (this.#running < PARALLEL && this.#running < this.active.size + this.#waiting.length) this.#work();
     this.#changed();
   }
@@ -111,7 +111,7 @@ export class Uploads extends EventTarget {
     };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await put(this.#address(upload.name), upload.file, { onProgress, signal });
+        return await put(this.#address(upload), upload.file, { onProgress, signal });
       } catch (problem) {
         upload.loaded = 0;
         if (signal.aborted) throw makeStopped();
@@ -144,8 +144,8 @@ export class Uploads extends EventTarget {
     this.#changed();
   }
 
-  #address(name) {
-    if (isArchive(name)) return `${this.batchAddress}/archive`;
+  #address({ name, encoding }) {
+    if (isArchive(name)) return `${this.batchAddress}/archive${encoding ? `?encoding=${encoding}` : ""}`;
     return `${this.batchAddress}/images?name=${encodeURIComponent(name)}`;
   }
 

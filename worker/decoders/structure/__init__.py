@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from dermq import errors, formats
 from dermq.formats import Size
-from worker.decoders.structure import jpeg, png, tiff, webp
+from worker.decoders.structure import base_media, dicom, jpeg, jpeg2000, png, tiff, webp
 
 CHECKS: dict[str, Callable[[bytes], Iterable[Size]]] = {
     "JPEG": jpeg.check,
@@ -19,6 +19,10 @@ CHECKS: dict[str, Callable[[bytes], Iterable[Size]]] = {
     "TIFF": tiff.check,
     "WebP": webp.check,
     "BMP": lambda data: (),  # one header, one table of at most 256 colours, and the pixels
+    "HEIC": base_media.check,
+    "AVIF": base_media.check,
+    "JPEG 2000": jpeg2000.check,
+    "DICOM": dicom.check,
 }
 """By format: counts the parts, raises Permanent ``too_many_parts``, and returns the sizes that the file states."""
 

@@ -1,0 +1,120 @@
+"""The names of entries: from bytes in one of many encodings to relative paths with forward slashes.
+
+Programs write names in UTF-8, marked as such or not, in a code page of their machine, or in both ways. A name is
+decoded as a whole before it is split at separators: in some encodings the byte of a backslash may be a part of a
+character.
+"""
+
+import struct
+import unicodedata
+import zlib
+from collections.abc import Iterable
+
+import charset_normalizer
+
+from dermq import zips
+
+_UTF8_NAME = 0x800
+"""Bit of the flags: name and comment are in UTF-8 (APPNOTE 4.4.4)."""
+_UNICODE_PATH = 0x7075
+"""The extra field of Info-ZIP with the name in UTF-8 (APPNOTE 4.6.9)."""
+_DEFAULT_ENCODING = "cp437"
+"""The encoding of the first ZIP program, which APPNOTE names."""
+_SAMPLE_BYTES = 16_384
+"""So many bytes of names are looked at to find their encoding."""
+_MOST_MESS = 0.2
+"""Names that look more than this like a mess in every encoding are taken for the default one."""
+
+_FOLDERS = frozenset(
+    {
+        *("__macosx", "@eadir", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems"),
+        *(".documentrevisions-v100", "$recycle.bin", "system volume information", "#recycle", "network trash folder"),
+    }
+)
+_FILES = frozenset(
+    {
+        *(".ds_store", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", ".apdisk"),
+        *(".localized", ".picasa.ini", ".nomedia", ".volumeicon.icns"),
+    }
+)
+_SIDECARS = (".json", ".xml", ".txt", ".csv", ".tsv", ".xmp", ".aae")
+
+
+def find_unicode(raw: bytes, flags: int, extra: bytes) -> str | None:
+    """Return the name that an entry has in Unicode, or None when it has none: its encoding must be found."""
+    if flags & _UTF8_NAME and (found := _decode_utf8(raw)) is not None:
+        return found
+    value = find_extra(extra, _UNICODE_PATH)
+    if len(value) > 5:
+        version, checksum = struct.unpack_from("<BL", value)
+        if version == 1 and checksum == zlib.crc32(raw) and (found := _decode_utf8(value[5:])) is not None:
+            return found
+    return _decode_utf8(raw)
+
+
+def choose_encoding(raws: Iterable[bytes]) -> str:
+    """Return the encoding in which names, all together, look most like text."""
+    text = b"\n".join(raws)
+    if len(text) > _SAMPLE_BYTES:
+        whole, _, cut = text[:_SAMPLE_BYTES].rpartition(b"\n")
+        text = whole or cut
+    order = [_DEFAULT_ENCODING, *zips.ENCODINGS]
+    found = charset_normalizer.from_bytes(text, cp_isolation=order, steps=1, chunk_size=len(text), threshold=0.9)
+    ranked = sorted(
+        (match.chaos, order.index(encoding), encoding)
+        for match in found
+        for encoding in {match.encoding, *match.could_be_from_charset}
+        if encoding in order
+    )
+    return ranked[0][2] if ranked and ranked[0][0] <= _MOST_MESS else _DEFAULT_ENCODING
+
+
+def decode(raw: bytes, flags: int, extra: bytes, encoding: str) -> str:
+    """Return a name as a path with forward slashes and without ``./`` at its begin.
+
+    Bytes that ``encoding`` does not have are decoded in the default encoding, which has all.
+    """
+    name = find_unicode(raw, flags, extra)
+    if name is None:
+        try:
+            name = raw.decode(encoding)
+        except UnicodeDecodeError:
+            name = raw.decode(_DEFAULT_ENCODING)
+    name = unicodedata.normalize("NFC", name).replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:].lstrip("/") if len(name) > 2 else "/"
+    return name
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a decoded name is that of a folder."""
+    return name.endswith("/")
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file was added by an operating system or a storage, such as ``.DS_Store`` or ``@eaDir``."""
+    parts = name.lower().split("/")
+    return parts[-1] in _FILES or parts[-1].startswith("._") or not _FOLDERS.isdisjoint(parts[:-1])
+
+
+def is_sidecar(name: str) -> bool:
+    """Return whether a name is that of a file with texts or tables beside images."""
+    return name.lower().endswith(_SIDECARS)
+
+
+def find_extra(extra: bytes, wanted: int) -> bytes:
+    """Return the value of one extra field; empty when there is none, or when the fields cannot be followed."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == wanted:
+            return extra[at + 4 : at + 4 + length]
+        at += 4 + length
+    return b""
+
+
+def _decode_utf8(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
