@@ -51,7 +51,7 @@ def main(*, gpu: bool) -> int:
         except BlockingIOError:
             say("FAILED: another `make containers` runs in this clone")
             return 1
-        except Failed as err:
+        except (Failed, OSError) as err:
             say(f"FAILED: {err}")
             return 1
     shutil.rmtree(work)
@@ -276,6 +276,7 @@ def _sign_in(client: Client) -> list[http.cookiejar.Cookie]:
     browser = urllib.request.build_opener(
         urllib.request.HTTPSHandler(context=client.tls), urllib.request.HTTPCookieProcessor(jar)
     )
+    browser.addheaders = [("Referer", f"{client.address}/sign-in")]  # without it, a form by HTTPS is refused
     page = browser.open(f"{client.address}/sign-in", timeout=20).read().decode()
     [hidden] = re.findall(r'name="csrf_token" value="([^"]+)"', page)
     form = urllib.parse.urlencode({"csrf_token": hidden, "token": client.token}).encode()
