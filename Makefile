@@ -9,7 +9,7 @@ PIP = -m pip --disable-pip-version-check install -q --no-deps --require-hashes -
 # Locks contain packages and hashes but no index address, because each machine has its own index.
 LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate pyproject.toml
 
-.PHONY: help run dev test test-training check chaos chaos-short containers lock docs docs-site bench clean
+.PHONY: help run dev test test-training check chaos chaos-short hostile containers lock docs docs-site bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -40,6 +40,9 @@ chaos: .venv/.dev ## inject every kind of fault into a whole system and print a 
 
 chaos-short: .venv/.dev ## run a part of make chaos, for CI
 	$(VENV) -m tests.chaos --short
+
+hostile: .venv/.dev ## send hostile input to real processes and list what it finds (one part: HOSTILE=files)
+	$(VENV) -m tests.hostile $(HOSTILE)
 
 containers: .venv/.dev ## build the images and run the compose file; needs Debian, root and podman (GPU image too: CONTAINERS=--gpu)
 	$(VENV) -m tests.containers $(CONTAINERS)

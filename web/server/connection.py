@@ -60,7 +60,7 @@ class Channel:
 
     def end_upload(self) -> None:
         """End the upload that a thread reads, as if the client had gone away."""
-        self._connection.incoming.end()
+        self._connection.receive.end()
 
     def announce_close(self) -> None:
         """Let the answer say that the connection will be closed, if a part of the request's body was not read."""
@@ -95,7 +95,7 @@ class Connection:
         self.keep = False
         """Whether the connection can take another request after this one."""
         self.request: Any = None
-        self.incoming = Incoming(sock, limits)
+        self.receive = Incoming(sock, limits)
         self.outgoing = Outgoing(sock, spools)
         self.sock = Channel(self)
         self._cfg = cfg
@@ -140,7 +140,7 @@ class Connection:
                 )
             return False
         self._framing = None
-        self.incoming.unread(bytes(self._read))
+        self.receive.unread(bytes(self._read))
         self._read.clear()
         return True
 
@@ -149,26 +149,26 @@ class Connection:
 
         Raises what gunicorn's parser raises for a malformed body.
         """
-        if not self.incoming.is_open and not self._has_length(0):
+        if not self.receive.is_open and not self._has_length(0):
             self.request.body = io.BytesIO(self.request.body.read())
 
     def has_unread_body(self) -> bool:
         """Return whether a part of the body was not read, so that the next request cannot be found."""
-        return self.incoming.is_open and not self._is_consumed()
+        return self.receive.is_open and not self._is_consumed()
 
     def finish_request(self) -> None:
         """Make ready for the next request, of which a part may have been read already."""
-        self.incoming.close()
+        self.receive.close()
         self.request = None
         self._searched = 0
-        self._read += self.incoming.take_buffered()
+        self._read += self.receive.take_buffered()
 
     def forget(self) -> None:
         """Free what was read of a connection that takes no other request."""
         self.request = self._framing = None
         self._read.clear()
-        self.incoming.close()
-        self.incoming.take_buffered()
+        self.receive.close()
+        self.receive.take_buffered()
 
     def _parse_head(self) -> bool:
         end = self._read.find(b"\r\n\r\n", self._searched)
@@ -179,10 +179,10 @@ class Connection:
                 raise InvalidHeader("bare LF as line terminator")
             self._searched = max(0, len(self._read) - 3)
             return False
-        self.incoming.unread(bytes(self._read))
+        self.receive.unread(bytes(self._read))
         self._read.clear()
         self._requests += 1
-        self.request = Request(self._cfg, self.incoming, self.client, self._requests)
+        self.request = Request(self._cfg, self.receive, self.client, self._requests)
         self._prepare_body()
         return True
 
@@ -196,15 +196,15 @@ class Connection:
             return
         kinds = [value for name, value in request.headers if name == "CONTENT-TYPE"]
         if self._limits.is_streamed(request.method, request.path, kinds[0] if kinds else ""):
-            self.incoming.open(self._send_continue if expects else None)
+            self.receive.open(self._send_continue if expects else None)
             return
         reader = request.body.reader
         if isinstance(reader, LengthReader) and reader.length > self._limits.body_bytes:
             # The application answers that it is too large, with all that it says in an answer.
-            self.incoming.skip()
+            self.receive.skip()
             return
         self._framing = framing.Chunked() if isinstance(reader, ChunkedReader) else framing.Length(reader.length)
-        self.take(self.incoming.take_buffered())
+        self.take(self.receive.take_buffered())
         if expects and not self._framing.complete:
             self._send_continue()
 
@@ -217,6 +217,6 @@ class Connection:
 
     def _is_consumed(self) -> bool:
         reader = self.request.body.reader
-        if self.request.body.failed or self.incoming.at_end:
+        if self.request.body.failed or self.receive.at_end:
             return False
         return reader.length <= 0 if isinstance(reader, LengthReader) else reader.parser is None

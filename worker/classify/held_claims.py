@@ -80,7 +80,7 @@ class HeldClaims:
         self._renewal = renewal
         self._stop = stop
         self._held: list[HeldClaim] = []
-        self._decoded: SimpleQueue[tuple[HeldClaim, int]] = SimpleQueue()
+        self._await_decoded: SimpleQueue[tuple[HeldClaim, int]] = SimpleQueue()
         """What decoders have finished: the claim and the image's id."""
         self._spent: dict[int, float] = {}
         """Seconds of decoding by lab, for which the labs are not charged yet."""
@@ -134,7 +134,7 @@ class HeldClaims:
                 claim = min(due, key=lambda claim: claim.waits_since)
                 return claim, claim.take_step(step_images)
             try:
-                self._note_decoded(*self._decoded.get(timeout=until - time.monotonic()))
+                self._note_decoded(*self._await_decoded.get(timeout=until - time.monotonic()))
             except (Empty, ValueError):  # the time is up
                 return None
 
@@ -216,13 +216,13 @@ class HeldClaims:
 
     def _put_decoded(self, claim: HeldClaim, image_id: int, future: Future[Picture]) -> None:
         """Called by a decoder's thread when an image is decoded or cannot be."""
-        self._decoded.put((claim, image_id))
+        self._await_decoded.put((claim, image_id))
 
     def _sort_decoded(self) -> None:
         """Note every image that was decoded meanwhile, without waiting."""
         with contextlib.suppress(Empty):
             while True:
-                self._note_decoded(*self._decoded.get_nowait())
+                self._note_decoded(*self._await_decoded.get_nowait())
 
     def _note_decoded(self, claim: HeldClaim, image_id: int) -> None:
         if not claim.decoded:

@@ -1,0 +1,1 @@
+"""``make hostile``: input that nobody would send by mistake, against real processes. It is slow and not in CI."""
