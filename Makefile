@@ -41,7 +41,7 @@ chaos: .venv/.dev ## inject every kind of fault into a whole system and print a 
 chaos-short: .venv/.dev ## run a part of make chaos, for CI
 	$(VENV) -m tests.chaos --short
 
-hostile: .venv/.dev ## send hostile input to real processes and list what it finds (one part: HOSTILE=files)
+hostile: .venv/.dev .venv-hostile/.hostile ## send hostile input to real processes and list what it finds (one part: HOSTILE=files)
 	$(VENV) -m tests.hostile $(HOSTILE)
 
 containers: .venv/.dev ## build the images and run the compose file; needs Debian, root and podman (GPU image too: CONTAINERS=--gpu)
@@ -62,11 +62,12 @@ lock: ## write the lock files of all dependency groups; the only command that ne
 	$(LOCK) --group cpu -c requirements/dev.txt -o requirements/cpu.txt
 	$(LOCK) --group gpu -c requirements/dev.txt -o requirements/gpu.txt
 	$(LOCK) --group local -c requirements/dev.txt -o requirements/local.txt
+	$(LOCK) --group hostile -c requirements/dev.txt -o requirements/hostile.txt
 	$(LOCK) --group training --group test -c requirements/dev.txt -o requirements/training.txt
 	$(LOCK) --group torch --group test -c requirements/dev.txt -o requirements/torch.txt
 
 clean: ## delete the virtual environments and caches, but not the data in var/
-	rm -rf .venv .venv-training .coverage site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/artefacts
+	rm -rf .venv .venv-training .venv-hostile .coverage site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/artefacts
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("dermq needs Python 3.11 or newer; this is %s. Choose another: make PYTHON=python3.12 run" % sys.version.split()[0])'
@@ -77,12 +78,19 @@ clean: ## delete the virtual environments and caches, but not the data in var/
 	@echo "Making a second virtual environment, with TensorFlow …"
 	@$(PYTHON) -m venv .venv-training || { rm -rf .venv-training; exit 1; }
 
+.venv-hostile/bin/python:
+	@$(PYTHON) -m venv .venv-hostile || { rm -rf .venv-hostile; exit 1; }
+
 .venv/.local: requirements/local.txt | .venv/bin/python
 	@$(VENV) $(PIP) $<
 	@touch $@
 
 .venv/.dev: requirements/dev.txt | .venv/bin/python
 	@$(VENV) $(PIP) $<
+	@touch $@
+
+.venv-hostile/.hostile: requirements/hostile.txt | .venv-hostile/bin/python
+	@.venv-hostile/bin/python $(PIP) $<
 	@touch $@
 
 .venv-training/.training: requirements/training.txt | .venv-training/bin/python

@@ -330,4 +330,10 @@ def _add_refusals(session: Session, batch: Batch, rows: list[dict[str, Any]]) ->
     if wanted:
         same = sa.select(Refusal.fingerprint).where(Refusal.batch_id == batch.id, Refusal.fingerprint.in_(wanted))
         known = set(session.scalars(same))
-    transitions.add_refusals(session, batch, [row for row in rows if row["fingerprint"] not in known])
+    fresh = []
+    for row in rows:  # a request may hold the same file twice
+        if row["fingerprint"] not in known:
+            fresh.append(row)
+        if row["fingerprint"] is not None:
+            known.add(row["fingerprint"])
+    transitions.add_refusals(session, batch, fresh)

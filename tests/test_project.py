@@ -72,6 +72,15 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_every_test_that_the_security_document_names_exists() -> None:
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs" / "security.md").read_text(), re.M)
+    defences = [row for row in rows if not re.match(r"\| threat|\|-", row)]
+    named = {reference for row in defences for reference in re.findall(r"`(tests/[^`]+)`", row)}
+    assert [row for row in defences if "`tests/" not in row and "`make " not in row] == []
+    assert len(named) > 40
+    assert [reference for reference in sorted(named) if not _has_test(reference)] == []
+
+
 def test_imports_are_as_drawn() -> None:
     # import-linter runs in a process of its own, because it configures the logging of its process.
     linted = subprocess.run(
@@ -110,7 +119,7 @@ def test_locks_have_hashes_and_no_addresses(path: Path) -> None:
 def test_every_dependency_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
-    for name in {"web", "cpu", "gpu", "local", "training", "dev"}:
+    for name in {"web", "cpu", "gpu", "local", "training", "dev", "hostile"}:
         locked = set(re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements" / f"{name}.txt").read_text(), re.M))
         wanted = [*project["project"]["dependencies"], *(word for word in groups[name] if isinstance(word, str))]
         assert {re.match(r"[A-Za-z0-9-]+", word)[0].lower() for word in wanted} <= locked, "run: make lock"  # type: ignore[index]
@@ -185,3 +194,9 @@ def _commands(path: Path) -> str:
     text = path.read_text()
     blocks = re.findall(r"```.*?```", text, re.S)
     return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.S))])
+
+
+def _has_test(reference: str) -> bool:
+    """Return whether ``tests/file.py`` exists, or has the test of ``tests/file.py::test``."""
+    path, _, name = reference.partition("::")
+    return (ROOT / path).is_file() and (not name or f"def {name}(" in (ROOT / path).read_text())

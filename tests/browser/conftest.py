@@ -67,40 +67,40 @@ class Watched:
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The whole system, started as by ``make run``."""
-    settings = _settings(tmp_path_factory.mktemp("system"))
-    with _running(["embedded"], settings, "ready"):
+    settings = make_settings(tmp_path_factory.mktemp("system"))
+    with run_program(["embedded"], settings, "ready"):
         token = (settings.var_dir / "local-token").read_text().strip()
         with contextlib.closing(db.Sessions(settings.database)) as sessions:
-            yield System(_address(settings), sessions, "local", token)
+            yield System(make_address(settings), sessions, "local", token)
 
 
 @pytest.fixture(scope="session")
 def web_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A web without workers and Redis, so queued images stay queued."""
-    settings = _settings(tmp_path_factory.mktemp("web"))
+    settings = make_settings(tmp_path_factory.mktemp("web"))
     servers.migrate(settings.database)
     with contextlib.closing(db.Sessions(settings.database)) as sessions:
         token = db.transact(sessions, lambda session: access_tokens.issue(session, labs.add(session, "lab"), "tests"))
-        with _running(["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"], settings, "live"):
-            yield System(_address(settings), sessions, "lab", token)
+        with run_program(["gunicorn", "-c", "web/gunicorn_conf.py", "web.app:create_app()"], settings, "live"):
+            yield System(make_address(settings), sessions, "lab", token)
 
 
-def _settings(folder: Path) -> Settings:
+def make_settings(folder: Path) -> Settings:
     return Settings(var_dir=folder, port=servers.free_port(), _env_file=None)
 
 
-def _address(settings: Settings) -> str:
+def make_address(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.port}"
 
 
 @contextlib.contextmanager
-def _running(command: list[str], settings: Settings, state: str) -> Iterator[None]:
+def run_program(command: list[str], settings: Settings, state: str) -> Iterator[None]:
     """Start a program, wait until its health check passes, and stop it at the end of the block."""
     environment = {**os.environ, "DERMQ_VAR_DIR": str(settings.var_dir), "DERMQ_PORT": str(settings.port)}
     log = settings.var_dir.with_suffix(".console")
     program = _start(command, environment, log)
     try:
-        _wait(f"{_address(settings)}/health/{state}", program, log)
+        _wait(f"{make_address(settings)}/health/{state}", program, log)
         yield
     finally:
         _stop(program)

@@ -8,7 +8,7 @@ import importlib
 import sys
 import time
 
-PARTS = ("files",)
+PARTS = ("api", "files")
 """Modules of this package; a further part is one module and one entry here."""
 
 

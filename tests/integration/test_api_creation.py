@@ -204,6 +204,13 @@ def test_the_same_key_at_the_same_time_creates_one_batch(app: APIFlask, token: s
     assert len(ids) == 4 and len(set(ids)) == 1
 
 
+def test_a_file_that_is_refused_twice_in_one_request_is_noted_once(client: FlaskClient) -> None:
+    other = ("a.jpg", samples.jpeg(2))
+    answer = api.send(client, [("a.jpg", samples.jpeg(1)), other, other, ("b.txt", b"text"), ("b.txt", b"text")])
+    assert answer.status_code == 202, answer.text
+    assert [one["name"] for one in answer.get_json()["refusals"]].count("a.jpg") == 1
+
+
 BAD_NAMES = [b"\xff\xfe.jpg", b"a\0b.jpg", b"../a.jpg", b"", b"x" * 20_000 + b".jpg", b"\xe4.jpg", b"C:\\\\a.jpg"]
 
 

@@ -24,6 +24,7 @@ def database_url(migrated_sqlite_url: str) -> str:
         ({"name": ""}, "body.name"),
         ({"name": "x" * 256}, "body.name"),
         ({"name": "a\u0000b"}, "body.name"),
+        ({"name": "b", "urgent": "maybe"}, "body.urgent"),
         ({"name": "b", "urgent": "yes"}, "body.urgent"),
         ({"name": "b", "urgent": 1}, "body.urgent"),
         ({"name": 7}, "body.name"),

@@ -90,7 +90,7 @@ def create_batch() -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
 
 def _create_empty(key: str | None) -> tuple[schemas.CreatedBatch, int, dict[str, str]]:
     try:
-        said = NewBatch.model_validate_json(request.get_data())
+        said = NewBatch.model_validate_json(request.get_data(), strict=True)
     except pydantic.ValidationError as err:
         raise Invalid.of(err, "body") from err
     return _answer_created(
