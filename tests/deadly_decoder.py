@@ -1,6 +1,7 @@
 """``python -m tests.deadly_decoder DEATHS MEMORY_BYTES SECONDS``: a decoder that dies of some files.
 
-``DEATHS`` is JSON: by the SHA-256 of a file, or by ``*`` for every file, how the decoder ends over it.
+``DEATHS`` is JSON: how the decoder ends over a file, by the file's SHA-256, by a text that the file holds (``text:``
+before it), or by ``*`` for every file.
 """
 
 import ctypes
@@ -90,8 +91,10 @@ def main() -> None:
     decode = program.decode
 
     def decode_or_die(data: bytes, request: Any, out: BinaryIO) -> None:
-        if request is not program._SMALL and (death := deaths.get(sha256(data), deaths.get("*"))):
-            DEATHS[death]()
+        for key, death in deaths.items():
+            holds = key.startswith("text:") and key.removeprefix("text:").encode() in data
+            if request is not program._SMALL and (key == "*" or holds or key == sha256(data)):
+                DEATHS[death]()
         decode(data, request, out)
 
     program.decode = decode_or_die

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ START_SECONDS = 10
 _FIRST_PORT = 20_000
 _PORTS = 1_500
 _PORT_RANGES = 8
+_MIGRATING = threading.Lock()
+"""Alembic keeps what it migrates in global variables, so two threads must not migrate at the same time."""
 _MOST_GROWTH_BYTES = 4_000_000
 _SHAPE = sa.text(
     "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_attribute), (SELECT count(*) FROM pg_constraint),"
@@ -218,7 +221,7 @@ def migrate(url: str) -> None:
     """Migrate a database to the newest revision."""
     sessions = db.Sessions(url)
     config = Config(ROOT / "alembic.ini")
-    with sessions.engine.begin() as connection:
+    with _MIGRATING, sessions.engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     sessions.close()

@@ -145,6 +145,17 @@ def test_no_dataset_image_and_no_secret_is_tracked(tracked: list[Path]) -> None:
     assert [path for path in tracked if forbidden.search(path.name)] == []
 
 
+def test_the_layout_names_every_module_of_the_domain_and_every_package(tracked: list[Path]) -> None:
+    layout = (ROOT / "ARCHITECTURE.md").read_text().split("## Layout")[1].split("```")[1]
+    modules = {path.name for path in (ROOT / "dermq").glob("*.py")} - {"__init__.py"}
+    packages = {
+        f"{path.parent.name}/" for top in ("dermq", "web", "worker") for path in ROOT.glob(f"{top}/*/__init__.py")
+    }
+    named = set(re.findall(r"[a-z_]+(?:\.py|/)", layout))
+    assert modules | packages <= named, sorted((modules | packages) - named)
+    assert {name for name in named if name.endswith(".py")} <= {path.name for path in tracked}
+
+
 def test_ci_runs_the_commands_of_a_contributor() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)

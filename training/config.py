@@ -68,9 +68,9 @@ class Finetune:
     augmentation: Literal["rich", "framed", "published"] = "rich"
     """A key of ``training.augment.KINDS``."""
     teachers: tuple[str, ...] = ()
-    """Runs of the same size as all phases. The mean of their probabilities for an augmented image is part of its target
-    (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; all see one augmented image, as in
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022)."""
+    """Finished runs. The mean of their probabilities for an augmented image is part of its target (Hinton, Vinyals and
+    Dean, "Distilling the Knowledge in a Neural Network", 2015). Each sees the same crop at its own size, as in Beyer et
+    al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022."""
     teachers_share: float = 0.7
     """The share of the teachers in the target; the rest is the true diagnosis."""
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dermq import scoring
-from training import batches, calibrate, evaluate, graph_outputs, head, model, onnx_graph, onnx_run, runs
+from training import batches, evaluate, head, model, onnx_graph, runs, teachers
 from training import checkpoint as checkpoints
 from training import learner as learners
 from training import manifest as manifests
@@ -27,9 +26,6 @@ from training.learner import Learner, Weights
 CHECKPOINT_SECONDS = 300.0
 AVERAGE_EVERY = 4
 """The number of steps between updates of the moving average. An update is slow, because it copies every weight."""
-
-Teacher = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-"""A function from images ``(n, s, s, 3)`` to probabilities ``(n, 7)``."""
 
 
 def train(
@@ -56,11 +52,12 @@ def train(
         keras.config.set_dtype_policy(precision)
     state = checkpoints.load(folder)
     place, epochs = (state.place, state.epochs) if state else (Place(), [])
-    teachers = [read_teacher(folder.parent / name, plan, build) for name in plan.teachers]
+    taught_by = [teachers.read(folder.parent / name, build) for name in plan.teachers]
     with batches.make_executor(processes) as executor:
         while place.epoch < sum(phase.epochs for phase in plan.phases):
             size = find_phase_size(plan, place.epoch)
-            stream = _make_stream(config, plan, manifest, size, data)
+            sides = (size, *(teacher.size for teacher in taught_by))
+            streams = {side: _make_stream(config, plan, manifest, side, data) for side in sides}
             network = build(size, config.start, dropout=plan.dropout, backbone=config.backbone)
             if state is None and config.continues:
                 network.load_weights(runs.find_weights(folder.parent / config.continues))
@@ -70,10 +67,12 @@ def train(
             average = restore(learner, state)
             end = place.epoch + _count_epochs_left(plan, place.epoch)
             while place.epoch < end:
-                done = _train_epoch(learner, average, stream, plan, teachers, place, executor, folder, epochs, stop)
+                done = _train_epoch(learner, average, streams, plan, taught_by, place, executor, folder, epochs, stop)
                 if not done:
                     return False
-                epochs.append(_close_epoch(config, network, average, stream, plan, place, manifest, data, folder))
+                epochs.append(
+                    _close_epoch(config, network, average, streams[size], plan, place, manifest, data, folder)
+                )
                 place = Place(epoch=place.epoch + 1)
                 state = capture(learner, average, place, epochs)
                 checkpoints.save(folder, state)
@@ -97,22 +96,27 @@ def _train_head(
 def _train_epoch(
     learner: Learner,
     average: Weights,
-    stream: batches.Stream,
+    streams: dict[int, batches.Stream],
     plan: Finetune,
-    teachers: list[Teacher],
+    taught_by: list[teachers.Teacher],
     place: Place,
     executor: Any,
     folder: Path,
     epochs: list[dict[str, float]],
     stop: Callable[[Place], bool],
 ) -> bool:
-    """Train the rest of the epoch at ``place`` and update ``place``; return False when ``stop`` ended it."""
+    """Train the rest of the epoch at ``place`` and update ``place``; return False when ``stop`` ended it.
+
+    ``streams`` are by size, the learner's own first.
+    """
+    size, stream = next(iter(streams.items()))
     saved = asked = time.monotonic()
     bar = tqdm(total=stream.steps, initial=place.step, desc=f"epoch {place.epoch}", mininterval=1.0, disable=None)
-    for images, truth in stream.run(place.epoch, place.step, executor):
+    for views, known in teachers.run_streams(streams, place.epoch, place.step, executor):
         place.waiting_seconds += time.monotonic() - asked
         rate = compute_learning_rate(plan, place.epoch + place.step / stream.steps)
-        loss, accuracy = learner.step(images, make_targets(images, truth, plan, teachers), rate)
+        targets = teachers.blend(views, known, taught_by, plan.teachers_share)
+        loss, accuracy = learner.step(views[size], targets, rate)
         if not math.isfinite(loss):
             raise runs.Diverged(f"The loss is {loss} in epoch {place.epoch}, step {place.step}, at rate {rate:g}.")
         place.step += 1
@@ -133,27 +137,6 @@ def _train_epoch(
             return False
     bar.close()
     return True
-
-
-def make_targets(
-    images: NDArray[np.uint8], known: NDArray[np.float64], plan: Finetune, teachers: list[Teacher]
-) -> NDArray[np.float64]:
-    """Return the targets ``(n, 7)`` of ``images``: ``known``, or its weighted mean with the teachers' probabilities."""
-    if not teachers:
-        return known
-    taught: NDArray[np.float64] = np.mean([teacher(images) for teacher in teachers], axis=0)
-    return (1 - plan.teachers_share) * known + plan.teachers_share * taught
-
-
-def read_teacher(folder: Path, plan: Finetune, build: Callable[..., Any]) -> Teacher:
-    """Return the network of the run in ``folder`` as a teacher. Raises Unfinished, or ValueError for another size."""
-    run = runs.read_record(folder)
-    if {phase.size for phase in plan.phases} != {run["size"]}:
-        raise ValueError(f"The teacher {folder.name} needs images of {run['size']} px, so every phase must have that.")
-    network = build(run["size"], "none", backbone=run["config"].get("backbone", model.SHIPPED))
-    network.load_weights(runs.find_weights(folder))
-    session = onnx_run.open_session(onnx_graph.build(model.name_logits(network)).SerializeToString())
-    return lambda images: calibrate.apply_softmax(onnx_run.run(session, images)[graph_outputs.LOGITS])
 
 
 def compute_learning_rate(plan: Finetune, epochs_done: float) -> float:

@@ -155,13 +155,19 @@ class System:
         *,
         images_per_second: float | None = None,
         poison: dict[str, str] | None = None,
+        deadly_pixels: tuple[str, str] | None = None,
         messages: list[int] | None = None,
         **changes: Any,
     ) -> Program:
         """Start ``classify``, ``intake``, ``reaper`` or ``web``; workers with the changes of ``tests.chaos.worker``."""
         said = self.settings.model_dump(mode="json", exclude_defaults=True) | changes
         environment = {f"DERMQ_{name.upper()}": str(value) for name, value in said.items()}
-        told = {worker.RATE: images_per_second, worker.POISON: poison, worker.MESSAGES: messages}
+        told = {
+            worker.RATE: images_per_second,
+            worker.POISON: poison,
+            worker.DEADLY_PIXELS: deadly_pixels,
+            worker.MESSAGES: messages,
+        }
         environment |= {name: json.dumps(value) for name, value in told.items() if value}
         environment[worker.AT_WORK] = str(self.at_work)
         command = [sys.executable, "-m", "tests.chaos.worker", program]

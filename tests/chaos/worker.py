@@ -28,6 +28,8 @@ RATE = "CHAOS_ENGINE_IMAGES_PER_SECOND"
 POISON = "CHAOS_POISON"
 """How decoders die of some files, as ``tests.deadly_decoder`` takes it."""
 MESSAGES = "CHAOS_MESSAGES"
+DEADLY_PIXELS = "CHAOS_DEADLY_PIXELS"
+"""The SHA-256 of an image's pixels, and how the engine's process ends over them."""
 AT_WORK = "CHAOS_AT_WORK"
 """The environment variable with the path of a file that exists while the engine computes a step."""
 
@@ -41,6 +43,7 @@ class Engine:
 
     def __init__(self, images_per_second: float) -> None:
         self._seconds = 1 / images_per_second
+        self._deadly: list[str] = json.loads(os.environ.get(DEADLY_PIXELS, "[]"))
 
     def load(self, bundle: bundles.Bundle) -> None:
         with np.load(bundle.path / bundles.GOLDEN) as golden:
@@ -52,6 +55,8 @@ class Engine:
             return self._outputs
         with at_work():
             time.sleep(len(pixels) * self._seconds)
+        if self._deadly and self._deadly[0] in {deadly_decoder.sha256(one.tobytes()) for one in pixels}:
+            deadly_decoder.DEATHS[self._deadly[1]]()
         classes = pixels.reshape(len(pixels), -1).mean(axis=1).astype(int) % 7
         return Outputs(np.eye(7, dtype=np.float32)[classes] * 0.93 + 0.01, np.zeros(len(pixels), np.float32))
 

@@ -7,6 +7,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from dermq import imaging
 from dermq.models import Archive, Batch, Image
 from dermq.wakeups import Queue
 from tests import samples
@@ -138,6 +139,43 @@ def decoder_exhausts_memory(system: System, scale: Scale) -> Told:
 @fault("A decoder that hangs on one image", short=("sqlite",), together=True)
 def decoder_hangs(system: System, scale: Scale) -> Told:
     return _deadly(system, scale, "hang", "decode_timeout")
+
+
+def _deadly_engine(system: System, scale: Scale, death: str) -> Told:
+    """Let one of the images end the process that has the engine; it must fail as worker_lost, and no other."""
+    files = images(scale.images)
+    name = random.Random(2).choice(list(files)[scale.images // 4 :])
+    pixels = imaging.prepare(
+        files[name], system.bundle.card.input_size, recipe_version=system.bundle.card.recipe.version
+    )
+    system.start("reaper")
+    deadly = (sha256(pixels.tobytes()), death)
+    system.start_ready(Queue.CLASSIFY, images_per_second=_SPEED * 2, deadly_pixels=deadly)
+    started = time.monotonic()
+    batch = system.submit(files)
+    system.finish(batch, seconds=400)
+    lost = beyond(started, scale.images, 2 * _SPEED)
+    failed = sa.select(Image.name, Image.error_code).where(Image.batch_id == batch.id, Image.state == "failed")
+    found = dict(system.rows(failed))
+    expect(found == {name: "worker_lost"}, f"failed are {found}, not the one image")
+    told = f"{scale.images - 1} done, 1 worker_lost at its third end"
+    return Told(told, expected(batch, images=scale.images), lost, failed=1)
+
+
+@fault("An image over which the engine's process segfaults", short=("sqlite",), together=True)
+def engine_segfaults(system: System, scale: Scale) -> Told:
+    return _deadly_engine(system, scale, "segfault")
+
+
+@fault("An image over which the engine's process is killed", databases=("postgresql",))
+def engine_is_killed(system: System, scale: Scale) -> Told:
+    return _deadly_engine(system, scale, "kill")
+
+
+@fault("An image over which the engine hangs for ever", together=True)
+def engine_hangs(system: System, scale: Scale) -> Told:
+    """The watchdog ends the worker each time, which is a loss like any other."""
+    return _deadly_engine(system, scale, "hang")
 
 
 def _stopped(system: System, scale: Scale, *, group: bool) -> Told:

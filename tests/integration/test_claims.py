@@ -250,3 +250,31 @@ def test_four_workers_claim_every_image_once(sessions: db.Sessions, batch: Batch
 def test_an_unknown_claim_is_given_back_in_peace(sessions: db.Sessions) -> None:
     db.transact(sessions, claims.give_back, uuid.uuid4())
     assert not db.transact(sessions, claims.expire, uuid.uuid4())
+
+
+def test_a_lab_left_out_gets_no_turn_and_the_others_do(
+    sessions: db.Sessions, batch: Batch, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
+) -> None:
+    other = fakes.create(sessions, db.transact(sessions, labs.add, "other"), bundle)
+    fakes.fill(sessions, batch, 10)
+    fakes.fill(sessions, other, 10)
+    lease = db.transact(sessions, claims.take, claimant, 64, without={lab.id})
+    assert lease is not None and {image.lab_id for image in lease.images} == {other.lab_id}
+    assert len(lease.images) == 10
+    assert db.transact(sessions, claims.take, claimant, 64, without={lab.id}) is None
+    assert len(take(sessions, claimant).images) == 10
+
+
+def test_seconds_of_decoding_are_charged_like_images(
+    sessions: db.Sessions, batch: Batch, lab: Lab, bundle: bundles.Bundle, claimant: Claimant
+) -> None:
+    other = fakes.create(sessions, db.transact(sessions, labs.add, "other"), bundle)
+    fakes.fill(sessions, batch, 400)
+    fakes.fill(sessions, other, 400)
+    db.transact(sessions, claims.charge, {lab.id: 2.0})
+    assert db.read(sessions, lambda session: session.get_one(Lab, lab.id)).tag == 2 * claims.IMAGES_A_SECOND
+    taken = [image.lab_id for _ in range(3) for image in take(sessions, claimant).images]
+    assert set(taken) == {other.lab_id}, "the other lab gets the images that the seconds are worth first"
+    lease = db.transact(sessions, claims.take, claimant, 64, spent={other.lab_id: 5.0})
+    assert lease is not None and {image.lab_id for image in lease.images} == {lab.id}
+    assert all(image.lab_id == lab.id for image in lease.images)

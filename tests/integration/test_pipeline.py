@@ -37,6 +37,7 @@ from worker.decoders.decoder import Decoder
 from worker.decoders.pictures import Picture
 from worker.decoders.pool import Decoders
 from worker.process import backoff
+from worker.process.shutdown import ExitNote
 
 
 @pytest.fixture
@@ -271,6 +272,27 @@ def test_a_stop_does_not_wait_for_a_slow_decoder(
         assert stopped.done() and stopped.exception() is None, "the drain ended because it was told to"
     assert counts(fakes.get(sessions, batch)) == (8, 1, 0, 7, 0), "only the slow image was given back"
     assert not any(image.suspect for image in fakes.images(sessions, batch))
+
+
+def test_a_worker_that_the_watchdog_ends_loses_its_claims_and_one_that_is_stopped_gives_them_back(
+    sessions: db.Sessions, blobs: LocalStore, small: Settings, bundle: bundles.Bundle, batch: Batch
+) -> None:
+    fakes.add(sessions, blobs, small, batch, fakes.pictures(20))
+
+    def end(pixels: NDArray[np.uint8]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def end_by_watchdog(pixels: NDArray[np.uint8]) -> None:
+        ExitNote(small, os.getppid()).write(1, "stalled")
+        end(pixels)
+
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(end)))
+    assert not any(image.suspect for image in fakes.images(sessions, batch))
+    assert counts(fakes.get(sessions, batch)) == (20, 16, 0, 4, 0)
+    pipeline.drain(fakes.runtime(small, sessions, blobs, bundle, fakes.Engine(end_by_watchdog)))
+    suspects = [image for image in fakes.images(sessions, batch) if image.suspect]
+    assert fakes.get(sessions, batch).queued == 12
+    assert len(suspects) in {4, 12} and not any(one.solo_losses for one in suspects), "of one claim, or of two"
 
 
 def _eventually(true: Callable[[], bool]) -> bool:

@@ -47,7 +47,8 @@ def test_an_epoch_is_a_row_of_the_table(tmp_path: Path) -> None:
     assert all(float(row["seconds"]) > 0 <= float(row["waiting"]) < 1 for row in rows)
     events = event_accumulator.EventAccumulator(str(tmp_path / "run" / runs.EVENTS))
     events.Reload()
-    assert [event.step for event in events.Tensors("val_loss")] == [0, 1, 2]
+    # Files of one second are read in the order of their names, in which 10 comes before 9.
+    assert sorted(event.step for event in events.Tensors("val_loss")) == [0, 1, 2]
     record = runs.read_record(tmp_path / "run")
     assert (record["size"], record["epochs"]) == (24, 3)
 
@@ -111,48 +112,6 @@ def plan_of(chosen: Config) -> Finetune:
     """Return the plan of ``chosen``, which must train the whole network."""
     assert isinstance(chosen.plan, Finetune)
     return chosen.plan
-
-
-@pytest.fixture
-def taught(tmp_path: Path) -> Any:
-    """A configuration with one size and a finished run as its teacher."""
-    plan = dataclasses.replace(PLAN, phases=(Phase(24, 1),))
-    assert run(tmp_path / "master", dataclasses.replace(CONFIG, name="master", plan=plan))
-    return dataclasses.replace(CONFIG, plan=dataclasses.replace(plan, teachers=("master",), teachers_share=0.7))
-
-
-def test_teachers_give_a_part_of_the_target(tmp_path: Path, taught: Config) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
-    network = samples.network(24, "none")
-    network.load_weights(runs.find_weights(tmp_path / "master"))
-    said = keras.ops.convert_to_numpy(keras.ops.softmax(network.predict(images, verbose=0)))
-    teacher = finetune.read_teacher(tmp_path / "master", plan_of(taught), samples.network)
-    known = np.eye(7)[[0, 4, 6]]
-    found = finetune.make_targets(images, known, plan_of(taught), [teacher])
-    assert found == pytest.approx(0.3 * known + 0.7 * said, abs=1e-5)
-    two = finetune.make_targets(images, known, plan_of(taught), [teacher, lambda images: np.full((3, 7), 1 / 7)])
-    assert two == pytest.approx(0.3 * known + 0.35 * said + 0.05, abs=1e-5)
-    assert finetune.make_targets(images, known, PLAN, []) == pytest.approx(known)
-
-
-def test_a_run_with_teachers_ends_with_other_weights_than_one_without(tmp_path: Path, taught: Config) -> None:
-    assert run(tmp_path / "pupil", taught)
-    alone = dataclasses.replace(taught, plan=dataclasses.replace(plan_of(taught), teachers=()))
-    assert run(tmp_path / "alone", alone)
-    pupil, other = (read_checkpoint(tmp_path / name).weights for name in ("pupil", "alone"))
-    assert not all(np.array_equal(a, b) for a, b in zip(pupil, other, strict=True))
-
-
-def test_a_teacher_of_another_size_is_refused(tmp_path: Path, taught: Config) -> None:
-    plan = dataclasses.replace(plan_of(taught), phases=(Phase(16, 1),))
-    with pytest.raises(ValueError, match="images of 24 px"):
-        run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
-
-
-def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, taught: Config) -> None:
-    plan = dataclasses.replace(plan_of(taught), teachers=("nobody",))
-    with pytest.raises(runs.Unfinished, match="nobody"):
-        run(tmp_path / "pupil", dataclasses.replace(taught, plan=plan))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dermq.settings import ROOT, Settings
+from tests.containers.confinement import parse_bytes
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROGRAMS = {"web", "worker-gpu", "worker-cpu", "intake", "reaper", "migrate"}
@@ -57,6 +58,14 @@ def test_every_service_is_hardened(compose: dict[str, Any]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["mem_limit"] and service["pids_limit"], name
         assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else []), name
+
+
+@pytest.mark.parametrize("name", ["worker-cpu", "worker-gpu"])
+def test_memory_of_a_worker_holds_its_decoders_and_an_engine(compose: dict[str, Any], name: str) -> None:
+    settings = Settings(_env_file=None)
+    engine_bytes = 900_000_000
+    wanted = settings.decoders * settings.decoder_memory_bytes + engine_bytes
+    assert parse_bytes(compose["services"][name]["mem_limit"]) > wanted
 
 
 def test_the_back_does_not_reach_out(compose: dict[str, Any]) -> None:

@@ -82,8 +82,7 @@ class Simulation:
                 self.turns.add(image)
 
     def _make_room(self) -> None:
-        stopped = self.turns.stop_one(self.now)
-        if stopped is not None:
+        while (stopped := self.turns.stop_one(self.now)) is not None:
             self._stop(stopped)
             self.turns.add(stopped)
 

@@ -7,6 +7,15 @@ import pytest
 
 from dermq.settings import ROOT
 
+_LIMITED = """
+import resource, threading
+resource.setrlimit(resource.RLIMIT_NPROC, (1000, 1000))
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+from worker.decoders import confinement
+confinement.give_up_rights(2**31)
+print("confined")
+"""
+
 _PROGRAM = """
 import ctypes, os, subprocess, threading
 from worker.decoders import seccomp
@@ -31,3 +40,9 @@ def test_a_confined_program_begins_threads_but_no_process_and_opens_no_file() ->
     if ran.stdout == "no filter\n":
         pytest.skip("needs a Linux with seccomp")
     assert ran.stdout.split() == ["thread", *["PermissionError"] * 3], ran.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not know every limit")
+def test_a_decoder_starts_where_the_system_has_lower_limits() -> None:
+    ran = subprocess.run([sys.executable, "-c", _LIMITED], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout == "confined\n", ran.stderr

@@ -43,7 +43,10 @@ def give_up_rights(memory_bytes: int) -> None:
 
 
 def _limit(which: int, most: int) -> None:
-    """Set a limit for good. macOS does not know every limit; Linux does."""
+    """Set a limit for good, or keep a lower one, which may not be raised. macOS does not know every limit."""
+    highest = resource.getrlimit(which)[1]
+    if highest != resource.RLIM_INFINITY:
+        most = min(most, highest)
     try:
         resource.setrlimit(which, (most, most))
     except (ValueError, OSError):

@@ -23,6 +23,10 @@ COMMAND: tuple[str, ...] = (sys.executable, "-E", "-s", "-m", "worker.decoders.p
 START_SECONDS = 60.0
 _PIPE_BYTES = 1 << 20
 """A file and its pixels mostly fit into pipes of this size, so that neither side waits for the other to read."""
+_SMALL_PIXELS = 4_000_000
+"""After an image of more pixels, and after one that could not be decoded, the peak is looked at."""
+_LOOK_EVERY = 16
+"""After this many images it is looked at whatever they were."""
 _GROWTH_KB = 131_072
 """A decoder whose peak memory has grown by more than 128 MB is replaced, so that it gives the memory back."""
 
@@ -59,6 +63,7 @@ class Decoder:
         self.decoded = 0
         """How many files it was given."""
         self._peak_kb = 0
+        self._may_have_grown = True
 
     @property
     def pid(self) -> int:
@@ -88,6 +93,7 @@ class Decoder:
         self._receive(memoryview(header), until)
         try:
             answer = Answer.unpack(bytes(header), pixel_bytes=size * size * 3)
+            self._may_have_grown |= answer.kind is not Kind.DECODED or answer.width * answer.height > _SMALL_PIXELS
             text = bytearray(answer.text_bytes)
             self._receive(memoryview(text), until)
             if answer.kind is not Kind.DECODED:
@@ -106,7 +112,8 @@ class Decoder:
 
         The peak is that of this program alone. ``ru_maxrss`` would begin with what its worker had when it started it.
         """
-        return self._read_peak_kb() > self._peak_kb + _GROWTH_KB
+        looks, self._may_have_grown = self._may_have_grown or self.decoded % _LOOK_EVERY == 0, False
+        return looks and self._read_peak_kb() > self._peak_kb + _GROWTH_KB
 
     def kill(self) -> None:
         """Kill it at once. Safe to do twice and from any thread; ``close`` must follow."""

@@ -180,10 +180,10 @@ class Decoders:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Kill the decoder of a slow image when others wait. The caller has the lock."""
-        job = self._turns.stop_one(time.monotonic())
-        if job is not None and job.decoder is not None:
-            job.decoder.kill()
+        """Kill decoders of slow images while others wait. The caller has the lock."""
+        while (job := self._turns.stop_one(time.monotonic())) is not None:
+            if job.decoder is not None:
+                job.decoder.kill()
 
     def _lose(self, job: Job, lost: Lost) -> bool:
         """Let an image over which a decoder was lost wait for another try; return False when it has none left."""
