@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 
-from tests import samples
+from tests import samples, zips
 from tests.browser.conftest import ARTEFACTS, System, Watched
 
 PROMISED_SECONDS = 2.0
@@ -25,6 +25,16 @@ def test_a_zip_of_originals_is_dropped_and_finishes(signed_in: Page, shared: Pat
     _keep(signed_in, "zip")
     signed_in.get_by_role("link", name="Next").click()
     expect(signed_in.locator("#images tbody tr").first).to_contain_text("51 ·")
+
+
+def test_the_encoding_of_names_in_an_archive_may_be_chosen(signed_in: Page, tmp_path: Path) -> None:
+    """Given a short name, of which no program can be sure."""
+    path = tmp_path / "old.zip"
+    path.write_bytes(zips.build([zips.Member("кожа/1.jpg".encode("cp1251"), samples.jpeg(1))]))
+    signed_in.get_by_label("Names in ZIP archives").select_option("cp1251")
+    _choose(signed_in, [path])
+    expect(signed_in.locator("#images .name")).to_contain_text("кожа/1.jpg", timeout=30_000)
+    expect(_status(signed_in)).to_have_attribute("data-state", "finished", timeout=30_000)
 
 
 def test_one_image_shows_its_result_within_two_seconds(

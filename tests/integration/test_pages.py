@@ -142,13 +142,13 @@ def test_an_error_page_has_a_heading_for_a_lab_and_no_code(visitor: FlaskClient)
 
 def test_pages_show_why_an_image_failed_and_no_code(browser: FlaskClient, sessions: db.Sessions, batch: Batch) -> None:
     def fail(session: Session) -> None:
-        values = {"error_code": "damaged", "error_detail": "The file cannot be read."}
+        values = {"error_code": "worker_lost", "error_detail": "The file is damaged."}
         session.execute(sa.update(Image).where(Image.batch_id == batch.id).values(**values))
 
     db.transact(sessions, fail)
     page = browser.get(f"/batches/{batch.id}").text
-    assert "The file cannot be read." in page
-    assert "damaged" not in page
+    assert "The file is damaged." in page
+    assert "worker_lost" not in page
 
 
 def test_a_broken_database_still_leaves_a_page(browser: FlaskClient, app: APIFlask, sessions: db.Sessions) -> None:

@@ -35,6 +35,23 @@ def test_an_encoding_is_found_from_all_names_together(encoding: str) -> None:
     assert read_names([Member(name.encode(encoding)) for name in expected]) == expected
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        *(("cp866", "кожа/1.jpg"), ("cp932", "表.jpg"), ("cp932", "ほくろ12.jpg")),
+        *(
+            ("gb18030", "皮肤.jpg"),
+            ("big5", "皮膚.jpg"),
+            ("cp850", "Größe.jpg"),
+            ("cp437", "é.jpg"),
+        ),
+        *(("cp1252", "Größe.jpg"), ("cp1250", "łokieć.jpg"), ("cp850", "naïve 2.jpg"), ("cp737", "κηλίδα.jpg")),
+    ],
+)
+def test_an_encoding_is_found_from_one_short_name(encoding: str, name: str) -> None:
+    assert read_names([Member(name.encode(encoding))]) == [name]
+
+
 @pytest.mark.parametrize("encoding", zips.ENCODINGS)
 def test_an_encoding_that_is_given_is_used(encoding: str) -> None:
     text = bytes(range(0xC0, 0xE0)).decode(encoding, "ignore").replace("\\", "")

@@ -5,6 +5,7 @@ decoded as a whole before it is split at separators: in some encodings the byte 
 character.
 """
 
+import re
 import struct
 import unicodedata
 import zlib
@@ -24,6 +25,18 @@ _SAMPLE_BYTES = 16_384
 """So many bytes of names are looked at to find their encoding."""
 _MOST_MESS = 0.2
 """Names that look more than this like a mess in every encoding are taken for the default one."""
+
+_SCRIPTS = {
+    "cp932": ("CJK", "HIRAGANA", "KATAKANA"),
+    **dict.fromkeys(("gb18030", "big5"), ("CJK",)),
+    "cp949": ("HANGUL",),
+    **dict.fromkeys(("cp866", "cp1251"), ("CYRILLIC",)),
+    **dict.fromkeys(("cp737", "cp1253"), ("GREEK",)),
+    **dict.fromkeys(("cp862", "cp1255"), ("HEBREW",)),
+    "cp1256": ("ARABIC",),
+    "cp874": ("THAI",),
+}
+"""The begins of the names of letters, by encoding; all others have Latin letters."""
 
 _FOLDERS = frozenset(
     {
@@ -61,12 +74,35 @@ def choose_encoding(raws: Iterable[bytes]) -> str:
     order = [_DEFAULT_ENCODING, *zips.ENCODINGS]
     found = charset_normalizer.from_bytes(text, cp_isolation=order, steps=1, chunk_size=len(text), threshold=0.9)
     ranked = sorted(
-        (match.chaos, order.index(encoding), encoding)
+        (
+            -_measure_words(text.decode(encoding, "replace"), encoding),
+            match.chaos,
+            order.index(encoding),
+            encoding,
+        )
         for match in found
         for encoding in {match.encoding, *match.could_be_from_charset}
-        if encoding in order
+        if encoding in order and match.chaos <= _MOST_MESS
     )
-    return ranked[0][2] if ranked and ranked[0][0] <= _MOST_MESS else _DEFAULT_ENCODING
+    return ranked[0][-1] if ranked else _DEFAULT_ENCODING
+
+
+def _measure_words(text: str, encoding: str) -> float:
+    """Return the share of the characters beyond ASCII that stand in words of the encoding's own script alone.
+
+    charset-normalizer judges long texts; of a name of four letters it takes a mixture of scripts for a word as well.
+    """
+    scripts = _SCRIPTS.get(encoding, ("LATIN",))
+    good = sum(
+        sum(map(_is_beyond_ascii, word))
+        for word in re.findall(r"[^\W\d_]+", text)
+        if all(unicodedata.name(letter, "").startswith(scripts) for letter in word)
+    )
+    return round(good / max(1, sum(map(_is_beyond_ascii, text))), 1)
+
+
+def _is_beyond_ascii(character: str) -> bool:
+    return not character.isascii()
 
 
 def decode(raw: bytes, flags: int, extra: bytes, encoding: str) -> str:
