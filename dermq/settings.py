@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     """Port of the web on 127.0.0.1 when started by `make run`."""
     web_host: str = "127.0.0.1"
     """Address the web listens on."""
+    metrics_token_file: Path | None = None
+    """File with the token that a scrape of `/metrics` must send; unset means `metrics-token` under `var_dir`. The file
+    is made when it is missing."""
     trusted_hosts: str = ""
     """Names under which the web answers, with commas between; `.example.org` stands for every name below it. Names of
     this machine itself, such as `localhost`, are always answered. Empty means: all names if the web listens for other

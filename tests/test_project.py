@@ -141,7 +141,7 @@ def test_no_large_file_is_tracked(tracked: list[Path]) -> None:
 
 
 def test_no_dataset_image_and_no_secret_is_tracked(tracked: list[Path]) -> None:
-    forbidden = re.compile(r"ISIC_\d{7}\.\w+$|\.(zip|sqlite3|pem|key)$|^\.env$|^local-token$|^session-key$")
+    forbidden = re.compile(r"ISIC_\d{7}\.\w+$|\.(zip|sqlite3|pem|key)$|^\.env$|^(local|metrics)-token$|^session-key$")
     assert [path for path in tracked if forbidden.search(path.name)] == []
 
 

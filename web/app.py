@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None, *, wakeups: services.Wakes | No
     cli.register(app)
     api.register(app)
     app.register_blueprint(health.blueprint)
-    app.register_blueprint(metrics.blueprint)
+    metrics.register(app, settings)
     pages.register(app)
     return app
 

@@ -104,7 +104,6 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
         title = _HEADINGS.get(status, "Something went wrong")
         response = Response(render_template("error.html", title=title, detail=detail), status)
     response.headers.update(headers or {})
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 

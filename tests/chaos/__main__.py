@@ -18,7 +18,16 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tests import servers
-from tests.chaos import archives, broker, databases, decoding, lanes, uploads, workers  # noqa: F401 - the imports register the rows
+from tests.chaos import (  # noqa: F401 - the imports register the rows
+    archives,
+    broker,
+    connections,
+    databases,
+    decoding,
+    lanes,
+    uploads,
+    workers,
+)
 from tests.chaos.faults import EVERY, FAULTS, PART, WHOLE, Broken, Fault, Scale, expected
 from tests.chaos.system import CANARIES, Census, System, images
 from tests.conftest import SHARED

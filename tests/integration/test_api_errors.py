@@ -77,9 +77,11 @@ def test_no_page_may_run_what_is_written_in_it() -> None:
     assert "unsafe" not in CONTENT_SECURITY_POLICY
 
 
-def test_answers_to_a_lab_are_for_it_alone(client: FlaskClient) -> None:
-    assert "private" in client.get(api.BATCHES).headers["Cache-Control"]
-    assert client.get("/api/v1/nothing").headers["Cache-Control"] == "no-store"
+def test_files_that_are_the_same_for_everybody_may_be_kept(client: FlaskClient) -> None:
+    for address in ("/static/dermq.css", "/api/docs/swagger-ui/swagger-ui.css"):
+        with client.get(address) as answer:
+            assert answer.status_code == 200 and "no-store" not in answer.headers["Cache-Control"]
+    assert client.get("/static/nothing").headers["Cache-Control"] == "no-store"
 
 
 def test_without_a_bundle_nothing_is_created(app: APIFlask, client: FlaskClient, tmp_path: object) -> None:

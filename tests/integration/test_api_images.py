@@ -131,7 +131,7 @@ def test_a_thumbnail_is_not_found_until_a_worker_made_it(
     with client.get(image["links"]["thumbnail"]) as answer:
         assert (answer.status_code, answer.content_type) == (200, "image/jpeg")
         assert answer.data == samples.jpeg(7)
-        assert "private" in answer.headers["Cache-Control"]
+        assert answer.headers["Cache-Control"] == "no-store"
         asked = {"If-None-Match": answer.headers["ETag"]}
     with client.get(image["links"]["thumbnail"], headers=asked) as again:
         assert (again.status_code, again.data) == (304, b"")

@@ -1,8 +1,11 @@
 """The API's responses to malformed requests. Only on SQLite, because no SQL is executed."""
 
+import re
 import uuid
+from typing import Any
 
 import pytest
+from apiflask import APIFlask
 from flask.testing import FlaskClient
 
 from tests import api
@@ -33,6 +36,52 @@ def test_a_bad_value_is_named(client: FlaskClient, said: dict[str, object], wher
     problem = api.assert_problem(client.post(api.BATCHES, json=said), 422, "invalid_request")
     assert problem["errors"][0]["where"] == where
     assert where in problem["detail"]
+
+
+def test_no_field_of_a_json_body_takes_a_value_of_another_type(app: APIFlask, client: FlaskClient) -> None:
+    """Every field of every call, as the OpenAPI document has them, with a value of every type that it does not have."""
+    values: dict[str, list[object]] = {
+        "string": ["text"], "integer": [7], "number": [7.5], "boolean": [True], "array": [[]], "object": [{}],
+        "null": [None],
+    }  # fmt: skip
+    texts = ["yes", "true", "1", "7", "[]", "{}", "null", ""]
+    tried = 0
+    for path, calls in app.spec["paths"].items():
+        for method, call in calls.items():
+            content = call.get("requestBody", {}).get("content", {}) if isinstance(call, dict) else {}
+            schema = content.get("application/json", {}).get("schema")
+            for name, field in _fields(app, schema).items():
+                right = _types(field)
+                wrong = [value for kind, some in values.items() if kind not in right for value in some]
+                wrong += [] if "string" in right else texts
+                wrong += [] if right & {"integer", "number"} else [0, 1]
+                for value in wrong:
+                    if isinstance(value, int) and not isinstance(value, bool) and "number" in right:
+                        continue
+                    address = re.sub(r"{[^}]*}", "0" * 8 + "-0000-7000-8000-" + "0" * 12, path)
+                    said = _example(app, schema) | {name: value}
+                    answer = client.open(address, method=method.upper(), json=said)
+                    problem = api.assert_problem(answer, 422, "invalid_request")
+                    assert f"body.{name}" in problem["detail"], (path, said)
+                    tried += 1
+    assert tried > 20
+
+
+def _fields(app: APIFlask, schema: dict[str, Any] | None) -> dict[str, Any]:
+    return dict(_resolve(app, schema or {}).get("properties", {}))
+
+
+def _example(app: APIFlask, schema: dict[str, Any]) -> dict[str, Any]:
+    return dict(_resolve(app, schema)["examples"][0])
+
+
+def _resolve(app: APIFlask, schema: dict[str, Any]) -> dict[str, Any]:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    return dict(app.spec["components"]["schemas"][name]) if name else schema
+
+
+def _types(field: dict[str, Any]) -> set[str]:
+    return {one["type"] for one in field.get("anyOf", [field]) if "type" in one}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """``/metrics`` shows the state of the rows in the format of Prometheus."""
 
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from apiflask import APIFlask
+from flask.testing import FlaskClient
 from prometheus_client import parser
+from werkzeug.test import TestResponse
 
 from dermq import batches, bundles, db, labs
 from dermq.lifecycle import ArchiveState, BatchState, ImageState
@@ -17,8 +21,15 @@ Figures = dict[tuple[str, str], float]
 """Values by the metric's name and by the value of its label, which is empty when there is no label."""
 
 
+def get(app: APIFlask) -> TestResponse:
+    """Send what a scrape sends: the token that the web has made."""
+    token = (app.extensions["dermq"].settings.var_dir / "metrics-token").read_text()
+    answer: TestResponse = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {token}"})
+    return answer
+
+
 def scrape(app: APIFlask) -> Figures:
-    answer = app.test_client().get("/metrics")
+    answer = get(app)
     assert answer.status_code == 200, answer.text
     assert answer.mimetype == "text/plain" and answer.headers["Cache-Control"] == "no-store"
     found = {}
@@ -131,7 +142,7 @@ def test_an_unreachable_redis_is_shown(app: APIFlask, wakeups: fakes.Wakeups) ->
 
 def test_no_label_holds_what_a_lab_wrote(app: APIFlask, sessions: db.Sessions, batch: Batch) -> None:
     fakes.fill(sessions, batch, 1)
-    families = list(parser.text_string_to_metric_families(app.test_client().get("/metrics").text))
+    families = list(parser.text_string_to_metric_families(get(app).text))
     labels = {pair for family in families for sample in family.samples for pair in sample.labels.items()}
     states, queues = {("state", s.value) for s in (*ImageState, *BatchState)}, {("queue", q.value) for q in Queue}
     assert labels <= states | queues and len(labels) > len(ImageState)
@@ -154,7 +165,27 @@ def test_an_unreachable_database_is_a_problem(app: APIFlask) -> None:
         raise sa.exc.OperationalError("SELECT", {}, Exception("password=secret"))
 
     sa.event.listen(engine, "begin", fail)
-    answer = app.test_client().get("/metrics")
+    answer = get(app)
     sa.event.remove(engine, "begin", fail)
     api.assert_problem(answer, 503, "database_unavailable")
     assert "secret" not in answer.text and answer.headers["Retry-After"] == "5"
+
+
+def test_metrics_are_for_who_has_their_token(app: APIFlask, client: FlaskClient, token: str) -> None:
+    for sent in (None, "Bearer ", "Bearer wrong", f"Bearer {token}", "Basic YTpi", "Bearer \u00e9"):
+        headers = {} if sent is None else {"Authorization": sent}
+        answer = app.test_client().get("/metrics", headers=headers)
+        api.assert_problem(answer, 401, "bad_token")
+        assert "dermq_images" not in answer.text and answer.headers["WWW-Authenticate"].startswith("Bearer")
+    api.assert_problem(client.get("/metrics"), 401, "bad_token")
+
+
+def test_the_operator_may_choose_the_token(make_app: Callable[..., APIFlask], tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("chosen-by-the-operator\n")
+    app = make_app(metrics_token_file=file)
+    headers = {"Authorization": "bearer chosen-by-the-operator"}
+    assert app.test_client().get("/metrics", headers=headers).status_code == 200
+    file.write_text("short")
+    with pytest.raises(ValueError, match="16 ASCII characters"):
+        make_app(metrics_token_file=file)

@@ -228,6 +228,23 @@ def test_the_guide_names_this_host(visitor: FlaskClient) -> None:
     assert "API=http://localhost/api/v1" in visitor.get("/guide").text
 
 
+def test_nothing_that_somebody_saw_is_kept(
+    app: APIFlask, client: FlaskClient, browser: FlaskClient, batch: Batch
+) -> None:
+    """Every address that can be read, with a token, with a session, and by a stranger."""
+    values = {"batch_id": str(batch.id), "position": 1, "ending": "csv", "name": "x", "archive_id": str(batch.id)}
+    seen = 0
+    for rule in app.url_map.iter_rules():
+        if "GET" not in (rule.methods or ()) or rule.endpoint.endswith(("static", "send_asset")):
+            continue
+        address = str(rule.build({**values, "filename": "x"}, append_unknown=False)[1])
+        for reader in (client, browser, app.test_client()):
+            with reader.get(address) as answer:
+                assert answer.headers["Cache-Control"] == "no-store", address
+                seen += answer.status_code == 200
+    assert seen > 20
+
+
 def test_characters_that_are_not_seen_are_shown_as_escapes(
     browser: FlaskClient, sessions: db.Sessions, blobs: LocalStore, settings: Settings, batch: Batch
 ) -> None:

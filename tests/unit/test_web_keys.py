@@ -15,6 +15,14 @@ def test_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["session-key"]
 
 
+def test_the_token_for_metrics_is_made_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics-token"
+    first = keys.read_metrics_token(path)
+    assert len(first) >= 43 and keys.read_metrics_token(path) == first
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.read_metrics_token(tmp_path / "other") != first
+
+
 def test_programs_that_start_together_agree(tmp_path: Path) -> None:
     found: list[bytes] = []
     threads = [

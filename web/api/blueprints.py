@@ -1,7 +1,6 @@
 """What all calls of the API share: their address, authentication, and the check of the caller's scope."""
 
 from apiflask import APIBlueprint
-from flask import Response
 
 from web.access import auth
 from web.http import paths
@@ -17,11 +16,4 @@ def make(name: str, description: str) -> APIBlueprint:
     )
     blueprint.before_request(auth.authenticate)
     blueprint.before_request(auth.authorize)
-    blueprint.after_request(_keep_private)
     return blueprint
-
-
-def _keep_private(response: Response) -> Response:
-    """Keep shared caches from storing an answer, and let browsers revalidate it each time."""
-    response.headers.setdefault("Cache-Control", "private, no-cache")
-    return response

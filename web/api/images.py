@@ -14,8 +14,6 @@ from web.api import blueprints, documents, image_schemas
 from web.api.requests import ImageFilter
 
 blueprint = blueprints.make("images", "Each image with its prediction or its error.")
-_THUMBNAIL_SECONDS = 86_400
-"""Time for which a browser may keep a thumbnail; the image at a position never changes."""
 
 
 @blueprint.get("/batches/<uuid:batch_id>/images")
@@ -64,7 +62,6 @@ def get_thumbnail(batch_id: uuid.UUID, position: int) -> Response:
     except FileNotFoundError as err:
         raise errors.NotFound("no_thumbnail", "There is no thumbnail: no worker has decoded the image yet.") from err
     response = send_file(picture, mimetype="image/jpeg", etag=row.sha256)
-    response.headers["Cache-Control"] = f"private, max-age={_THUMBNAIL_SECONDS}"
     response.make_conditional(request)
     return response
 

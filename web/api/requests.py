@@ -34,12 +34,16 @@ DiagnosisCode = Annotated[
 ]
 
 
-class NewBatch(BaseModel):
+class Body(BaseModel):
+    """The base class of JSON bodies: no other fields, and no value of another type, such as "yes" for true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NewBatch(Body):
     """A batch to create."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         str_strip_whitespace=True,
         json_schema_extra={"examples": [{"name": "clinic-2026-11", "metadata": {"study": "D-17"}}]},
     )
@@ -53,7 +57,9 @@ class NewBatch(BaseModel):
 
 
 class NewBatchForm(NewBatch):
-    """The fields of a multipart request that creates a batch with files."""
+    """The fields of a multipart request that creates a batch with files. All fields of a form are texts."""
+
+    model_config = ConfigDict(strict=False)
 
     seal: bool = Field(False, description="Whether to finish the upload: the batch then takes no more files.")
 

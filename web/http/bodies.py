@@ -35,7 +35,7 @@ def take_place(lab_id: int) -> Iterator[None]:
     """
     places = services.get_current().places
     channel = request.environ.get("gunicorn.socket")
-    place = places.take(lab_id, end=channel.end_upload if channel else _cannot_end)
+    place = places.take(lab_id, end=getattr(channel, "end_upload", _cannot_end))
     try:
         yield
     except ClientDisconnected as err:
@@ -49,7 +49,7 @@ def take_place(lab_id: int) -> Iterator[None]:
 
 
 def _cannot_end() -> None:
-    """Stand in where no server is that could end an upload."""
+    """Stand in where the server cannot end an upload, as in tests."""
 
 
 def check_length(most: int, error: errors.TooLarge) -> None:

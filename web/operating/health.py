@@ -73,12 +73,6 @@ def ready() -> Ready | Response:
     return respond(503, "not_ready", " ".join(missing), {"Retry-After": str(RETRY_SECONDS)}, checks=shown)
 
 
-@blueprint.after_request
-def _never_keep(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 def examine(here: Services) -> dict[str, Check]:
     """Return a check of each thing that work needs."""
     database = _run_check(partial(_examine_database, here.sessions))

@@ -3,12 +3,13 @@
 Every program writes its state to SQL, so the web can report on all of them. No label holds text of a lab.
 """
 
+import hmac
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Blueprint, Response, request
+from flask import Blueprint, Flask, Response, current_app, request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -23,21 +24,40 @@ from dermq.queue.active import WAITING_BATCHES
 from dermq.settings import Settings
 from dermq.wakeups import Queue
 from web import services
+from web.access import keys
 from web.services import Services
 
 blueprint = Blueprint("metrics", __name__)
+_TOKEN = "METRICS_TOKEN"
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Add ``/metrics`` to ``app``, for who has the token."""
+    app.config[_TOKEN] = keys.read_metrics_token(settings.metrics_token_file or settings.var_dir / "metrics-token")
+    app.register_blueprint(blueprint)
 
 
 @blueprint.get("/metrics")
 def show() -> Response:
     """Answer a scrape by Prometheus, with 503 when the database cannot be reached."""
+    _check_token()
     registry = CollectorRegistry()
     registry.register(Figures(services.get_current()))
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     try:
-        return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
+        return Response(encode(registry), content_type=content_type)
     except SQLAlchemyError as err:
         raise errors.Unavailable("database_unavailable", "The database does not answer; try again.") from err
+
+
+def _check_token() -> None:
+    """Raise Unauthorized unless the request carries the token for metrics, which no lab has."""
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    known = current_app.config[_TOKEN]
+    if scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), known.encode()):
+        raise errors.Unauthorized(
+            "bad_token", "Metrics need their own token, which is in the file that DERMQ_METRICS_TOKEN_FILE names."
+        )
 
 
 class Figures(Collector):

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from flask import Response, make_response, render_template
+from flask import render_template
 from sqlalchemy.orm import Session
 
 from dermq import access_tokens, browser_sessions, db, models
@@ -13,7 +13,7 @@ from web.api import lab
 
 
 @auth.require(Scope.READ)
-def show_lab() -> Response:
+def show_lab() -> str:
     """Show the lab's quotas, and its sessions and access tokens to those who may manage them."""
     here, by = services.get_current(), auth.get_principal()
 
@@ -23,7 +23,7 @@ def show_lab() -> Response:
 
     signed_in, tokens = db.read(here.sessions, work) if auth.may(Scope.MANAGE) else ([], [])
     now = datetime.now(UTC)
-    page = render_template(
+    return render_template(
         "lab.html",
         quotas=lab.read_quotas(),
         may_manage=auth.may(Scope.MANAGE),
@@ -32,6 +32,3 @@ def show_lab() -> Response:
         now=now,
         idle_hours=here.settings.session_idle_hours,
     )
-    response = make_response(page)
-    response.headers["Cache-Control"] = "no-store"
-    return response

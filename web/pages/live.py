@@ -20,7 +20,6 @@ def respond(versions: list[tuple[uuid.UUID, int]], render: Callable[[], str]) ->
     unchanged = request.if_none_match.contains(etag)
     response = make_response(("", 304) if unchanged else render())
     response.set_etag(etag)
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 
