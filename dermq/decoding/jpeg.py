@@ -46,10 +46,12 @@ def read(data: bytes, limits: Limits) -> Raster:
         pixels, spare = _decode(data, found, limits.draft_size)
     else:
         pixels, spare = _decode_by_imagecodecs(data, found), 0
-    if len(frame.components) == 4 and found.adobe(data):
+    if len(frame.components) == 4 and found.has_adobe(data):
         pixels = 255 - pixels
-    orientation = exif.find_orientation(found.exif(data), found.xmp(data))
-    return Raster(_make_picture(pixels), size, orientation, found.profile(data), notes=_find_notes(data, found, spare))
+    orientation = exif.find_orientation(found.find_exif(data), found.find_xmp(data))
+    return Raster(
+        _make_picture(pixels), size, orientation, found.find_profile(data), notes=_find_notes(data, found, spare)
+    )
 
 
 def decode_samples(data: bytes, *, ycc: bool) -> NDArray[Any]:

@@ -37,7 +37,7 @@ def check_zeros(data: bytes, found: Structure) -> None:
         at = data.find(run, scan.start, scan.stop)
         if at == -1 or not data[at : scan.stop].strip(b"\0"):
             continue
-        if arithmetic or not _flat_by_zeros(found.frame, scan, tables):
+        if arithmetic or not _is_flat_by_zeros(found.frame, scan, tables):
             raise make_damaged("a part of its pixels is overwritten by zeros")
 
 
@@ -76,7 +76,7 @@ def _split_tables(body: bytes) -> Iterator[tuple[int, bytes]]:
         body = body[stop:]
 
 
-def _flat_by_zeros(frame: Frame, scan: Scan, tables: Tables) -> bool:
+def _is_flat_by_zeros(frame: Frame, scan: Scan, tables: Tables) -> bool:
     """Return whether a run of zero bits means blocks without any change, in every component of a scan."""
     firsts = [
         (tables.get(DC | dc, b"")[16:17], tables.get(AC | ac, b"")[16:17]) for dc, ac in scan.tables

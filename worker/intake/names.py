@@ -24,7 +24,7 @@ _DEFAULT_ENCODING = "cp437"
 _SAMPLE_BYTES = 16_384
 """So many bytes of names are looked at to find their encoding."""
 _MOST_MESS = 0.2
-"""Names that look more than this like a mess in every encoding are taken for the default one."""
+"""When names score above this mess ratio of charset-normalizer in every encoding, the default one is used."""
 
 _SCRIPTS = {
     "cp932": ("CJK", "HIRAGANA", "KATAKANA"),
