@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermq import formats
-from dermq.decoding import exif, jpeg_scan
+from dermq.decoding import exif, jpeg_arithmetic, jpeg_progressive, jpeg_scan
 from dermq.decoding import jpeg_structure as structure
 from dermq.decoding.jpeg_structure import Frame, Structure
 from dermq.decoding.raster import (
@@ -29,6 +29,8 @@ _SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _EIGHT_BITS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _KEPT = frozenset({structure.DQT, structure.DHT, structure.DRI, structure.SOS, 0xCC, *_EIGHT_BITS})
 _PLAIN_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_RARE_SAMPLING = "Could not determine subsampling"
+"""What simplejpeg says of a header whose sampling factors it does not know."""
 _REDUCTIONS = (8, 4, 2)
 
 
@@ -99,15 +101,41 @@ def _check_frame(found: Structure) -> Frame:
 
 def _decode(data: bytes, found: Structure, draft_size: int | None) -> tuple[NDArray[np.uint8], int]:
     """Return the pixels ``(h, w, c)``, and how many bytes were left out because they belong to none."""
+    pixels, spare = _decode_without_spare_bytes(data, found, draft_size)
+    frame = found.frame
+    assert frame is not None
+    if frame.marker == structure.PROGRESSIVE_HUFFMAN:
+        jpeg_progressive.check(_drop_spare_bytes(data, found)[0])
+    elif frame.marker in jpeg_scan.ARITHMETIC:
+        jpeg_arithmetic.check(_drop_spare_bytes(data, found)[0], _SPACES[len(frame.components)])
+    return pixels, spare
+
+
+def _decode_without_spare_bytes(data: bytes, found: Structure, draft_size: int | None) -> tuple[NDArray[np.uint8], int]:
     whole = data if found.end is not None else data.removesuffix(b"\xff") + structure.END
     try:
         return _decode_strictly(whole, found, draft_size), 0
     except ValueError as err:
         clean, spare = _drop_spare_bytes(data, found)
+        if _RARE_SAMPLING in str(err):
+            return _decode_rare_sampling(clean), spare
         try:
             return _decode_strictly(clean, found, draft_size), spare
         except ValueError:
             raise make_damaged(str(err).rstrip(".")) from err
+
+
+def _decode_rare_sampling(clean: bytes) -> NDArray[np.uint8]:
+    """Decode components whose resolutions simplejpeg does not know, such as those of reduced CMYK."""
+    found = structure.parse(clean)
+    frame = found.frame
+    assert frame is not None
+    if frame.marker in jpeg_scan.ARITHMETIC:
+        raise make_unsupported_pixels("An arithmetically coded JPEG with components of such resolutions")
+    progressive = frame.marker in structure.PROGRESSIVE
+    (jpeg_progressive.check_symbols if progressive else jpeg_scan.check_symbols)(clean, found)
+    pixels = _decode_by_library(clean)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _decode_strictly(data: bytes, found: Structure, draft_size: int | None) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ from dermq.decoding.raster import make_damaged
 SOI, EOI, SOS, DQT, DHT, DRI, APP0, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xE0, 0xE1, 0xE2, 0xEE
 END = b"\xff\xd9"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-PROGRESSIVE = frozenset({0xC2, 0xCA})
+PROGRESSIVE_HUFFMAN = 0xC2
+PROGRESSIVE = frozenset({PROGRESSIVE_HUFFMAN, 0xCA})
 LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _SCAN_ENDS = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
