@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import charset_normalizer
 
-from dermq import zips
+from dermq import arrivals, zips
 
 _UTF8_NAME = 0x800
 """Bit of the flags: name and comment are in UTF-8 (APPNOTE 4.4.4)."""
@@ -25,6 +25,8 @@ _SAMPLE_BYTES = 16_384
 """So many bytes of names are looked at to find their encoding."""
 _MOST_MESS = 0.2
 """Names that look more than this like a mess in every encoding are taken for the default one."""
+
+_HERE = re.compile(r"(?:\./+)+")
 
 _SCRIPTS = {
     "cp932": ("CJK", "HIRAGANA", "KATAKANA"),
@@ -116,10 +118,9 @@ def decode(raw: bytes, flags: int, extra: bytes, encoding: str) -> str:
             name = raw.decode(encoding)
         except UnicodeDecodeError:
             name = raw.decode(_DEFAULT_ENCODING)
-    name = unicodedata.normalize("NFC", name).replace("\\", "/")
-    while name.startswith("./"):
-        name = name[2:].lstrip("/") if len(name) > 2 else "/"
-    return name
+    name = arrivals.normalise_name(name)
+    here = _HERE.match(name)
+    return name[here.end() :] or "/" if here else name
 
 
 def is_folder(name: str) -> bool:
