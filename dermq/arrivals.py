@@ -126,7 +126,7 @@ def _read_head(chunks: Iterator[bytes], settings: Settings) -> bytes:
 
 
 def check_head(head: bytes, settings: Settings) -> formats.ImageFormat:
-    """Return the format of a file by its leading bytes. What these do not tell, only a decoder tells.
+    """Return the format of a file by its leading bytes. What these do not show, only a decoder can find.
 
     Raises Rejected for an empty file, UnsupportedFormat and TooLarge as ``formats.check`` does.
     """
@@ -143,7 +143,7 @@ def check_head(head: bytes, settings: Settings) -> formats.ImageFormat:
 
 
 def make_too_large(settings: Settings) -> errors.TooLarge:
-    """The error for an image file over the limit."""
+    """Return the error for an image file over the limit."""
     return errors.TooLarge(
         "image_too_large", f"The file has more than {settings.max_image_bytes:,} bytes, the most that is accepted."
     )
@@ -207,17 +207,7 @@ def receive(
     """
     batch = batches.lock(session, batch_id)
     batches.check_open(batch, from_archive=archive_id is not None)
-    known = _find_known_names(session, batch_id, [arrival.name for arrival in arrived])
-    room = _measure_room(batch, settings)
-    verdicts: list[Verdict] = []
-    fresh: list[tuple[Arrival, int]] = []
-    for arrival in arrived:
-        verdict = _decide_verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
-        if verdict.error is None and not verdict.unchanged and verdict.position is not None:
-            fresh.append((arrival, verdict.position))
-            known[arrival.name] = (arrival.file.sha256, verdict.position)
-            room = room.take_one()
-        verdicts.append(verdict)
+    verdicts, fresh = _decide_verdicts(session, batch, arrived, settings)
     if fresh:
         for arrival, _ in fresh:
             check_kept(arrival.file)
@@ -273,6 +263,24 @@ def _measure_room(batch: Batch, settings: Settings) -> _Room:
     return _Room(most - batch.received, full)
 
 
+def _decide_verdicts(
+    session: Session, batch: Batch, arrived: Sequence[Arrival], settings: Settings
+) -> tuple[list[Verdict], list[tuple[Arrival, int]]]:
+    """Return a verdict on each arrival, and those that are to be added with their positions."""
+    known = _find_known_names(session, batch.id, [arrival.name for arrival in arrived])
+    room = _measure_room(batch, settings)
+    verdicts: list[Verdict] = []
+    fresh: list[tuple[Arrival, int]] = []
+    for arrival in arrived:
+        verdict = _decide_verdict(arrival, known, room, position=batch.received + len(fresh) + 1)
+        if verdict.error is None and not verdict.unchanged and verdict.position is not None:
+            fresh.append((arrival, verdict.position))
+            known[arrival.name] = (arrival.file.sha256, verdict.position)
+            room = room.take_one()
+        verdicts.append(verdict)
+    return verdicts, fresh
+
+
 def _decide_verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _Room, *, position: int) -> Verdict:
     if arrival.name in known:
         sha256, at = known[arrival.name]
@@ -290,7 +298,7 @@ def _decide_verdict(arrival: Arrival, known: dict[str, tuple[str, int]], room: _
 def _select_wanted(
     session: Session, batch_id: uuid.UUID, arrived: Sequence[Arrival], settings: Settings
 ) -> Sequence[Arrival]:
-    """The arrivals that the batch would take now; all of them where the batch is about to be created."""
+    """Return the arrivals that the batch would take now; all of them when the batch is about to be created."""
     batch = session.get(Batch, batch_id)
     if batch is None:
         return arrived

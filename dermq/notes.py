@@ -1,4 +1,4 @@
-"""Notes on images: what a lab should know of a file that was read all the same.
+"""Notes on images: what a lab should know about a file that was decoded without an error.
 
 An error keeps an image from being classified; a note never does. They are stored on the image's row as JSON.
 """

@@ -23,7 +23,7 @@ _UNFINISHED = (Batch.finished_at.is_(None), Batch.deleted_at.is_(None))
 
 @dataclass(frozen=True)
 class Quotas:
-    """The most that a lab may use."""
+    """The limits of a lab."""
 
     waiting_images: int
     kept_bytes: int

@@ -7,7 +7,7 @@ from web.gunicorn_conf import *  # noqa: F403
 from web.server import worker
 from web.server.limits import Limits
 
-worker_class = worker.worker_class(
+worker_class = worker.make_worker_class(
     replace(
         Limits.of(Settings()),
         idle_seconds=2.0,

@@ -1,5 +1,6 @@
 """The documents match the repository, and the repository holds no file that must not be tracked."""
 
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import yaml
 from dermq import bundles, taxonomy
 from dermq.settings import ROOT, Settings
 from docs import settings_page
+from tests.chaos.faults import FAULTS
 from web.reports import registry
 
 _MAX_BYTES = 50_000_000
@@ -154,6 +156,16 @@ def test_the_layout_names_every_module_of_the_domain_and_every_package(tracked: 
     named = set(re.findall(r"[a-z_]+(?:\.py|/)", layout))
     assert modules | packages <= named, sorted((modules | packages) - named)
     assert {name for name in named if name.endswith(".py")} <= {path.name for path in tracked}
+
+
+def test_every_promise_to_operators_names_its_rows_of_chaos() -> None:
+    importlib.import_module("tests.chaos.__main__")  # registers all rows
+    text = (ROOT / "docs" / "operating.md").read_text()
+    table = text.split("| promise | rows of `make chaos` |\n|---|---|\n")[1].split("\n\n")[0]
+    cells = [line.split("|")[2].strip() for line in table.splitlines()]
+    assert cells[0] == "every whole system, in the checks at its end" and cells[-1] == "(tests/integration)"
+    named = [name for cell in cells[1:-1] for name in cell.split("; ")]
+    assert sorted(named) == sorted(fault.name for fault in FAULTS)
 
 
 def test_ci_runs_the_commands_of_a_contributor() -> None:

@@ -108,6 +108,7 @@ def lossy(picture: Image.Image) -> dict[str, bytes]:
         "CMYK without Adobe's marker": without_adobe_marker(
             _jpeg(np.ascontiguousarray(cmyk), level=97, colorspace="CMYK", outcolorspace="CMYK")
         ),
+        "CMYK with reduced inks": samples.encoded(picture.convert("CMYK"), quality=97, subsampling=2),
         "YCCK": _jpeg(np.ascontiguousarray(255 - cmyk), level=97, colorspace="CMYK", outcolorspace="YCCK"),
         "WebP": samples.encoded(picture, "WEBP", quality=97),
         "TIFF of JPEG": tiff(pixels, compression="jpeg", compressionargs={"level": 97}),

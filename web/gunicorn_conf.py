@@ -18,7 +18,7 @@ if _settings.sql_echo:
 
 bind = f"{_settings.web_host}:{_settings.port}"
 workers = 1
-worker_class = worker.worker_class(Limits.of(_settings))
+worker_class = worker.make_worker_class(Limits.of(_settings))
 threads = _settings.web_threads
 worker_connections = _settings.web_connections
 keepalive = 1  # any value but 0; web.server has its own times

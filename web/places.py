@@ -69,11 +69,11 @@ class Places:
     def _is_free_for(self, lab_id: int) -> bool:
         if len(self._taken) >= self._count:
             return False
-        return self._held_by(lab_id) < self._share or not self._is_wanted_by_others(lab_id)
+        return self._count_held(lab_id) < self._share or not self._is_wanted_by_others(lab_id)
 
     def _wait_for(self, lab_id: int) -> bool:
         """Return whether a place became free in time. Few threads wait, so that enough are left for other requests."""
-        if self._held_by(lab_id) >= self._share:
+        if self._count_held(lab_id) >= self._share:
             return False
         began = time.monotonic()
         self._wanted[lab_id] = began + WANTED_SECONDS
@@ -90,7 +90,7 @@ class Places:
             self._waiting -= 1
 
     def _give_up_one(self, lab_id: int) -> None:
-        """End the youngest upload of the lab that holds most beyond its share, unless one is being ended already."""
+        """End the youngest upload of the lab that is most above its share, unless one is being ended already."""
         held = Counter(place.lab_id for place in self._taken if not place.is_given_up)
         greedy, count = max(held.items(), key=lambda item: item[1], default=(lab_id, 0))
         if count <= self._share or greedy == lab_id or any(place.is_given_up for place in self._taken):
@@ -102,7 +102,7 @@ class Places:
                 place.end()
                 return
 
-    def _held_by(self, lab_id: int) -> int:
+    def _count_held(self, lab_id: int) -> int:
         return sum(place.lab_id == lab_id for place in self._taken)
 
     def _is_wanted_by_others(self, lab_id: int) -> bool:

@@ -22,7 +22,7 @@ MODULES = {
     "DICOM": "dicom",
 }
 """The module that decodes each format, by the format's name."""
-CODECS = ("jpeg8_decode", "png_decode", "jpeg2k_decode", "jpegls_decode")
+CODECS = ("jpeg8_decode", "jpegxl_encode_jpeg", "png_decode", "jpeg2k_decode", "jpegls_decode")
 """What the modules use of imagecodecs, which imports each codec when it is first used."""
 
 

@@ -1,4 +1,4 @@
-"""AVIF: AV1 by the libavif that Pillow brings along."""
+"""AVIF: AV1, decoded by libavif, which is a part of Pillow."""
 
 from PIL import AvifImagePlugin
 

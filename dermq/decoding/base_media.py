@@ -17,13 +17,13 @@ _MOST_SHARED = 2
 
 def check(data: bytes) -> None:
     """Raise Permanent unless every coded picture of the file lies inside it and has no long run of zeros."""
-    meta = next((body for kind, body in _boxes(data) if kind == b"meta"), None)
+    meta = next((body for kind, body in _read_boxes(data) if kind == b"meta"), None)
     if meta is None:
         raise make_damaged("it ends in the middle of its header")
-    inner = dict(_boxes(meta[4:]))
-    kinds = dict(_kinds(inner.get(b"iinf", b"")))
+    inner = dict(_read_boxes(meta[4:]))
+    kinds = dict(_read_kinds(inner.get(b"iinf", b"")))
     looked_at = 0
-    for number, (item, in_file, offset, length) in enumerate(_places(inner.get(b"iloc", b""))):
+    for number, (item, in_file, offset, length) in enumerate(_read_places(inner.get(b"iloc", b""))):
         if number > _MOST_BOXES or looked_at > _MOST_SHARED * len(data):
             raise make_damaged("it is made of more pieces than it has bytes for")
         if kinds.get(item) in _CODED and in_file:
@@ -39,7 +39,7 @@ def is_hdr(data: bytes) -> bool:
     return at != -1 and int.from_bytes(data[at + 10 : at + 12], "big") in _HDR_TRANSFERS
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _read_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and content of the boxes in ``data``, the last one cut where the data ends."""
     at = 0
     for _ in range(_MOST_BOXES):
@@ -54,16 +54,16 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
-def _kinds(body: bytes) -> Iterator[tuple[int, bytes]]:
+def _read_kinds(body: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the items of a box ``iinf`` and their kinds."""
     count_bytes = 2 if body[:1] == b"\0" else 4
-    for kind, entry in _boxes(body[4 + count_bytes :]):
+    for kind, entry in _read_boxes(body[4 + count_bytes :]):
         if kind == b"infe":
             id_bytes = 4 if entry[:1] == b"\x03" else 2
             yield int.from_bytes(entry[4 : 4 + id_bytes], "big"), entry[6 + id_bytes : 10 + id_bytes]
 
 
-def _places(body: bytes) -> Iterator[tuple[int, bool, int, int]]:
+def _read_places(body: bytes) -> Iterator[tuple[int, bool, int, int]]:
     """Yield the pieces of items in a box ``iloc``: item, whether it lies in the file itself, offset, and length."""
     version, at = body[0] if body else 0, 4
 

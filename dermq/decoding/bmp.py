@@ -39,7 +39,7 @@ def _find_profile(data: bytes) -> bytes | None:
 
 
 def _find_notes(data: bytes, width: int, height: int) -> tuple[Note, ...]:
-    """Return a note on bytes behind the pixels, which is told where each row has the same length."""
+    """Return a note on bytes behind the pixels, which can be found only where all rows have the same length."""
     start, header_bytes = struct.unpack_from("<II", data, 10)
     layout, at = ("<H", _HEADER_AT + 10) if header_bytes == _CORE_HEADER else ("<HI", _HEADER_AT + 14)
     bits, compression = (*struct.unpack_from(layout, data, at), 0)[:2]

@@ -155,7 +155,7 @@ def _show_grey(found: Any, samples: Samples) -> NDArray[np.uint8]:
     bits = int(found.BitsStored)
     if "RescaleSlope" in found and (float(found.RescaleSlope), float(found.get("RescaleIntercept", 0))) != (1.0, 0.0):
         raise make_unsupported_pixels("A DICOM image of measured values")
-    centre, width = (_first(found.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    centre, width = (_find_first_number(found.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None or width <= 1:
         return reduce_to_8_bits(samples, bits)
     shown: NDArray[np.float32] = (samples.astype(np.float32) - (centre - 0.5)) / (width - 1) + 0.5
@@ -163,7 +163,7 @@ def _show_grey(found: Any, samples: Samples) -> NDArray[np.uint8]:
     return shown.astype(np.uint8)
 
 
-def _first(value: Any) -> float | None:
+def _find_first_number(value: Any) -> float | None:
     values = value if isinstance(value, pydicom.multival.MultiValue) else [value]
     return None if not values or values[0] is None else float(values[0])
 

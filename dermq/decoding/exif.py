@@ -1,4 +1,4 @@
-"""The one thing that EXIF decides: which way is up. A broken block decides nothing."""
+"""The orientation of an image, the only part of EXIF that is used. A broken block is ignored."""
 
 import re
 import warnings

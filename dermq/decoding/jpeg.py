@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermq import formats
-from dermq.decoding import exif, jpeg_scan
+from dermq.decoding import exif, jpeg_arithmetic, jpeg_progressive, jpeg_scan
 from dermq.decoding import jpeg_structure as structure
 from dermq.decoding.jpeg_structure import Frame, Structure
 from dermq.decoding.raster import (
@@ -32,6 +32,8 @@ _KEPT = frozenset({structure.DQT, structure.DHT, structure.DRI, structure.SOS, 0
 _PLAIN_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _BLOCK = 16
 """The largest side of a minimum coded unit that encoders use."""
+_RARE_SAMPLING = "Could not determine subsampling"
+"""What simplejpeg says of a header whose sampling factors it does not know."""
 _REDUCTIONS = (8, 4, 2)
 
 
@@ -47,10 +49,12 @@ def read(data: bytes, limits: Limits) -> Raster:
         pixels, spare = _decode(data, found, limits.draft_size)
     else:
         pixels, spare = _decode_by_imagecodecs(data, found), 0
-    if len(frame.components) == 4 and found.adobe(data):
+    if len(frame.components) == 4 and found.has_adobe(data):
         pixels = 255 - pixels
-    orientation = exif.find_orientation(found.exif(data), found.xmp(data))
-    return Raster(_make_picture(pixels), size, orientation, found.profile(data), notes=_find_notes(data, found, spare))
+    orientation = exif.find_orientation(found.find_exif(data), found.find_xmp(data))
+    return Raster(
+        _make_picture(pixels), size, orientation, found.find_profile(data), notes=_find_notes(data, found, spare)
+    )
 
 
 def decode_samples(data: bytes, *, ycc: bool, size: formats.Size) -> NDArray[Any]:
@@ -107,15 +111,41 @@ def _check_frame(found: Structure) -> Frame:
 
 def _decode(data: bytes, found: Structure, draft_size: int | None) -> tuple[NDArray[np.uint8], int]:
     """Return the pixels ``(h, w, c)``, and how many bytes were left out because they belong to none."""
+    pixels, spare = _decode_without_spare_bytes(data, found, draft_size)
+    frame = found.frame
+    assert frame is not None
+    if frame.marker == structure.PROGRESSIVE_HUFFMAN:
+        jpeg_progressive.check(_drop_spare_bytes(data, found)[0])
+    elif frame.marker in jpeg_scan.ARITHMETIC:
+        jpeg_arithmetic.check(_drop_spare_bytes(data, found)[0], _SPACES[len(frame.components)])
+    return pixels, spare
+
+
+def _decode_without_spare_bytes(data: bytes, found: Structure, draft_size: int | None) -> tuple[NDArray[np.uint8], int]:
     whole = data if found.end is not None else data.removesuffix(b"\xff") + structure.END
     try:
         return _decode_strictly(whole, found, draft_size), 0
     except ValueError as err:
         clean, spare = _drop_spare_bytes(data, found)
+        if _RARE_SAMPLING in str(err):
+            return _decode_rare_sampling(clean), spare
         try:
             return _decode_strictly(clean, found, draft_size), spare
         except ValueError:
             raise make_damaged(str(err).rstrip(".")) from err
+
+
+def _decode_rare_sampling(clean: bytes) -> NDArray[np.uint8]:
+    """Decode components whose resolutions simplejpeg does not know, such as those of reduced CMYK."""
+    found = structure.parse(clean)
+    frame = found.frame
+    assert frame is not None
+    if frame.marker in jpeg_scan.ARITHMETIC:
+        raise make_unsupported_pixels("An arithmetically coded JPEG with components of such resolutions")
+    progressive = frame.marker in structure.PROGRESSIVE
+    (jpeg_progressive.check_symbols if progressive else jpeg_scan.check_symbols)(clean, found)
+    pixels = _decode_by_library(clean)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _decode_strictly(data: bytes, found: Structure, draft_size: int | None) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ libjpeg-turbo warns of most damage, but not of zeroed blocks that happen to hold
 library that decodes 12 bits and lossless JPEG passes no warnings on.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,8 +16,8 @@ Codes = Sequence[tuple[int, int] | None]
 Tables = Mapping[int, bytes]
 """The content of Huffman tables, lengths and symbols, by class and id in one byte as DHT has them (T.81, B.2.4.2)."""
 
-_DC, _AC = 0x00, 0x10
-_ARITHMETIC = frozenset(range(0xC9, 0xD0))
+DC, AC = 0x00, 0x10
+ARITHMETIC = frozenset(range(0xC9, 0xD0))
 _ZERO_BYTES = 16
 """A run of zero bytes that is read as dozens of equal symbols, which no picture has."""
 _ARITHMETIC_ZERO_BYTES = 256
@@ -29,14 +30,14 @@ def check_zeros(data: bytes, found: Structure) -> None:
     The code of only zero bits stands for the table's first symbol. Where that does not mean that blocks are flat, the
     zeros were not written by an encoder. A run at the very end of a scan is left to the decoder.
     """
-    for scan, tables, _ in _pair_with_tables(data, found):
+    for scan, tables, _ in pair_with_tables(data, found):
         assert found.frame is not None
-        arithmetic = found.frame.marker in _ARITHMETIC
+        arithmetic = found.frame.marker in ARITHMETIC
         run = bytes(_ARITHMETIC_ZERO_BYTES if arithmetic else _ZERO_BYTES)
         at = data.find(run, scan.start, scan.stop)
         if at == -1 or not data[at : scan.stop].strip(b"\0"):
             continue
-        if arithmetic or not _flat_by_zeros(found.frame, scan, tables):
+        if arithmetic or not _is_flat_by_zeros(found.frame, scan, tables):
             raise make_damaged("a part of its pixels is overwritten by zeros")
 
 
@@ -45,20 +46,16 @@ def check_symbols(data: bytes, found: Structure) -> None:
 
     For sequential and lossless Huffman coding. It takes about a second for a megabyte.
     """
-    for scan, tables, restart_interval in _pair_with_tables(data, found):
-        assert found.frame is not None
-        codes = {key: _list_codes(table) for key, table in tables.items()}
-        blocks, mcus = _lay_out(found.frame, scan, codes)
-        intervals = _RESTART.split(data[scan.start : scan.stop])
-        per_interval = restart_interval or mcus
-        if len(intervals) != -(-mcus // per_interval):
-            raise make_damaged("a part of its pixels is missing")
-        for number, interval in enumerate(intervals):
-            body = interval.replace(b"\xff\x00", b"\xff")
-            _walk(body, min(per_interval, mcus - number * per_interval), blocks)
+    assert found.frame is not None
+    lossless = found.frame.marker in LOSSLESS
+    for scan, tables, restart_interval in pair_with_tables(data, found):
+        pairs, mcus = lay_out(found.frame, scan)
+        blocks = [(find_codes(tables, DC | dc), None if lossless else find_codes(tables, AC | ac)) for dc, ac in pairs]
+        for units, body in split_intervals(data, scan, restart_interval or mcus, mcus):
+            _walk(body, len(units), blocks)
 
 
-def _pair_with_tables(data: bytes, found: Structure) -> Iterator[tuple[Scan, dict[int, bytes], int]]:
+def pair_with_tables(data: bytes, found: Structure) -> Iterator[tuple[Scan, dict[int, bytes], int]]:
     """Yield each scan with the Huffman tables and the restart interval that hold for it."""
     tables: dict[int, bytes] = {}
     restart_interval, scans = 0, iter(found.scans)
@@ -79,10 +76,10 @@ def _split_tables(body: bytes) -> Iterator[tuple[int, bytes]]:
         body = body[stop:]
 
 
-def _flat_by_zeros(frame: Frame, scan: Scan, tables: Tables) -> bool:
+def _is_flat_by_zeros(frame: Frame, scan: Scan, tables: Tables) -> bool:
     """Return whether a run of zero bits means blocks without any change, in every component of a scan."""
     firsts = [
-        (tables.get(_DC | dc, b"")[16:17], tables.get(_AC | ac, b"")[16:17]) for dc, ac in scan.tables
+        (tables.get(DC | dc, b"")[16:17], tables.get(AC | ac, b"")[16:17]) for dc, ac in scan.tables
     ]  # the first symbol of each table
     if frame.marker in LOSSLESS:
         return all(dc == b"\0" for dc, _ in firsts)
@@ -91,7 +88,7 @@ def _flat_by_zeros(frame: Frame, scan: Scan, tables: Tables) -> bool:
     if scan.first == 0:  # a refinement of DC has plain bits, and zeros where nothing changes
         return scan.high > 0 or all(dc == b"\0" for dc, _ in firsts)
     (_, ac_table), (_, first) = scan.tables[0], firsts[0]
-    return first == b"\0" and not _ends_runs(tables.get(_AC | ac_table, b""))
+    return first == b"\0" and not _ends_runs(tables.get(AC | ac_table, b""))
 
 
 def _ends_runs(table: bytes) -> bool:
@@ -99,6 +96,7 @@ def _ends_runs(table: bytes) -> bool:
     return any(symbol & 15 == 0 and symbol not in (0x00, 0xF0) for symbol in table[16:])
 
 
+@functools.lru_cache(maxsize=8)
 def _list_codes(table: bytes) -> Codes:
     """Return the canonical Huffman codes of a table (T.81, annex C)."""
     codes: list[tuple[int, int] | None] = []
@@ -109,14 +107,13 @@ def _list_codes(table: bytes) -> Codes:
     return (codes + [None] * (65_536 - len(codes)))[:65_536]
 
 
-def _lay_out(frame: Frame, scan: Scan, codes: Mapping[int, Codes]) -> tuple[list[tuple[Codes, Codes | None]], int]:
-    """Return the tables of each block of a minimum coded unit (MCU), and how many units a scan has (T.81, A.2)."""
+def lay_out(frame: Frame, scan: Scan) -> tuple[list[tuple[int, int]], int]:
+    """Return the DC and AC table of each block of a minimum coded unit (MCU), and how many units a scan has (A.2)."""
     side = 1 if frame.marker in LOSSLESS else 8
     widest, highest = (max(factors) for factors in zip(*frame.sampling, strict=True))
-    blocks: list[tuple[Codes, Codes | None]] = []
-    for component, (dc, ac) in zip(scan.components, scan.tables, strict=True):
+    blocks: list[tuple[int, int]] = []
+    for component, pair in zip(scan.components, scan.tables, strict=True):
         across, down = frame.sampling[frame.components.index(component)]
-        pair = (_find_table(codes, _DC | dc), None if side == 1 else _find_table(codes, _AC | ac))
         blocks += [pair] * (across * down if len(scan.components) > 1 else 1)
     if len(scan.components) > 1:
         return blocks, -(-frame.width // (side * widest)) * -(-frame.height // (side * highest))
@@ -124,10 +121,21 @@ def _lay_out(frame: Frame, scan: Scan, codes: Mapping[int, Codes]) -> tuple[list
     return blocks, -(-width // side) * -(-height // side)
 
 
-def _find_table(codes: Mapping[int, Codes], key: int) -> Codes:
-    if key not in codes:
+def split_intervals(data: bytes, scan: Scan, per_interval: int, mcus: int) -> Iterator[tuple[range, bytes]]:
+    """Yield the numbers of the units between two restart markers, and their bytes. Raises Permanent if some miss."""
+    intervals = _RESTART.split(data[scan.start : scan.stop])
+    if len(intervals) != -(-mcus // per_interval):
+        raise make_damaged("a part of its pixels is missing")
+    for number, interval in enumerate(intervals):
+        first = number * per_interval
+        yield range(first, min(first + per_interval, mcus)), interval.rstrip(b"\xff").replace(b"\xff\x00", b"\xff")
+
+
+def find_codes(tables: Tables, key: int) -> Codes:
+    """Return the codes of a table. Raises Permanent when no segment brings it."""
+    if key not in tables:
         raise make_damaged("a Huffman table is missing")
-    return codes[key]
+    return _list_codes(tables[key])
 
 
 def _walk(body: bytes, mcus: int, blocks: Sequence[tuple[Codes, Codes | None]]) -> None:

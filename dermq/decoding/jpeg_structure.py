@@ -13,7 +13,8 @@ from dermq.decoding.raster import make_damaged
 SOI, EOI, SOS, DQT, DHT, DRI, APP0, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xE0, 0xE1, 0xE2, 0xEE
 END = b"\xff\xd9"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-PROGRESSIVE = frozenset({0xC2, 0xCA})
+PROGRESSIVE_HUFFMAN = 0xC2
+PROGRESSIVE = frozenset({PROGRESSIVE_HUFFMAN, 0xCA})
 LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _SCAN_ENDS = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
@@ -65,39 +66,41 @@ class Structure:
     end: int | None = None
     """Where the end marker ends; None when it is missing."""
 
-    def payloads(self, data: bytes, marker: int) -> Iterator[bytes]:
+    def read_payloads(self, data: bytes, marker: int) -> Iterator[bytes]:
         """Yield the content of each segment with this marker."""
         for found, start, stop in self.segments:
             if found == marker:
                 yield data[start + 2 : stop]
 
-    def exif(self, data: bytes) -> bytes | None:
-        return next((block for block in self.payloads(data, APP1) if block.startswith(_EXIF)), None)
+    def find_exif(self, data: bytes) -> bytes | None:
+        return next((block for block in self.read_payloads(data, APP1) if block.startswith(_EXIF)), None)
 
-    def xmp(self, data: bytes) -> bytes | None:
-        return next((block for block in self.payloads(data, APP1) if block.startswith(_XMP)), None)
+    def find_xmp(self, data: bytes) -> bytes | None:
+        return next((block for block in self.read_payloads(data, APP1) if block.startswith(_XMP)), None)
 
-    def adobe(self, data: bytes) -> bool:
-        """Whether there is an Adobe segment; its programs store CMYK inverted."""
-        return any(block.startswith(b"Adobe") for block in self.payloads(data, APP14))
+    def has_adobe(self, data: bytes) -> bool:
+        """Return whether there is an Adobe segment; its programs store CMYK inverted."""
+        return any(block.startswith(b"Adobe") for block in self.read_payloads(data, APP14))
 
     def holds_ycc(self, data: bytes) -> bool:
-        """Whether a JFIF marker, or Adobe's with transform 1, says that three components are Y, Cb and Cr."""
-        if any(block.startswith(b"JFIF\0") for block in self.payloads(data, APP0)):
+        """Return whether a JFIF marker, or Adobe's with transform 1, says that three components are Y, Cb and Cr."""
+        if any(block.startswith(b"JFIF\0") for block in self.read_payloads(data, APP0)):
             return True
-        return any(block.startswith(b"Adobe") and block[11:12] == b"\x01" for block in self.payloads(data, APP14))
+        return any(block.startswith(b"Adobe") and block[11:12] == b"\x01" for block in self.read_payloads(data, APP14))
 
-    def profile(self, data: bytes) -> bytes | None:
+    def find_profile(self, data: bytes) -> bytes | None:
         """Return the ICC profile, put together from its numbered parts; None when one is missing."""
-        parts = {block[12]: block[14:] for block in self.payloads(data, APP2) if block[:12] == _ICC and len(block) > 14}
-        counts = {block[13] for block in self.payloads(data, APP2) if block[:12] == _ICC and len(block) > 14}
+        parts = {
+            block[12]: block[14:] for block in self.read_payloads(data, APP2) if block[:12] == _ICC and len(block) > 14
+        }
+        counts = {block[13] for block in self.read_payloads(data, APP2) if block[:12] == _ICC and len(block) > 14}
         if len(counts) != 1 or set(parts) != set(range(1, counts.pop() + 1)):
             return None
         return b"".join(parts[number] for number in sorted(parts))
 
     def holds_further_pictures(self, data: bytes) -> bool:
-        """Whether the file says that pictures follow this one (CIPA DC-007, Multi-Picture Format)."""
-        return any(block.startswith(b"MPF\0") for block in self.payloads(data, APP2))
+        """Return whether the file says that pictures follow this one (CIPA DC-007, Multi-Picture Format)."""
+        return any(block.startswith(b"MPF\0") for block in self.read_payloads(data, APP2))
 
 
 def parse(data: bytes) -> Structure:
@@ -139,11 +142,11 @@ def check_scans(found: Structure) -> None:
     missing = set(found.frame.components) - {one for scan in found.scans for one in scan.components}
     if missing:
         raise make_damaged(f"{len(missing)} of its {len(found.frame.components)} colour components are missing")
-    if found.frame.marker in PROGRESSIVE and not all(_complete(found.scans, one) for one in found.frame.components):
+    if found.frame.marker in PROGRESSIVE and not all(_is_complete(found.scans, one) for one in found.frame.components):
         raise make_damaged("the last scans are missing, which hold the details")
 
 
-def _complete(scans: Sequence[Scan], component: int) -> bool:
+def _is_complete(scans: Sequence[Scan], component: int) -> bool:
     """Return whether progressive scans bring all 64 coefficients of a component down to their last bit."""
     left = [1] * 64
     for scan in scans:

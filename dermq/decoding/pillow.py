@@ -1,4 +1,4 @@
-"""Decodes the plain bytes of one image by Pillow, for the formats that it reads rightly."""
+"""Decodes the bytes of one image by Pillow, for the formats that it reads correctly."""
 
 import io
 import warnings
@@ -19,7 +19,7 @@ def load(data: bytes, name: str) -> Image.Image:
 
 
 def load_with_info(data: bytes, name: str, max_pixels: int | None = None) -> tuple[Image.Image, dict[str, Any]]:
-    """Decode as ``load`` does, and return what Pillow tells of the file, with the number of its ``frames``.
+    """Decode as ``load`` does, and also return what Pillow says about the file, with the number of its ``frames``.
 
     Raises TooLarge for more than ``max_pixels`` pixels, before they are decoded.
     """

@@ -41,7 +41,7 @@ class _Chunks:
     texts: list[bytes] = field(default_factory=list)
     end: int | None = None
 
-    def header(self) -> tuple[int, int, int, int]:
+    def read_header(self) -> tuple[int, int, int, int]:
         """Return width, height, bit depth and colour type."""
         width, height, depth, colours = struct.unpack_from(">IIBB", self.single[b"IHDR"])
         return width, height, depth, colours
@@ -50,7 +50,7 @@ class _Chunks:
 def read(data: bytes, limits: Limits) -> Raster:
     """Decode a PNG. Raises Permanent when a chunk that pixels need is damaged or missing."""
     chunks = _split(data)
-    width, height, depth, _ = chunks.header()
+    width, height, depth, _ = chunks.read_header()
     formats.check_pixels(width, height, limits.max_pixels)
     frames = int.from_bytes(chunks.single.get(b"acTL", b"")[:4], "big")
     if frames > 1:
@@ -112,7 +112,7 @@ def _decode_16_bits(chunks: _Chunks) -> Image.Image:
     """Decode 16 bits a channel. Fewer bits that ``sBIT`` declares are scaled up if the file did not do so."""
     import imagecodecs  # only for these rare files
 
-    *_, colours = chunks.header()
+    *_, colours = chunks.read_header()
     with tell_damage():
         samples = imagecodecs.png_decode(_write_plain(chunks))
     samples = samples.reshape(*samples.shape[:2], -1)
@@ -161,7 +161,7 @@ def _find_metadata(chunks: _Chunks) -> tuple[bytes | None, bytes | None]:
 
 
 def _find_profile(chunks: _Chunks) -> bytes | None:
-    """Return the ICC profile; None when it is missing, damaged, or absurdly large."""
+    """Return the ICC profile; None when it is missing, damaged, or larger than profiles are."""
     _, _, packed = chunks.single.get(b"iCCP", b"").partition(b"\0")
     try:
         return zlib.decompressobj().decompress(packed[1:], _MOST_PROFILE_BYTES) or None

@@ -1,4 +1,4 @@
-"""What the decoder of a format gives: pixels as the file stores them, and what is needed to show them rightly."""
+"""The result of a format's decoder: pixels as the file stores them, and what is needed to show them correctly."""
 
 import contextlib
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Raster:
 
 
 def make_damaged(why: object) -> errors.Permanent:
-    """The error for a file whose pixels are not all there, or not as they were written."""
+    """Return the error for a file whose pixels are not all there, or not as they were written."""
     return errors.Permanent("damaged", f"The file is damaged and cannot be decoded: {why}.")
 
 
@@ -58,17 +58,17 @@ def tell_damage() -> Iterator[None]:
 
 
 def make_unsupported_pixels(what: str) -> errors.Permanent:
-    """The error for pixels that cannot be shown rightly."""
+    """Return the error for pixels that cannot be shown correctly."""
     return errors.Permanent("unsupported_pixels", f"{what} cannot be read; save the image as PNG, TIFF or JPEG in RGB.")
 
 
 def make_several_frames(count: int) -> errors.Permanent:
-    """The error for a file that holds more than one image."""
+    """Return the error for a file that holds more than one image."""
     return errors.Permanent("several_frames", f"The file holds {count} frames or pages; one image a file is accepted.")
 
 
 def note_extra_bytes(count: int, where: str = "follow the end of the image") -> Note:
-    """The note on bytes that belong to no pixel."""
+    """Return the note on bytes that belong to no pixel."""
     return Note("extra_bytes", f"{count:,} {'byte' if count == 1 else 'bytes'} {where}; they were left out.")
 
 

@@ -78,10 +78,10 @@ def _find_full_page(file: tifffile.TiffFile) -> Any:
         raise make_damaged("it holds no page")
     if any(_DNG_VERSION in page.tags for page in pages):
         raise make_unsupported_pixels("A camera's raw data (DNG)")
-    full = [page for page in pages if not _reduced(page)]
+    full = [page for page in pages if not _is_reduced(page)]
     if not full:  # cameras put a thumbnail first, and the image below it
         below = [page.aspage() for one in pages for page in one.pages or ()]
-        full = [page for page in below if not _reduced(page)]
+        full = [page for page in below if not _is_reduced(page)]
         pages += below
     if len(full) > 1:
         raise make_several_frames(len(full))
@@ -97,12 +97,12 @@ def _list_pages(file: tifffile.TiffFile) -> list[Any]:
     return pages
 
 
-def _reduced(page: Any) -> bool:
+def _is_reduced(page: Any) -> bool:
     return bool(page.subfiletype & (_REDUCED | _MASK)) or _read_tag(page, _SUBFILE_TYPE) == _REDUCED_BY_OLD_TAG
 
 
 def _read_tag(page: Any, code: int) -> Any:
-    """Return the value of a tag, or None. A tag that cannot be read is as good as none."""
+    """Return the value of a tag, or None. A tag that cannot be read counts as missing."""
     try:
         return page.tags[code].value
     except Exception:  # tifffile reads values late and raises any exception for a broken one
@@ -110,7 +110,7 @@ def _read_tag(page: Any, code: int) -> Any:
 
 
 def _check_kind(page: Any) -> None:
-    """Raise Permanent for pixels that cannot be shown rightly."""
+    """Raise Permanent for pixels that cannot be shown correctly."""
     photometric = int(page.photometric)
     if photometric in _RAW:
         raise make_unsupported_pixels("A camera's raw data")

@@ -1,7 +1,7 @@
 """The image formats that dermq accepts, and what the leading bytes of a file tell.
 
 Only leading bytes are read here, at fixed places and without any image library, so that the web and the unpacker never
-parse an image. To add a format, write a module beside this one and list it below; ``dermq.imaging`` decodes it.
+parse an image. To add a format, write a module beside this one and list it below; ``dermq.decoding`` decodes it.
 """
 
 from dermq import errors

@@ -1,4 +1,4 @@
-"""The extensions of file names. The content decides what a file is; a name that says another thing is noted."""
+"""The extensions of file names. The content decides what a file is; a name that contradicts it gets a note."""
 
 from pathlib import PurePosixPath
 
@@ -21,7 +21,7 @@ _KNOWN = frozenset().union(*BY_FORMAT.values(), _OTHERS)
 
 
 def note_contradiction(name: str, found: ImageFormat) -> tuple[Note, ...]:
-    """Return a note when the extension of a name belongs to another kind of file. An unknown one says nothing."""
+    """Return a note when the extension of a name belongs to another kind of file. Unknown extensions are ignored."""
     extension = PurePosixPath(name).suffix[1:].lower()
     if extension not in _KNOWN or extension in BY_FORMAT[found.name]:
         return ()

@@ -11,7 +11,7 @@ _HEADER_BOX_BYTES = 200
 """The box with the size comes among the first ones."""
 
 
-def _size(head: bytes) -> Size | None:
+def _read_size(head: bytes) -> Size | None:
     if head.startswith(CODESTREAM):
         if len(head) < _SIZES_AT + 16:
             return None
@@ -24,4 +24,4 @@ def _size(head: bytes) -> Size | None:
     return width, height
 
 
-FORMAT = ImageFormat("JPEG 2000", "image/jp2", lambda head: head.startswith((JP2, CODESTREAM)), _size)
+FORMAT = ImageFormat("JPEG 2000", "image/jp2", lambda head: head.startswith((JP2, CODESTREAM)), _read_size)

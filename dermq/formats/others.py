@@ -1,4 +1,4 @@
-"""What a file is that is of no accepted format, by its leading bytes, so that its lab is told more than "no image"."""
+"""Recognises files of formats that are not accepted, by their leading bytes, so that a lab is told what it sent."""
 
 import re
 from collections.abc import Callable
@@ -9,79 +9,78 @@ Test = Callable[[bytes], bool]
 _OFFICE = (b"word/", b"xl/", b"ppt/", b"[Content_Types].xml")
 _TAR_AT = 257
 _HEAD_OF_TEXT = 4096
-_BLANK = 64
 
 
-def _starts(*signatures: bytes) -> Test:
+def _match_start(*signatures: bytes) -> Test:
     return lambda head: head.startswith(signatures)
 
 
-def _riff(kind: bytes) -> Test:
+def _match_riff(kind: bytes) -> Test:
     return lambda head: head[:4] in (b"RIFF", b"RIFX") and head[8:12] == kind
 
 
-def _brand(*brands: bytes) -> Test:
+def _match_brand(*brands: bytes) -> Test:
     return lambda head: head[8:12] in brands and head[4:8] == b"ftyp"
 
 
 IMAGES: tuple[tuple[str, Test], ...] = (
-    ("a GIF image", _starts(b"GIF87a", b"GIF89a")),
-    ("a JPEG XL image", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
-    ("a JPEG XR image", _starts(b"II\xbc")),
-    ("a Photoshop document", _starts(b"8BPS")),
-    ("an icon", _starts(b"\0\0\1\0", b"\0\0\2\0", b"icns")),
+    ("a GIF image", _match_start(b"GIF87a", b"GIF89a")),
+    ("a JPEG XL image", _match_start(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
+    ("a JPEG XR image", _match_start(b"II\xbc")),
+    ("a Photoshop document", _match_start(b"8BPS")),
+    ("an icon", _match_start(b"\0\0\1\0", b"\0\0\2\0", b"icns")),
     ("a PNM image", lambda head: re.match(rb"P[1-7fF]\s[\s\d#]", head) is not None),
-    ("an OpenEXR image", _starts(b"\x76\x2f\x31\x01")),
-    ("a Radiance HDR image", _starts(b"#?RADIANCE", b"#?RGBE")),
-    ("a QOI image", _starts(b"qoif")),
-    ("a GIMP image", _starts(b"gimp xcf")),
-    ("a DDS texture", _starts(b"DDS ")),
-    ("a FITS image", _starts(b"SIMPLE  =")),
+    ("an OpenEXR image", _match_start(b"\x76\x2f\x31\x01")),
+    ("a Radiance HDR image", _match_start(b"#?RADIANCE", b"#?RGBE")),
+    ("a QOI image", _match_start(b"qoif")),
+    ("a GIMP image", _match_start(b"gimp xcf")),
+    ("a DDS texture", _match_start(b"DDS ")),
+    ("a FITS image", _match_start(b"SIMPLE  =")),
     ("a PCX image", lambda head: re.match(rb"\x0a[\x00\x02-\x05]\x01[\x01\x02\x04\x08]", head) is not None),
-    ("a DjVu document", _starts(b"AT&TFORM")),
-    ("a BPG image", _starts(b"BPG\xfb")),
+    ("a DjVu document", _match_start(b"AT&TFORM")),
+    ("a BPG image", _match_start(b"BPG\xfb")),
     (
         "an SVG drawing",
         lambda head: re.match(rb"\s*(<\?xml|<!--|<!DOCTYPE|<svg)", head) is not None and b"<svg" in head,
     ),
     ("camera raw data (Canon CR2)", lambda head: head[:4] == b"II*\0" and head[8:10] == b"CR"),
-    ("camera raw data (Canon CR3)", _brand(b"crx ")),
+    ("camera raw data (Canon CR3)", _match_brand(b"crx ")),
     ("camera raw data (Canon CRW)", lambda head: head[6:14] == b"HEAPCCDR"),
-    ("camera raw data (Fujifilm RAF)", _starts(b"FUJIFILMCCD-RAW")),
-    ("camera raw data (Olympus ORF)", _starts(b"IIRO", b"IIRS", b"MMOR")),
-    ("camera raw data (Panasonic RW2)", _starts(b"IIU\0")),
-    ("camera raw data (Sigma X3F)", _starts(b"FOVb")),
-    ("camera raw data (Minolta MRW)", _starts(b"\0MRM")),
+    ("camera raw data (Fujifilm RAF)", _match_start(b"FUJIFILMCCD-RAW")),
+    ("camera raw data (Olympus ORF)", _match_start(b"IIRO", b"IIRS", b"MMOR")),
+    ("camera raw data (Panasonic RW2)", _match_start(b"IIU\0")),
+    ("camera raw data (Sigma X3F)", _match_start(b"FOVb")),
+    ("camera raw data (Minolta MRW)", _match_start(b"\0MRM")),
 )
-"""Images of kinds that are not taken."""
+"""Image formats that are not accepted."""
 
 NO_IMAGES: tuple[tuple[str, Test], ...] = (
     ("a PDF document", lambda head: b"%PDF-" in head[:1024]),
-    ("a PostScript document", _starts(b"%!PS", b"\xc5\xd0\xd3\xc6")),
+    ("a PostScript document", _match_start(b"%!PS", b"\xc5\xd0\xd3\xc6")),
     ("an office document", lambda head: head.startswith(b"PK\3\4") and any(part in head for part in _OFFICE)),
-    ("an office document", _starts(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")),
-    ("an RTF document", _starts(b"{\\rtf")),
-    ("a ZIP archive", _starts(b"PK\3\4", b"PK\5\6", b"PK00PK\3\4")),
-    ("a 7z archive", _starts(b"7z\xbc\xaf\x27\x1c")),
-    ("a RAR archive", _starts(b"Rar!\x1a\x07")),
-    ("a compressed file", _starts(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")),
+    ("an office document", _match_start(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")),
+    ("an RTF document", _match_start(b"{\\rtf")),
+    ("a ZIP archive", _match_start(b"PK\3\4", b"PK\5\6", b"PK00PK\3\4")),
+    ("a 7z archive", _match_start(b"7z\xbc\xaf\x27\x1c")),
+    ("a RAR archive", _match_start(b"Rar!\x1a\x07")),
+    ("a compressed file", _match_start(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")),
     ("a TAR archive", lambda head: head[_TAR_AT : _TAR_AT + 5] == b"ustar"),
     ("a video", lambda head: bool(list_brands(head)) or head[4:8] in (b"moov", b"mdat", b"wide", b"free")),
-    ("a video", _riff(b"AVI ")),
-    ("a video", _starts(b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"\x30\x26\xb2\x75", b"FLV\1")),
-    ("a sound", _riff(b"WAVE")),
-    ("a sound", _starts(b"ID3", b"OggS", b"fLaC", b"#!AMR")),
-    ("a program", _starts(b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")),
-    ("a database", _starts(b"SQLite format 3\0")),
-    ("an HDF5 file", _starts(b"\x89HDF\r\n\x1a\n")),
+    ("a video", _match_riff(b"AVI ")),
+    ("a video", _match_start(b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"\x30\x26\xb2\x75", b"FLV\1")),
+    ("a sound", _match_riff(b"WAVE")),
+    ("a sound", _match_start(b"ID3", b"OggS", b"fLaC", b"#!AMR")),
+    ("a program", _match_start(b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")),
+    ("a database", _match_start(b"SQLite format 3\0")),
+    ("an HDF5 file", _match_start(b"\x89HDF\r\n\x1a\n")),
     ("a NIfTI volume", lambda head: head[344:348] in (b"n+1\0", b"ni1\0")),
-    ("the part of a file that macOS keeps beside it", _starts(b"\0\5\x16\7", b"\0\5\x16\0")),
+    ("the part of a file that macOS keeps beside it", _match_start(b"\0\5\x16\7", b"\0\5\x16\0")),
     ("a web page", lambda head: re.match(rb"\s*<(!doctype html|html)", head, re.I) is not None),
     ("XML", lambda head: re.match(rb"(\xef\xbb\xbf)?\s*<\?xml", head) is not None),
     ("JSON", lambda head: re.match(rb"\s*[{\[]\s*[\"{\[\]}\d]", head) is not None and _is_text(head)),
     ("text", lambda head: _is_text(head)),
 )
-"""What is no image at all."""
+"""Formats of files that are no images."""
 
 _MANGLED: tuple[tuple[str, Test], ...] = (
     ("JPEG", lambda head: b"JFIF" in head[4:32] or b"Exif\0" in head[4:32]),
@@ -91,7 +90,7 @@ _MANGLED: tuple[tuple[str, Test], ...] = (
 
 
 def describe(head: bytes) -> str:
-    """Return a clause on the content of leading bytes that are of no accepted format: ``is a PDF document, …``."""
+    """Return what a file without an accepted format seems to be, as a clause: ``is a PDF document, not an image``."""
     if not head.strip(b"\0") or not head.strip(b"\xff"):
         return "has no value but one; the file was probably damaged on its way"
     for name, test in _MANGLED:

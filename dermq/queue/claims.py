@@ -97,19 +97,8 @@ def take(
     reached: dict[uuid.UUID, int] = defaultdict(int)  # a batch may have several turns in one claim
 
     def take_from(batch_id: uuid.UUID, wanted: int) -> int:
-        found = session.execute(
-            sa.select(Image.id, Image.batch_id, Image.sha256, Image.position)
-            .where(
-                Image.batch_id == batch_id,
-                _WAITS,
-                Image.suspect.is_(False),
-                Image.position > reached[batch_id],
-            )
-            .order_by(Image.position)
-            .limit(wanted)
-            .with_for_update(skip_locked=True)
-        ).all()
-        for image_id, _, sha256, position in found:
+        found = session.execute(_select_next(batch_id, wanted, after=reached[batch_id])).all()
+        for image_id, sha256, position in found:
             images.append(ClaimedImage(image_id, batch_id, sha256, lab_of[batch_id]))
             reached[batch_id] = position
         return len(found)
@@ -120,6 +109,17 @@ def take(
             labs[contender.lab_id].tag = contender.start
             labs[contender.lab_id].urgent_turns = contender.urgent_turns
     return _begin_lease(session, claimant, tuple(images))
+
+
+def _select_next(batch_id: uuid.UUID, wanted: int, *, after: int) -> sa.Select[int, str, int]:
+    """Select id, SHA-256 and position of the waiting images of a batch behind a position, and lock them."""
+    return (
+        sa.select(Image.id, Image.sha256, Image.position)
+        .where(Image.batch_id == batch_id, _WAITS, Image.suspect.is_(False), Image.position > after)
+        .order_by(Image.position)
+        .limit(wanted)
+        .with_for_update(skip_locked=True)
+    )
 
 
 def take_suspect(session: Session, claimant: Claimant) -> Lease | None:

@@ -21,7 +21,7 @@ class Scale:
 
     images: int
     times: int
-    """The number of kills and stops: as many as the issue of each fault says, or a few."""
+    """The number of kills and stops. A fault that takes long does fewer."""
     seconds: float
     """The seconds for which a program is frozen."""
     rows: int

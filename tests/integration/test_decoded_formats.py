@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dermq import errors, imaging, recipes
-from tests import dicoms, heic_files, samples, variants
+from tests import arithmetic_files, dicoms, heic_files, samples, variants
 from worker.decoders.decoder import COMMAND, Decoder
 from worker.decoders.frames import Request
 
@@ -23,6 +23,8 @@ FILES = {
     **{f"DICOM, {kind}": data for kind, data in {**dicoms.colour(PICTURE), **dicoms.grey(GREY)}.items()},
     "HEIC": heic_files.COLOURS,
     "grey HEIC": heic_files.GREY,
+    "arithmetic JPEG": arithmetic_files.SEQUENTIAL,
+    "progressive arithmetic JPEG": arithmetic_files.PROGRESSIVE,
     "fax": samples.encoded(GREY.convert("1"), "TIFF", compression="group4"),
 }
 DAMAGED = {

@@ -352,7 +352,7 @@ def test_images_that_hang_hold_one_of_two_decoders_while_another_lab_waits(pool:
         for each in others:
             each.future.result(timeout=60)
         assert time.monotonic() - began < 25
-    assert decoders.slow_labs() == {1}
+    assert decoders.list_slow_labs() == {1}
     spent = decoders.take_spent()
     assert spent[1] > 1 > spent.get(2, 0) / 5, "only who was slow pays for it"
 

@@ -1,16 +1,19 @@
 """Damage is an error: no file is read whose pixels are not all there. What harms no pixel is no damage."""
 
 import io
+import random
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
 from dermq import errors, imaging
-from tests import heic_files, samples
+from tests import arithmetic_files, heic_files, samples
 
 LIMIT = 50_000_000
 END = b"\xff\xd9"
@@ -88,6 +91,55 @@ def test_a_progressive_jpeg_without_its_last_scans_is_damaged() -> None:
     for scan in (2, 5, 9):
         kept = b"\xff\xda".join(data.split(b"\xff\xda")[: scan + 1])
         assert "scans are missing" in refused(kept + END).detail
+
+
+def test_random_bytes_in_a_progressive_jpeg_are_damage_also_where_they_take_the_right_number_of_bits() -> None:
+    data = JPEGS["progressive"]
+    for seed in range(30, 60):  # libjpeg has no warning for 33
+        chance = random.Random(seed)
+        at = chance.randrange(700, len(data) - 512)
+        assert refused(data[:at] + chance.randbytes(512) + data[at + 512 :]).code == "damaged"
+
+
+@pytest.mark.parametrize("options", [{"subsampling": n} for n in range(3)] + [{"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_symbols_of_a_whole_progressive_jpeg_fit_its_blocks(
+    options: dict[str, Any], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def turn_away(data: bytes) -> None:
+        raise ValueError("a kind of JPEG that libjxl does not know")
+
+    monkeypatch.setattr(imagecodecs, "jpegxl_encode_jpeg", turn_away)
+    picture = samples.textured(203, 150).convert(mode)
+    for quality in (50, 92):
+        data = samples.encoded(picture, quality=quality, progressive=True, **options)
+        assert imaging.read(data, max_pixels=LIMIT).notes == ()
+
+
+@pytest.mark.parametrize("data", [arithmetic_files.SEQUENTIAL, arithmetic_files.PROGRESSIVE])
+def test_an_arithmetically_coded_jpeg_is_read_and_its_damage_found(data: bytes) -> None:
+    found = imaging.read(data, max_pixels=LIMIT)
+    with Image.open(io.BytesIO(data)) as image:
+        assert found.notes == () and found.image.tobytes() == image.tobytes()
+    assert imaging.decode(data[:-2], max_pixels=LIMIT).tobytes() == found.image.tobytes()
+    for missing in (100, 300, 500):  # libjpeg reads zeros for them, and does not warn
+        assert refused(data[: -2 - missing] + END).code == "damaged"
+        assert refused(data[: -2 - missing]).code == "damaged"
+    assert refused(data[:-400] + bytes(300) + data[-100:]).code == "damaged"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [1, 2])
+def test_a_cmyk_jpeg_with_inks_of_other_resolutions_is_read_and_its_damage_found(
+    progressive: bool, subsampling: int
+) -> None:
+    data = samples.encoded(PICTURE.convert("CMYK"), progressive=progressive, subsampling=subsampling)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(image.convert("RGB"), np.int64)
+    found = imaging.read(data, max_pixels=LIMIT)
+    assert found.notes == () and np.abs(np.asarray(found.image, np.int64) - expected).max() <= 2
+    for damage in ("cut at a third, with an end marker", "512 bytes zeroed", "512 bytes missing"):
+        assert refused(DAMAGE[damage](data)).code == "damaged"
 
 
 @pytest.mark.parametrize("color", ["black", "white", (200, 150, 140)])

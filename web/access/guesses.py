@@ -1,4 +1,4 @@
-"""Slows down who guesses secrets, by address, and never who has a right one."""
+"""Slows down addresses that guess secrets. A right secret is never slowed down."""
 
 import contextlib
 from collections.abc import Iterator

@@ -25,6 +25,8 @@ Row = TypeVar("Row")
 blueprint = blueprints.make("uploads", "Uploads of images and archives into a batch.")
 _TOUCH_SECONDS = 3.0
 """Time between two updates of an archive that is being received. The reaper closes one without updates."""
+_PROBLEMS = (400, 404, 409, 413, 415, 422, 507)
+"""Statuses of uploads that are not accepted."""
 _IMAGES = (*formats.list_media_types(), "application/octet-stream")
 
 
@@ -33,13 +35,7 @@ _IMAGES = (*formats.list_media_types(), "application/octet-stream")
 @blueprint.output(image_schemas.ReceivedImage, description="The batch has this image already; nothing was done.")
 @blueprint.doc(
     responses=documents.describe_responses(
-        400,
-        404,
-        409,
-        413,
-        415,
-        422,
-        507,
+        *_PROBLEMS,
         also={202: documents.describe_accepted(image_schemas.ReceivedImage, "Queued.")},
     ),
     extensions={
@@ -82,13 +78,7 @@ def put_image(batch_id: uuid.UUID, query_data: ImageName) -> tuple[image_schemas
 @blueprint.output(schemas.Archive, description="The batch has this archive already; nothing was done.")
 @blueprint.doc(
     responses=documents.describe_responses(
-        400,
-        404,
-        409,
-        413,
-        415,
-        422,
-        507,
+        *_PROBLEMS,
         also={202: documents.describe_accepted(schemas.Archive, "Stored; a worker unpacks it.")},
     ),
     extensions={"requestBody": documents.describe_body("application/zip", description="The ZIP file.")},

@@ -43,7 +43,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 def find_client_address(request: Request) -> str:
     """Return the IP address of the client, as the configured proxies name it; empty for a Unix socket."""
-    return _plain(request.remote_addr or "")
+    return _simplify(request.remote_addr or "")
 
 
 def find_client_site(request: Request) -> str:
@@ -96,7 +96,7 @@ class _Forwarded:
         """
         found = str(environ["REMOTE_ADDR"])
         for address in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-            stated = _plain(address.strip())
+            stated = _simplify(address.strip())
             if not _is_address(stated):
                 break
             found = stated
@@ -105,7 +105,7 @@ class _Forwarded:
         return found
 
     def _is_proxy(self, address: str) -> bool:
-        if not self._proxies or not _is_address(plain := _plain(address)):
+        if not self._proxies or not _is_address(plain := _simplify(address)):
             return False
         return any(ipaddress.ip_address(plain) in network for network in self._proxies)
 
@@ -134,7 +134,7 @@ def _is_loopback(host: str) -> bool:
     return host in _OWN_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
-def _plain(address: str) -> str:
+def _simplify(address: str) -> str:
     """Return an address without port, brackets and zone, and an IPv4 address that is mapped to IPv6 as IPv4."""
     if address.startswith("["):
         address = address[1:].partition("]")[0]

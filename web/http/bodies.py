@@ -52,7 +52,7 @@ def take_place(lab_id: int) -> Iterator[None]:
 
 
 def _cannot_end() -> None:
-    """Stand in where the server cannot end an upload, as in tests."""
+    """Do nothing: used where the server cannot end an upload, as in tests."""
 
 
 def check_length(most: int, error: errors.TooLarge) -> None:
@@ -62,7 +62,7 @@ def check_length(most: int, error: errors.TooLarge) -> None:
 
 
 class Noted:
-    """Yields the chunks of a body and remembers which they were."""
+    """Yields the chunks of a body and computes an identity of what was read."""
 
     def __init__(self, body: Iterator[bytes]) -> None:
         self._body = body

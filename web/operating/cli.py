@@ -1,14 +1,12 @@
 """The operator's commands ``lab …``, ``token …``, ``session …`` and ``audit`` of ``flask --app web.app``."""
 
 import contextlib
-import functools
 import json
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 from flask import Flask
@@ -18,16 +16,11 @@ from sqlalchemy.orm import Session
 
 from dermq import access_tokens, arrivals, browser_sessions, conservation, db, errors, labs, quotas
 from dermq.conservation import Finding
-from dermq.models import MOST_IDS, AccessToken, Lab
+from dermq.models import AccessToken, Lab
 from dermq.principals import Scope
 from web import services
+from web.operating import quota_options
 
-_QUOTAS = {
-    "max_waiting_images": "Images that may wait at one time.",
-    "max_kept_bytes": "Bytes of all its files together.",
-    "max_open_batches": "Batches that may be open at one time.",
-    "max_requests_per_minute": "Requests it may make in a minute.",
-}
 lab_commands = AppGroup("lab", help="Add, list, change, disable and enable labs.")
 token_commands = AppGroup("token", help="Issue, list and revoke the access tokens of labs.")
 session_commands = AppGroup("session", help="List and end the sessions of signed-in browsers.")
@@ -41,37 +34,10 @@ def register(app: Flask) -> None:
     app.cli.add_command(audit)
 
 
-class _Quota(click.ParamType[int]):
-    """A positive whole number, or ``default`` for the value of the settings, which becomes 0."""
-
-    name = "number|default"
-
-    def convert(self, value: Any, parameter: Any, context: Any) -> int:
-        if value == "default":
-            return 0
-        if not (str(value).isdecimal() and 0 < int(value) < (MOST_IDS if "bytes" in parameter.name else 2**31)):
-            self.fail(f"{value!r} is not accepted; a whole number greater than 0, or the word default, is.")
-        return int(value)
-
-
-def _add_quota_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each quota, and those that were given as ``own``."""
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        numbers = {name: given.pop(name) for name in _QUOTAS}
-        own = {name: value or None for name, value in numbers.items() if value is not None}
-        command(**given, own=own)
-
-    for name, meaning in reversed(_QUOTAS.items()):
-        run = click.option(f"--{name.replace('_', '-')}", name, type=_Quota(), help=meaning)(run)
-    return run
-
-
 @lab_commands.command("add")
 @click.argument("name")
 @click.option("--weight", default=1.0, show_default=True, help="Share of the queue relative to other labs.")
-@_add_quota_options
+@quota_options.add
 def add_lab(name: str, weight: float, own: labs.Own) -> None:
     """Add a lab called NAME. Without a quota of its own, it has that of the settings."""
     with _report_errors():
@@ -82,7 +48,7 @@ def add_lab(name: str, weight: float, own: labs.Own) -> None:
 @lab_commands.command("set")
 @click.argument("name")
 @click.option("--weight", type=float, help="Share of the queue relative to other labs.")
-@_add_quota_options
+@quota_options.add
 def set_lab(name: str, weight: float | None, own: labs.Own) -> None:
     """Change the weight and the quotas of the lab called NAME; `default` lets a quota be that of the settings."""
 

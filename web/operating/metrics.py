@@ -32,7 +32,7 @@ _TOKEN = "METRICS_TOKEN"
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Add ``/metrics`` to ``app``, for who has the token."""
+    """Add ``/metrics`` to ``app``. It answers only requests with the token for metrics."""
     app.config[_TOKEN] = keys.read_metrics_token(settings.metrics_token_file or settings.var_dir / "metrics-token")
     app.register_blueprint(blueprint)
 

@@ -110,7 +110,7 @@ def folder(name: str) -> str:
 
 
 def visible(name: str) -> str:
-    """The name with an escape such as ``\\u202e`` for each character that is not seen, or turns those beside it."""
+    """The name with an escape such as ``\\u202e`` for each character that is invisible or turns the text direction."""
     return name if name.isprintable() else "".join(map(_escape_unseen, name))
 
 

@@ -31,7 +31,7 @@ def _list_probabilities(prediction: Prediction) -> list[str]:
 
 
 class _ImageIds:
-    """The image ids of a batch: base names without extension, or more of a name where that is not unique.
+    """The image ids of a batch: base names without extension, or longer parts of the names where these are not unique.
 
     More is the name with its folders, and then with its extension too. Whole names are unique in a batch.
     """

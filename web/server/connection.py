@@ -19,7 +19,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Phase(Enum):
-    """What the loop waits for. A connection that a thread has is in no phase."""
+    """What the loop waits for. A connection whose request a thread handles is in no phase."""
 
     IDLE = auto()
     """The first byte of a request."""

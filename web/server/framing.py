@@ -7,7 +7,7 @@ _TRAILER_BYTES = 8_000
 
 
 class Framing(Protocol):
-    """Told each piece of a body, it knows when all of it has come."""
+    """Follows the pieces of a body and finds when it is complete."""
 
     complete: bool
 
@@ -27,7 +27,7 @@ class Length:
 
 
 class Chunked:
-    """A body in chunks (RFC 9112, section 7.1). A malformed one is complete at once; the parser says why."""
+    """A body in chunks (RFC 9112, section 7.1). A malformed one counts as complete; the parser reports it."""
 
     def __init__(self) -> None:
         self.complete = False

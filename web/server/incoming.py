@@ -39,7 +39,7 @@ class Incoming(Unreader):
         self._deadline = time.monotonic() + self._limits.upload_seconds
 
     def skip(self) -> None:
-        """Let nobody read the body, which is too large."""
+        """Let the body, which is too large, be read neither by a thread nor by the parser."""
         self.is_open = self.at_end = True
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a client has not taken of an answer. A thread never waits for it: the rest goes to memory, then to a file."""
+"""The part of an answer that a client has not taken yet. It is kept in memory, then in a file, so no thread waits."""
 
 import os
 import socket

@@ -41,24 +41,24 @@ class Waiting:
         self._leave(connection)
 
     def cap(self, seconds: float, *phases: Phase) -> None:
-        """Let nobody in these phases wait longer than ``seconds`` from now."""
+        """End the wait of connections in these phases at most ``seconds`` from now."""
         until = time.monotonic() + seconds
         for phase in phases:
             for connection in self._phases[phase]:
                 connection.deadline = min(connection.deadline, until)
 
-    def expired(self) -> Iterator[Connection]:
+    def list_expired(self) -> Iterator[Connection]:
         """Yield the connections whose time is over. The caller moves or removes each before it takes the next."""
         now = time.monotonic()
         for connections in self._phases.values():
             while (oldest := next(iter(connections), None)) is not None and oldest.deadline <= now:
                 yield oldest
 
-    def all(self) -> list[Connection]:
+    def list_all(self) -> list[Connection]:
         return [connection for connections in self._phases.values() for connection in connections]
 
-    def oldest(self, *phases: Phase) -> Connection | None:
-        """Return who has waited longest in the first of the phases in which anybody waits."""
+    def find_oldest(self, *phases: Phase) -> Connection | None:
+        """Return the connection that has waited longest in the first phase that has any; None when none waits."""
         return next(
             (next(iter(self._phases[phase])) for phase in phases or _GIVEN_UP_FIRST if self._phases[phase]), None
         )

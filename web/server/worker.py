@@ -32,7 +32,7 @@ _STOP_SECONDS = 2.0
 """Time that a stopping web leaves to requests that clients have begun to send."""
 
 
-def worker_class(limits: Limits) -> type[ThreadWorker]:
+def make_worker_class(limits: Limits) -> type[ThreadWorker]:
     """Return the class for gunicorn's setting ``worker_class``."""
     return type("Worker", (Worker,), {"limits": limits})
 
@@ -109,7 +109,7 @@ class Worker(ThreadWorker):
         callback = {Phase.FLUSH: self._flush, Phase.LINGER: self._discard}.get(phase, self._read)
         self._watch(connection, selectors.EVENT_WRITE if writes else selectors.EVENT_READ, callback)
         while self.waiting.buffered_bytes > self.limits.memory_bytes:
-            oldest = self.waiting.oldest(Phase.BODY, Phase.HEAD)
+            oldest = self.waiting.find_oldest(Phase.BODY, Phase.HEAD)
             if oldest is None:
                 return
             self._refuse(oldest, Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are being received."))
@@ -184,18 +184,18 @@ class Worker(ThreadWorker):
         self.nr_conns -= 1
 
     def _close_oldest(self) -> bool:
-        oldest = self.waiting.oldest()
+        oldest = self.waiting.find_oldest()
         if oldest is not None:
             self._close(oldest)
         return oldest is not None
 
     def murder_keepalived(self, force: bool = False) -> None:
         """End waits that are over; gunicorn's loop calls this each second."""
-        for connection in self.waiting.all() if force else ():
+        for connection in self.waiting.list_all() if force else ():
             self._close(connection)
-        for connection in self.waiting.expired():
+        for connection in self.waiting.list_expired():
             self._end_wait(connection)
-        while self.spools.bytes > self.limits.spool_bytes and (oldest := self.waiting.oldest(Phase.FLUSH)):
+        while self.spools.bytes > self.limits.spool_bytes and (oldest := self.waiting.find_oldest(Phase.FLUSH)):
             self._close(oldest)
 
     def _end_wait(self, connection: Connection) -> None:

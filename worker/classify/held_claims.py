@@ -105,7 +105,7 @@ class HeldClaims:
         """
         if self._held and (self._no_more or time.monotonic() < self._take_at):
             return
-        slow = self._runtime.decoders.slow_labs()
+        slow = self._runtime.decoders.list_slow_labs()
         most = self._runtime.settings.claim_images
         undecoded = Counter(image.lab_id for claim in self._held for image, _ in claim.decoding.values())
         held = sum(claim.left for claim in self._held) - sum(undecoded[lab] for lab in slow)
@@ -124,7 +124,7 @@ class HeldClaims:
         else:
             self._take_at = time.monotonic() + TAKE_SECONDS
 
-    def next_step(self, step_images: int, seconds: float) -> tuple[HeldClaim, list[Decoding]] | None:
+    def wait_for_step(self, step_images: int, seconds: float) -> tuple[HeldClaim, list[Decoding]] | None:
         """Return the images that the engine predicts next; None when none are decoded within ``seconds``."""
         until = time.monotonic() + seconds
         while True:
@@ -209,13 +209,16 @@ class HeldClaims:
         claim = HeldClaim(lease, len(lease.images))
         self._held.append(claim)  # before decoding starts, so that the claim is given back when that fails
         for image in lease.images:
-            claim.decoding[image.id] = image, stored.job(image, self._view, self._runtime.blobs, self._runtime.settings)
+            claim.decoding[image.id] = (
+                image,
+                stored.make_job(image, self._view, self._runtime.blobs, self._runtime.settings),
+            )
         for image, job in claim.decoding.values():
             job.future.add_done_callback(partial(self._put_decoded, claim, image.id))
         self._runtime.decoders.submit([job for _, job in claim.decoding.values()])
 
     def _put_decoded(self, claim: HeldClaim, image_id: int, future: Future[Picture]) -> None:
-        """Called by a decoder's thread when an image is decoded or cannot be."""
+        """Pass a decoded image, or one that cannot be decoded, on to the main loop; runs in a decoder's thread."""
         self._await_decoded.put((claim, image_id))
 
     def _sort_decoded(self) -> None:

@@ -107,7 +107,7 @@ class ClaimLoop:
                 if not self._held.any:
                     break
                 worked = True
-                step = self._held.next_step(self._step_images, STOP_CHECK_SECONDS)
+                step = self._held.wait_for_step(self._step_images, STOP_CHECK_SECONDS)
                 self._held.note_progress()  # decoders have time limits of their own, so waiting for them is no hang
                 if step is not None:
                     self._finish(*step)

@@ -1,4 +1,4 @@
-"""What a decoder gives up before it sees a file, so that a file that takes it over gains nothing.
+"""Takes away the rights of a decoder before it reads a file, so that a file that exploits a library gains nothing.
 
 It keeps two pipes, memory up to a limit, and processor time. It cannot open a file or a socket, write a file, start a
 process, or gain rights by running a program. Everything that it needs must be imported before.

@@ -32,7 +32,7 @@ _GROWTH_KB = 131_072
 
 
 class Lost(Exception):
-    """Raised when a decoder died, was killed, did not answer in time, or answered nonsense: it must be replaced."""
+    """Raised when a decoder died, was killed, did not answer in time, or answered invalidly: it must be replaced."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -83,7 +83,7 @@ class Decoder:
         self._send(request.pack(len(data)), until)
         self._send(data, until)
 
-    def answers(self, until: float) -> bool:
+    def wait_for_answer(self, until: float) -> bool:
         """Wait until it begins to answer, or has died; return False when it has done neither at ``until``."""
         return self._wait(self._from, select.POLLIN, until)
 
@@ -97,7 +97,7 @@ class Decoder:
             text = bytearray(answer.text_bytes)
             self._receive(memoryview(text), until)
             if answer.kind is not Kind.DECODED:
-                raise self._error(answer.kind, bytes(text))
+                raise self._make_error(answer.kind, bytes(text))
             found = notes.from_json(json.loads(text))
         except (ValueError, TypeError) as err:
             raise Lost("decoder_crashed", f"The decoder answered nonsense: {err}.") from err
@@ -127,7 +127,7 @@ class Decoder:
             assert pipe
             pipe.close()
 
-    def _error(self, kind: Kind, text: bytes) -> Exception:
+    def _make_error(self, kind: Kind, text: bytes) -> Exception:
         """Return what an answer without pixels means."""
         if kind is Kind.REFUSED:
             code, detail = json.loads(text)
@@ -152,9 +152,9 @@ class Decoder:
                 left = left[os.write(self._to, left) :]
             except BlockingIOError:
                 if not self._wait(self._to, select.POLLOUT, until):
-                    raise self._late() from None
+                    raise self._make_late() from None
             except OSError as err:  # the other end is closed
-                raise self._died() from err
+                raise self._make_died() from err
 
     def _receive(self, into: memoryview, until: float) -> None:
         while into:
@@ -162,10 +162,10 @@ class Decoder:
                 read = os.readv(self._from, [into])
             except BlockingIOError:
                 if not self._wait(self._from, select.POLLIN, until):
-                    raise self._late() from None
+                    raise self._make_late() from None
                 continue
             if not read:
-                raise self._died()
+                raise self._make_died()
             into = into[read:]
 
     @staticmethod
@@ -174,11 +174,11 @@ class Decoder:
         poll.register(pipe, event)
         return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
 
-    def _late(self) -> Lost:
+    def _make_late(self) -> Lost:
         self.kill()
         return Lost("decode_timeout", "The image was not decoded within the time that is allowed for one.")
 
-    def _died(self) -> Lost:
+    def _make_died(self) -> Lost:
         self.kill()
         status = self._process.wait()
         with contextlib.suppress(ValueError):

@@ -1,7 +1,7 @@
-"""What a worker and a decoder say to each other over two pipes: a header of fixed length, then bytes.
+"""The messages between a worker and a decoder over two pipes: a header of fixed length, then bytes.
 
 Both run the same version of this file, so the format has no version. A decoder may have been taken over by the file
-that it decoded: the worker believes nothing of an answer but what ``Answer`` can hold.
+that it decoded: the worker accepts only what ``Answer`` can hold.
 """
 
 import struct
@@ -16,7 +16,7 @@ MOST_THUMBNAIL_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Request:
-    """How a file shall be decoded."""
+    """How a file is to be decoded."""
 
     size: int
     """The side of the square of pixels that is wanted."""
@@ -40,7 +40,7 @@ class Request:
 
 
 class Kind(IntEnum):
-    """What an answer says of the file."""
+    """What an answer says about the file."""
 
     DECODED = 0
     """Pixels follow."""
@@ -48,7 +48,7 @@ class Kind(IntEnum):
     """The file cannot be decoded: a code and a detail follow."""
     OUT_OF_MEMORY = 2
     FAILED = 3
-    """Decoding raised what nobody foresaw: the error follows as a text."""
+    """Decoding raised an unexpected error, whose text follows."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Answer:
 
     @classmethod
     def unpack(cls, header: bytes, *, pixel_bytes: int) -> "Answer":
-        """Read a header. Raises ValueError unless it is one that an honest decoder sends.
+        """Read a header. Raises ValueError unless its fields are those of a valid answer.
 
         ``pixel_bytes`` is the number of bytes of the pixels that were asked for.
         """

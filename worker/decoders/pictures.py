@@ -1,4 +1,4 @@
-"""What is asked of a decoder, and what it gives."""
+"""What a decoder is asked for, and what it returns."""
 
 from dataclasses import dataclass
 

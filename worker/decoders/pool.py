@@ -1,6 +1,6 @@
 """The decoders of a worker process: each has a thread that feeds it, waits for it and replaces it.
 
-A decoder that dies, is too slow or runs out of memory costs its image one of two tries and nobody else anything. The
+A decoder that dies, is too slow or runs out of memory costs its image one of two tries and no other image anything. The
 second try is alone in a decoder that has decoded nothing before.
 """
 
@@ -83,10 +83,10 @@ class Decoders:
                 elif job.slow and job.decoder is not None:
                     job.decoder.kill()
 
-    def slow_labs(self) -> set[int]:
+    def list_slow_labs(self) -> set[int]:
         """Return the labs that have a slow image here, waiting or being decoded."""
         with self._changed:
-            return self._turns.slow_labs()
+            return self._turns.list_slow_labs()
 
     def take_spent(self) -> dict[int, float]:
         """Return the seconds of decoding that labs have used beyond what is charged for an image, and forget them."""
@@ -112,14 +112,14 @@ class Decoders:
             while True:
                 with contextlib.suppress(errors.Transient):  # the image that comes next is told
                     place.prepare()
-                job = self._next()
+                job = self._wait_for_job()
                 if job is None:
                     return
                 self._decode(job, place)
         finally:
             place.drop()
 
-    def _next(self) -> Job | None:
+    def _wait_for_job(self) -> Job | None:
         """Wait for an image that may start; return None when the pool is closed."""
         with self._changed:
             while not self._closed:
@@ -141,7 +141,7 @@ class Decoders:
             if self._lose(job, lost):
                 return
             error = errors.Permanent(lost.code, lost.detail)
-        except BaseException as err:  # a thread's edge: who waits for the picture decides what is done
+        except BaseException as err:  # the end of a thread: the caller that waits for the picture decides what is done
             error = err
         with self._changed:
             self._end(job)
@@ -163,7 +163,7 @@ class Decoders:
         try:
             decoder.send(job.request, data, until)
             for seconds in (SLOW_SECONDS, PATIENCE_SECONDS):
-                if decoder.answers(min(started + seconds, until)):
+                if decoder.wait_for_answer(min(started + seconds, until)):
                     break
                 self._note_slow(job, decoder)
             return decoder.receive(job.request.size, until)

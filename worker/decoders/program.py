@@ -64,7 +64,7 @@ def warm_up() -> None:
 
 
 class LateImports(importlib.abc.MetaPathFinder):
-    """Takes note of modules that are imported too late, so that a file is not called damaged for want of one."""
+    """Records modules that are imported too late, so that a failed import is not reported as a damaged file."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -78,7 +78,7 @@ LATE = LateImports()
 
 
 def answer(data: bytes, request: Request, out: BinaryIO) -> None:
-    """Decode a file and write the answer, whatever the file makes of it."""
+    """Decode a file and write the answer, also when decoding raises any error."""
     LATE.names.clear()
     try:
         decode(data, request, out)

@@ -11,7 +11,7 @@ from worker.decoders.pictures import Picture, View
 from worker.decoders.pool import Job
 
 
-def job(image: ClaimedImage, view: View, blobs: BlobStore, settings: Settings) -> Job:
+def make_job(image: ClaimedImage, view: View, blobs: BlobStore, settings: Settings) -> Job:
     """Return what a pool needs to decode a claimed image."""
 
     def keep(picture: Picture) -> None:

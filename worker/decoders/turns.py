@@ -1,4 +1,4 @@
-"""Whose image is decoded next: labs take turns by the seconds that they have used, and slow images hold few places.
+"""Decides which image is decoded next: labs take turns by the seconds they have used, and slow images hold few places.
 
 The order of labs is that of ``dermq.queue.fairness``, in seconds: a lab starts no earlier than the greatest start that
 was served, so an idle lab earns no credit, and the lab with the least start is next. An image that has taken more than
@@ -81,7 +81,7 @@ class Turns(Generic[T]):
             return None
         turn.started, turn.charged_seconds = now, 0.0
         turn.began_slow, turn.stopped = turn.slow, False
-        self._served = max(self._served, self._start(turn.lab_id, now))
+        self._served = max(self._served, self._find_start(turn.lab_id, now))
         self._charge(turn, _GUESS_SECONDS)
         self._running.append(turn)
         return turn
@@ -115,7 +115,7 @@ class Turns(Generic[T]):
         last.stopped = True
         return last
 
-    def slow_labs(self) -> set[int]:
+    def list_slow_labs(self) -> set[int]:
         """Return the labs of the slow images that wait or run."""
         return {turn.lab_id for turn in (*self._slow, *self._running) if turn.slow}
 
@@ -127,14 +127,14 @@ class Turns(Generic[T]):
         return waited
 
     def _enter(self, lab_id: int) -> None:
-        """Begin to count a lab that has nothing here, and forget those that would begin at the same start."""
+        """Add a lab that has nothing here, and remove those whose start is not above the one served."""
         active = {turn.lab_id for turn in (*self._running, *self._slow)} | self._quick.keys()
         if lab_id not in active:
             kept = {lab: start for lab, start in self._starts.items() if lab in active or start > self._served}
             kept[lab_id] = max(self._starts.get(lab_id, 0.0), self._served)
             self._starts = kept
 
-    def _slow_ones_before(self, turn: T) -> int:
+    def _count_slow_before(self, turn: T) -> int:
         """Return how many running images have a better right to a place of slow images than one that waits."""
         return sum(
             other.began_slow or (not turn.losses and other._slow_order < turn._slow_order)
@@ -147,7 +147,7 @@ class Turns(Generic[T]):
         self._starts[turn.lab_id] += seconds - turn.charged_seconds
         turn.charged_seconds = seconds
 
-    def _start(self, lab_id: int, now: float) -> float:
+    def _find_start(self, lab_id: int, now: float) -> float:
         """Return where a lab stands in the fair order, with the seconds of what it has running."""
         running = (
             max(0.0, now - turn.started - turn.charged_seconds) for turn in self._running if turn.lab_id == lab_id
@@ -157,13 +157,15 @@ class Turns(Generic[T]):
     def _choose(self, now: float) -> T | None:
         if self._slow:
             # Images over which a decoder was lost come first: otherwise many that hang would all lose only one.
-            turn = min(self._slow, key=lambda turn: (turn.losses == 0, self._start(turn.lab_id, now), turn._slow_order))
-            if not self._quick or self._slow_ones_before(turn) < self.slow_places:
+            turn = min(
+                self._slow, key=lambda turn: (turn.losses == 0, self._find_start(turn.lab_id, now), turn._slow_order)
+            )
+            if not self._quick or self._count_slow_before(turn) < self.slow_places:
                 self._slow.remove(turn)
                 return turn
         if not self._quick:
             return None
-        lab_id = min(self._quick, key=lambda lab_id: (self._start(lab_id, now), lab_id))
+        lab_id = min(self._quick, key=lambda lab_id: (self._find_start(lab_id, now), lab_id))
         turn = self._quick[lab_id].popleft()
         if not self._quick[lab_id]:
             del self._quick[lab_id]

@@ -15,7 +15,7 @@ from dermq import errors, zips
 from worker.intake import names
 
 MAX_DIRECTORY_BYTES = 32_000_000
-"""The limit of the list of entries, which is read into memory. No honest archive has a larger one."""
+"""The limit of the list of entries, which is read into memory. Archives that labs send have smaller ones."""
 
 _RECORD = struct.Struct("<4s6H3L5H2L")
 LOCAL_HEADER_BYTES = 30
@@ -61,7 +61,7 @@ class Directory:
     encoding: str | None
     """The encoding of names that are not in Unicode; None when all are."""
 
-    def overlaps(self) -> bool:
+    def has_overlaps(self) -> bool:
         """Return whether two entries share bytes, as in bombs that unpack the same bytes many times."""
         spans = sorted(
             (entry.offset, entry.offset + LOCAL_HEADER_BYTES + entry.compressed_bytes)

@@ -24,21 +24,22 @@ _DEFAULT_ENCODING = "cp437"
 _SAMPLE_BYTES = 16_384
 """So many bytes of names are looked at to find their encoding."""
 _MOST_MESS = 0.2
-"""Names that look more than this like a mess in every encoding are taken for the default one."""
+"""When names score above this mess ratio of charset-normalizer in every encoding, the default one is used."""
 
 _HERE = re.compile(r"(?:\./+)+")
-
-_SCRIPTS = {
-    "cp932": ("CJK", "HIRAGANA", "KATAKANA"),
-    **dict.fromkeys(("gb18030", "big5"), ("CJK",)),
-    "cp949": ("HANGUL",),
-    **dict.fromkeys(("cp866", "cp1251"), ("CYRILLIC",)),
-    **dict.fromkeys(("cp737", "cp1253"), ("GREEK",)),
-    **dict.fromkeys(("cp862", "cp1255"), ("HEBREW",)),
-    "cp1256": ("ARABIC",),
-    "cp874": ("THAI",),
+_ALPHABETS = (("CYRILLIC",), ("GREEK",))
+"""What East Asian encodings have beside their own scripts."""
+_SCRIPTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "cp932": (("CJK", "HIRAGANA", "KATAKANA"), *_ALPHABETS),
+    **dict.fromkeys(("gb18030", "big5"), (("CJK",), *_ALPHABETS)),
+    "cp949": (("HANGUL",), *_ALPHABETS),
+    **dict.fromkeys(("cp866", "cp1251"), (("CYRILLIC",),)),
+    **dict.fromkeys(("cp737", "cp1253"), (("GREEK",),)),
+    **dict.fromkeys(("cp862", "cp1255"), (("HEBREW",),)),
+    "cp1256": (("ARABIC",),),
+    "cp874": (("THAI",),),
 }
-"""The begins of the names of letters, by encoding; all others have Latin letters."""
+"""Begins of the names of letters that may stand in one word, by encoding; all other encodings have Latin letters."""
 
 _FOLDERS = frozenset(
     {
@@ -90,15 +91,15 @@ def choose_encoding(raws: Iterable[bytes]) -> str:
 
 
 def _measure_words(text: str, encoding: str) -> float:
-    """Return the share of the characters beyond ASCII that stand in words of the encoding's own script alone.
+    """Return the share of the characters beyond ASCII that stand in words of one script of the encoding alone.
 
     charset-normalizer judges long texts; of a name of four letters it takes a mixture of scripts for a word as well.
     """
-    scripts = _SCRIPTS.get(encoding, ("LATIN",))
+    scripts = _SCRIPTS.get(encoding, (("LATIN",),))
     good = sum(
         sum(map(_is_beyond_ascii, word))
         for word in re.findall(r"[^\W\d_]+", text)
-        if all(unicodedata.name(letter, "").startswith(scripts) for letter in word)
+        if any(all(unicodedata.name(letter, "").startswith(script) for letter in word) for script in scripts)
     )
     return round(good / max(1, sum(map(_is_beyond_ascii, text))), 1)
 

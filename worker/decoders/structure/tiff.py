@@ -73,14 +73,14 @@ def _check(data: bytes, order: str, layout: _Layout) -> list[Size]:
         end = start + count * entry.size
         whole = data[start : min(end, len(data))]
         entries = list(entry.iter_unpack(whole[: len(whole) // entry.size * entry.size]))
-        value_bytes += sum(_value_bytes(data, order, tag) for tag in entries)
+        value_bytes += sum(_count_value_bytes(data, order, tag) for tag in entries)
         limit(value_bytes, len(data) + MOST_SHARED_BYTES, "bytes in its tags")
-        sizes += _sizes(order, entries)
+        sizes += _find_sizes(order, entries)
         waiting += [*_list_below(data, order, entries), _read(data, end, order + layout.offset)]
     return sizes
 
 
-def _value_bytes(data: bytes, order: str, entry: tuple[int, int, int, bytes]) -> int:
+def _count_value_bytes(data: bytes, order: str, entry: tuple[int, int, int, bytes]) -> int:
     """Return the bytes of a tag's values, and check their number. Values outside the file are not counted."""
     tag, kind, count, place = entry
     size = _VALUE_BYTES.get(kind, 0) * count
@@ -108,7 +108,7 @@ def _list_below(data: bytes, order: str, entries: list[tuple[int, int, int, byte
     return found
 
 
-def _sizes(order: str, entries: list[tuple[int, int, int, bytes]]) -> list[Size]:
+def _find_sizes(order: str, entries: list[tuple[int, int, int, bytes]]) -> list[Size]:
     """Return the sizes of the image and of its tiles, where a directory has them."""
     formats = {1: "B", 3: "H", 4: "I", 16: "Q"}
     values = {
