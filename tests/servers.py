@@ -31,7 +31,7 @@ _MIGRATING = threading.Lock()
 _MOST_GROWTH_BYTES = 4_000_000
 _SHAPE = sa.text(
     "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_attribute), (SELECT count(*) FROM pg_constraint),"
-    " (SELECT count(*) FROM pg_trigger), pg_database_size(current_database()) AS bytes"
+    " (SELECT count(*) FROM pg_trigger), (SELECT count(*) FROM pg_proc), pg_database_size(current_database()) AS bytes"
 )
 _END_OTHERS = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -64,7 +64,7 @@ def test_a_dropped_folder_keeps_its_paths_and_shows_what_was_refused(
     _drop(signed_in, folder)
     expect(signed_in.get_by_role("heading", name="visit-2")).to_be_visible()
     expect(signed_in.locator("#refusals")).to_contain_text("visit-2/notes.jpg")
-    expect(signed_in.locator("#refusals")).to_contain_text("JPEG, PNG, TIFF, WebP and BMP are accepted")
+    expect(signed_in.locator("#refusals")).to_contain_text("The content is text, not an image")
     expect(signed_in.locator("#images .name")).to_contain_text("visit-2/deeper/good <b>.jpg")
     expect(_status(signed_in)).to_have_attribute("data-state", "finished", timeout=30_000)
     _keep(signed_in, "refused")
@@ -75,7 +75,7 @@ def test_what_failed_can_be_tried_again(signed_in: Page, tmp_path: Path) -> None
     path.write_bytes(samples.truncated_jpeg())
     _choose(signed_in, [path])
     expect(_status(signed_in)).to_have_attribute("data-outcome", "0 done, 1 failed", timeout=30_000)
-    expect(signed_in.locator("#images tbody tr")).to_contain_text("truncated")
+    expect(signed_in.locator("#images tbody tr")).to_contain_text("premature end of data")
     with signed_in.expect_response(re.compile("/retry$")) as answer:
         signed_in.get_by_role("button", name="Retry failed images").click()
     assert answer.value.status == 202

@@ -45,6 +45,7 @@ def test_the_next_test_gets_the_same_database_without_the_rows(shared: servers.S
     "change",
     [
         "ALTER TABLE lab ADD COLUMN color text",
+        "CREATE FUNCTION one() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
         "DROP INDEX ix_image_queued",
         "CREATE TABLE large AS SELECT generate_series(1, 200000) AS number",
         "ALTER TABLE prediction DROP CONSTRAINT fk_prediction_image_id_image",

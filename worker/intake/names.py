@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import charset_normalizer
 
-from dermq import zips
+from dermq import arrivals, zips
 
 _UTF8_NAME = 0x800
 """Bit of the flags: name and comment are in UTF-8 (APPNOTE 4.4.4)."""
@@ -26,17 +26,20 @@ _SAMPLE_BYTES = 16_384
 _MOST_MESS = 0.2
 """When names score above this mess ratio of charset-normalizer in every encoding, the default one is used."""
 
-_SCRIPTS = {
-    "cp932": ("CJK", "HIRAGANA", "KATAKANA"),
-    **dict.fromkeys(("gb18030", "big5"), ("CJK",)),
-    "cp949": ("HANGUL",),
-    **dict.fromkeys(("cp866", "cp1251"), ("CYRILLIC",)),
-    **dict.fromkeys(("cp737", "cp1253"), ("GREEK",)),
-    **dict.fromkeys(("cp862", "cp1255"), ("HEBREW",)),
-    "cp1256": ("ARABIC",),
-    "cp874": ("THAI",),
+_HERE = re.compile(r"(?:\./+)+")
+_ALPHABETS = (("CYRILLIC",), ("GREEK",))
+"""What East Asian encodings have beside their own scripts."""
+_SCRIPTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "cp932": (("CJK", "HIRAGANA", "KATAKANA"), *_ALPHABETS),
+    **dict.fromkeys(("gb18030", "big5"), (("CJK",), *_ALPHABETS)),
+    "cp949": (("HANGUL",), *_ALPHABETS),
+    **dict.fromkeys(("cp866", "cp1251"), (("CYRILLIC",),)),
+    **dict.fromkeys(("cp737", "cp1253"), (("GREEK",),)),
+    **dict.fromkeys(("cp862", "cp1255"), (("HEBREW",),)),
+    "cp1256": (("ARABIC",),),
+    "cp874": (("THAI",),),
 }
-"""The begins of the names of letters, by encoding; all others have Latin letters."""
+"""Begins of the names of letters that may stand in one word, by encoding; all other encodings have Latin letters."""
 
 _FOLDERS = frozenset(
     {
@@ -88,15 +91,15 @@ def choose_encoding(raws: Iterable[bytes]) -> str:
 
 
 def _measure_words(text: str, encoding: str) -> float:
-    """Return the share of the characters beyond ASCII that stand in words of the encoding's own script alone.
+    """Return the share of the characters beyond ASCII that stand in words of one script of the encoding alone.
 
     charset-normalizer judges long texts; of a name of four letters it takes a mixture of scripts for a word as well.
     """
-    scripts = _SCRIPTS.get(encoding, ("LATIN",))
+    scripts = _SCRIPTS.get(encoding, (("LATIN",),))
     good = sum(
         sum(map(_is_beyond_ascii, word))
         for word in re.findall(r"[^\W\d_]+", text)
-        if all(unicodedata.name(letter, "").startswith(scripts) for letter in word)
+        if any(all(unicodedata.name(letter, "").startswith(script) for letter in word) for script in scripts)
     )
     return round(good / max(1, sum(map(_is_beyond_ascii, text))), 1)
 
@@ -116,10 +119,9 @@ def decode(raw: bytes, flags: int, extra: bytes, encoding: str) -> str:
             name = raw.decode(encoding)
         except UnicodeDecodeError:
             name = raw.decode(_DEFAULT_ENCODING)
-    name = unicodedata.normalize("NFC", name).replace("\\", "/")
-    while name.startswith("./"):
-        name = name[2:].lstrip("/") if len(name) > 2 else "/"
-    return name
+    name = arrivals.normalise_name(name)
+    here = _HERE.match(name)
+    return name[here.end() :] or "/" if here else name
 
 
 def is_folder(name: str) -> bool:
