@@ -25,6 +25,9 @@ from dermq.settings import Settings
 from dermq.storage import BlobStore, Incoming
 
 _WITH_FILES = (sa.select(Image.id), sa.select(Archive.id).where(Archive.sha256.is_not(None)))
+_LONGEST_NORMALISED = 4 * models.NAME_LENGTH
+"""NFC makes a name shorter, to a quarter at most: no longer name could be accepted. The time that it takes grows with
+the square of the length, which a name of 64 kB shows."""
 KEPT_SECONDS = 1800
 """A row must be written so soon after its file was kept: the reaper collects files without a row after an hour."""
 
@@ -50,7 +53,7 @@ class Verdict:
 
 def check_name(name: str) -> str:
     """Return ``name`` normalised (NFC, forward slashes). Raises Rejected unless it is a relative path in bounds."""
-    name = unicodedata.normalize("NFC", name).replace("\\", "/")
+    name = normalise_name(name)
     if not name or name.isspace():
         raise errors.Rejected("bad_name", "The name is empty; a relative path of 1 to 255 characters is accepted.")
     if len(name) > models.NAME_LENGTH:
@@ -65,6 +68,13 @@ def check_name(name: str) -> str:
             "bad_name", "The name is not a plain relative path; parts may not be empty, '.', '..' or a drive."
         )
     return name
+
+
+def normalise_name(name: str) -> str:
+    """Return ``name`` in NFC and with forward slashes. One that is far too long is not normalised."""
+    if len(name) <= _LONGEST_NORMALISED:
+        name = unicodedata.normalize("NFC", name)
+    return name.replace("\\", "/")
 
 
 def escape_controls(text: str) -> str:

@@ -153,6 +153,34 @@ def dicom_items(count: int = 3_000_000) -> bytes:
     return bytes(128) + b"DICM" + sequence + b"\xfe\xff\0\xe0\0\0\0\0" * count
 
 
+def dicom_elements_in_a_sequence(count: int = 3_000_000) -> bytes:
+    """A DICOM file of empty elements, in an item of a sequence without a length."""
+    sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
+    return bytes(128) + b"DICM" + sequence + b"\x09\0\x10\0LO\0\0" * count
+
+
+def dicom_packed(content: bytes, times: int) -> bytes:
+    """A DICOM file whose elements are packed."""
+    told = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = b"".join(packer.compress(content) for _ in range(times)) + packer.flush()
+    header = b"\x02\0\0\0UL\x04\0" + struct.pack("<I", len(told)) + told
+    return bytes(128) + b"DICM" + header + packed
+
+
+def directories_below(count: int = 200_000) -> bytes:
+    """A TIFF whose one directory names many others below it."""
+    start = 10 + 12 * 5 + 4
+    return tiff(*size_entries(), entry(330, 4, count, start), after=struct.pack("<I", 8) * count)
+
+
+def tags_below(count: int = 60_000) -> bytes:
+    """A TIFF whose directory has one below it that is all tags."""
+    start = 10 + 12 * 5 + 4
+    after = struct.pack("<H", count) + entry(1000, 3, 1, 0) * count
+    return tiff(*size_entries(), entry(330, 4, 1, start), after=after)
+
+
 PARTS: dict[str, Callable[[], bytes]] = {
     "JPEG of 20,000 scans": scans,
     "JPEG of fill bytes": fill_bytes,
@@ -167,6 +195,8 @@ PARTS: dict[str, Callable[[], bytes]] = {
     "TIFF of tags with shared values": shared_values,
     "TIFF of 60,000 tags": tags,
     "TIFF of 100,000 directories": directories,
+    "TIFF of 200,000 directories below one": directories_below,
+    "TIFF of 60,000 tags in a directory below": tags_below,
     "WebP of empty chunks": webp_chunks,
     "WebP of 1,200 frames": webp_frames,
     "HEIC of 200,000 items": heic_items,
@@ -174,6 +204,9 @@ PARTS: dict[str, Callable[[], bytes]] = {
     "JPEG 2000 of 16,000 components": lambda: jpeg_2000_header(10, 10, 10, 16_000),
     "DICOM of three million elements": dicom_elements,
     "DICOM of three million items": dicom_items,
+    "DICOM of three million elements in a sequence": dicom_elements_in_a_sequence,
+    "DICOM of a million packed elements": lambda: dicom_packed(b"\x09\0\x10\0LO\0\0" * 10_000, 100),
+    "DICOM of 400 packed megabytes": lambda: dicom_packed(bytes(1_000_000), 400),
 }
 """Files that are refused as ``too_many_parts``."""
 

@@ -38,8 +38,11 @@ def decode(data: bytes, limits: Limits) -> Raster:
     module = importlib.import_module(f"dermq.decoding.{MODULES[found.name]}")
     try:
         raster: Raster = module.read(data, limits)
-        return raster
     except (errors.DermqError, MemoryError):
         raise
     except Exception as err:  # a damaged file may lead a parser anywhere
         raise make_damaged(f"{type(err).__name__} in its structure") from err
+    # A JPEG may be reduced, and a fax is turned upright by its decoder.
+    if found.name != "JPEG" and sorted(raster.image.size) != sorted(raster.size):
+        raise make_damaged("its pixels have another size than it announces")
+    return raster

@@ -11,6 +11,8 @@ _CODED = frozenset({b"hvc1", b"hev1", b"av01"})
 _HDR_TRANSFERS = frozenset({16, 18})
 """PQ and HLG (ITU-T H.273): values for screens that are brighter than sRGB."""
 _MOST_BOXES = 10_000
+_MOST_SHARED = 2
+"""Items may lie in the same bytes, but not so that they have many times those of the file."""
 
 
 def check(data: bytes) -> None:
@@ -20,8 +22,12 @@ def check(data: bytes) -> None:
         raise make_damaged("it ends in the middle of its header")
     inner = dict(_read_boxes(meta[4:]))
     kinds = dict(_read_kinds(inner.get(b"iinf", b"")))
-    for item, in_file, offset, length in _read_places(inner.get(b"iloc", b"")):
+    looked_at = 0
+    for number, (item, in_file, offset, length) in enumerate(_read_places(inner.get(b"iloc", b""))):
+        if number > _MOST_BOXES or looked_at > _MOST_SHARED * len(data):
+            raise make_damaged("it is made of more pieces than it has bytes for")
         if kinds.get(item) in _CODED and in_file:
+            looked_at += length
             if offset + length > len(data):
                 raise make_damaged("a part of its pixels is missing")
             check_zeros(data[offset : offset + length])

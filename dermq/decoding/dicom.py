@@ -6,6 +6,7 @@ text of pydicom, which may repeat a value, stands in an error.
 
 import io
 import logging
+import struct
 import warnings
 from typing import Any
 
@@ -27,6 +28,7 @@ from dermq.decoding.raster import (
     make_several_frames,
     make_unsupported_pixels,
     reduce_to_8_bits,
+    tell_damage,
 )
 from dermq.notes import Note
 
@@ -37,6 +39,7 @@ _PHOTOGRAPHS = ("1.2.840.10008.5.1.4.1.1.77.1.", "1.2.840.10008.5.1.4.1.1.7")
 _SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
 _JPEG_LS = frozenset({uid.JPEGLSLossless, uid.JPEGLSNearLossless})
+_JPEG_LS_HEADER = b"\xff\xf7"
 _JPEG_2000 = frozenset({uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K})
 _NATIVE = frozenset(
     {
@@ -125,22 +128,25 @@ def _read_samples(found: Any, colours: str) -> Samples:
     if syntax not in _JPEG | _JPEG_LS | _JPEG_2000:
         name = uid.UID(syntax).name
         raise make_unsupported_pixels(f"A DICOM image of {'this coding' if name == syntax else name}")
+    size = int(found.Columns), int(found.Rows)
     frame = encaps.get_frame(found.PixelData, 0, number_of_frames=1)
     if syntax in _JPEG:
-        return jpeg.decode_samples(frame, ycc=colours.startswith("YBR"))
+        return jpeg.decode_samples(frame, ycc=colours.startswith("YBR"), size=size)
     check_zeros(frame)
     if syntax in _JPEG_2000:
-        return jpeg2000.decode_samples(frame)
-    return _decode_jpeg_ls(frame, ycc=colours.startswith("YBR"))
+        return jpeg2000.decode_samples(frame, size)
+    return _decode_jpeg_ls(frame, ycc=colours.startswith("YBR"), size=size)
 
 
-def _decode_jpeg_ls(frame: bytes, *, ycc: bool) -> Samples:
+def _decode_jpeg_ls(frame: bytes, *, ycc: bool, size: formats.Size) -> Samples:
     import imagecodecs  # only for these rare files
 
-    try:
+    at = frame.find(_JPEG_LS_HEADER)
+    height, width = struct.unpack_from(">HH", frame, at + 5) if 0 <= at <= len(frame) - 9 else (0, 0)
+    if (width, height) != size:
+        raise make_damaged("its pixels have another size than it announces")
+    with tell_damage():
         samples = np.asarray(imagecodecs.jpegls_decode(frame))
-    except Exception as err:  # imagecodecs raises errors of its own and of Python for a damaged file
-        raise make_damaged(err) from err
     return convert_color_space(samples, "YBR_FULL", "RGB") if ycc else samples
 
 

@@ -21,6 +21,7 @@ from dermq.decoding.raster import (
     make_unsupported_pixels,
     note_extra_bytes,
     reduce_to_8_bits,
+    tell_damage,
 )
 from dermq.notes import Note
 
@@ -29,6 +30,8 @@ _SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _EIGHT_BITS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _KEPT = frozenset({structure.DQT, structure.DHT, structure.DRI, structure.SOS, 0xCC, *_EIGHT_BITS})
 _PLAIN_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_BLOCK = 16
+"""The largest side of a minimum coded unit that encoders use."""
 _RARE_SAMPLING = "Could not determine subsampling"
 """What simplejpeg says of a header whose sampling factors it does not know."""
 _REDUCTIONS = (8, 4, 2)
@@ -54,12 +57,13 @@ def read(data: bytes, limits: Limits) -> Raster:
     )
 
 
-def decode_samples(data: bytes, *, ycc: bool) -> NDArray[Any]:
+def decode_samples(data: bytes, *, ycc: bool, size: formats.Size) -> NDArray[Any]:
     """Return the samples of a JPEG inside a file that says what its components are: ``(h, w)`` or RGB ``(h, w, 3)``.
 
-    The markers of JFIF and Adobe win over that, because they are written by who encoded. Raises Permanent.
+    The markers of JFIF and Adobe win over that, because they are written by who encoded. Raises Permanent, also for one
+    that has not the ``size`` that the file announces.
     """
-    check(data)
+    check(data, most=size)
     found = structure.parse(data)
     frame = _check_frame(found)
     if len(frame.components) == 1:
@@ -75,10 +79,16 @@ def _make_picture(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
 
 
-def check(data: bytes) -> None:
-    """Raise Permanent unless all pixels of a JPEG inside another file are there."""
+def check(data: bytes, *, most: formats.Size) -> None:
+    """Raise Permanent unless all pixels of a JPEG inside another file are there.
+
+    One that is larger than ``most``, the part of the file that it stands for, is not decoded at all. Its sides may be
+    rounded up to whole blocks.
+    """
     found = structure.parse(data)
     frame = _check_frame(found)
+    if frame.width >= most[0] + _BLOCK or frame.height >= most[1] + _BLOCK:
+        raise make_damaged("a part of its pixels has another size than it announces")
     structure.check_scans(found)
     jpeg_scan.check_zeros(data, found)
     if frame.marker in _EIGHT_BITS and frame.precision == 8:
@@ -194,10 +204,8 @@ def _decode_by_imagecodecs(data: bytes, found: Structure) -> NDArray[np.uint8]:
 def _decode_by_library(data: bytes, **options: Any) -> NDArray[Any]:
     import imagecodecs  # only for these rare files
 
-    try:
+    with tell_damage():
         return np.asarray(imagecodecs.jpeg8_decode(data, **options))
-    except Exception as err:  # imagecodecs raises errors of its own and of Python for a damaged file
-        raise make_damaged(err) from err
 
 
 def _find_notes(data: bytes, found: Structure, spare: int) -> tuple[Note, ...]:

@@ -22,6 +22,7 @@ from dermq.decoding.raster import (
     make_unsupported_pixels,
     note_extra_bytes,
     reduce_to_8_bits,
+    tell_damage,
 )
 from dermq.notes import Note
 
@@ -112,10 +113,8 @@ def _decode_16_bits(chunks: _Chunks) -> Image.Image:
     import imagecodecs  # only for these rare files
 
     *_, colours = chunks.read_header()
-    try:
+    with tell_damage():
         samples = imagecodecs.png_decode(_write_plain(chunks))
-    except Exception as err:  # imagecodecs raises errors of its own and of Python for a damaged file
-        raise make_damaged(err) from err
     samples = samples.reshape(*samples.shape[:2], -1)
     if samples.shape[2] != _CHANNELS[colours]:
         raise make_unsupported_pixels("This PNG")

@@ -62,6 +62,8 @@ def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | 
             return None
         transform = ImageCms.buildTransform(opened, _make_srgb(), mode, "RGB", ImageCms.Intent.PERCEPTUAL)
         return transform if _changes(transform, mode) else None
+    except MemoryError:
+        raise
     except Exception:  # ImageCms raises several errors for a broken profile
         return None
 

@@ -1,5 +1,7 @@
 """The result of a format's decoder: pixels as the file stores them, and what is needed to show them correctly."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +44,17 @@ class Raster:
 def make_damaged(why: object) -> errors.Permanent:
     """Return the error for a file whose pixels are not all there, or not as they were written."""
     return errors.Permanent("damaged", f"The file is damaged and cannot be decoded: {why}.")
+
+
+@contextlib.contextmanager
+def tell_damage() -> Iterator[None]:
+    """Turn whatever a library raises for a damaged file into ``damaged``. Our own errors and a lack of memory stay."""
+    try:
+        yield
+    except (errors.DermqError, MemoryError):
+        raise
+    except Exception as err:  # libraries raise errors of their own and of Python
+        raise make_damaged(err) from err
 
 
 def make_unsupported_pixels(what: str) -> errors.Permanent:

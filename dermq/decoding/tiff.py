@@ -73,7 +73,7 @@ def read(data: bytes, limits: Limits) -> Raster:
 
 
 def _find_full_page(file: tifffile.TiffFile) -> Any:
-    pages: list[Any] = [page.aspage() for page in file.pages]
+    pages = _list_pages(file)
     if not pages:
         raise make_damaged("it holds no page")
     if any(_DNG_VERSION in page.tags for page in pages):
@@ -86,6 +86,15 @@ def _find_full_page(file: tifffile.TiffFile) -> Any:
     if len(full) > 1:
         raise make_several_frames(len(full))
     return full[0] if full else max(pages, key=lambda page: page.imagewidth * page.imagelength)
+
+
+def _list_pages(file: tifffile.TiffFile) -> list[Any]:
+    pages: list[Any] = []
+    for page in file.pages:
+        if any(page.offset == before.offset for before in pages):
+            raise make_damaged("its list of pages leads back to itself")
+        pages.append(page.aspage())
+    return pages
 
 
 def _is_reduced(page: Any) -> bool:
@@ -159,7 +168,8 @@ def _choose_check(page: Any) -> Callable[[bytes], None] | None:
     compression = int(page.compression)
     if compression in _JPEG:
         tables = page.jpegtables
-        return lambda part: jpeg.check(part if tables is None else tables[:-2] + part[2:])
+        rows, columns = page.chunks[:2] if int(page.planarconfig) == 1 else page.chunks[-2:]
+        return lambda part: jpeg.check(part if tables is None else tables[:-2] + part[2:], most=(columns, rows))
     if compression in _JPEG_2000 or compression in _WEBP:
         return check_zeros
     return None

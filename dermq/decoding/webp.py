@@ -34,7 +34,10 @@ def read(data: bytes, limits: Limits) -> Raster:
             if not whole:
                 raise make_damaged("it ends before its last pixels")
             check_zeros(body, max(_ZERO_BYTES, size[0] * size[1] // _PIXELS_PER_ZERO_BYTE))
-    image = pillow.load(data if frames else _write_plain(size, kept), "WEBP")
+    plain = data if frames else _write_plain(size, kept)
+    if formats.webp.FORMAT.size(plain) != size:
+        raise make_damaged("its pixels have another size than it announces")
+    image = pillow.load(plain, "WEBP")
     orientation = exif.find_orientation(kept.get(b"EXIF"), kept.get(b"XMP "))
     return Raster(image, size, orientation, kept.get(b"ICCP"), notes=_find_notes(data, end))
 

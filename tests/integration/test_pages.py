@@ -111,6 +111,12 @@ def test_a_form_without_its_csrf_token_is_refused(browser: FlaskClient, token: s
     assert browser.post(path, data={"token": token}).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/no-such-page"])
+def test_a_form_that_is_larger_than_any_of_a_page_is_not_read(visitor: FlaskClient, path: str) -> None:
+    answer = visitor.post(path, data="a&" * 100_000, content_type="application/x-www-form-urlencoded")
+    assert answer.status_code == 413
+
+
 def test_signing_out_ends_the_session(browser: FlaskClient) -> None:
     browser.post("/sign-out", data={"csrf_token": csrf(browser)})
     assert browser.get("/").status_code == 302

@@ -1,10 +1,11 @@
 """Names of entries become what the lab called its files, whatever program packed them on whatever system."""
 
 import io
+import time
 
 import pytest
 
-from dermq import errors, zips
+from dermq import arrivals, errors, zips
 from tests import zips as written
 from tests.zips import Member
 from worker.intake import directory, names
@@ -98,6 +99,20 @@ def test_ascii_and_utf8_names_do_not_decide_the_encoding_of_the_others() -> None
 def test_twenty_thousand_names_are_sampled() -> None:
     members = [Member(f"患者/ほくろ{n}.jpg".encode("cp932")) for n in range(20_000)]
     assert read_names(members)[19_999] == "患者/ほくろ19999.jpg"
+
+
+@pytest.mark.parametrize("accents", ["\u0301" * 16_000 + "\u0316" * 16_000, "\u0301\u0316" * 16_000])
+def test_very_long_names_cost_little(accents: str) -> None:
+    name = f"a{accents}.jpg"
+    began = time.process_time()
+    assert read_names([Member(f"{n}{name}".encode()) for n in range(20)])[19] == f"19{name}"
+    with pytest.raises(errors.Rejected, match="32005 characters; at most 255"):
+        arrivals.check_name(name)
+    assert time.process_time() - began < 5
+
+
+def test_a_name_that_becomes_short_enough_is_accepted() -> None:
+    assert arrivals.check_name("\u03b1\u0313\u0300\u0345" * 255) == "\u1f82" * 255
 
 
 @pytest.mark.parametrize(

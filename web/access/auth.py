@@ -20,7 +20,7 @@ from dermq.principals import LabPrincipal, Scope
 from dermq.quotas import Quotas
 from web import services
 from web.access import guesses
-from web.http import paths
+from web.http import bodies, paths
 
 csrf = CSRFProtect()
 CSRF_HEADER = "X-CSRFToken"
@@ -118,8 +118,12 @@ def forget() -> None:
 
 
 def protect_forms() -> None:
-    """Check the CSRF token of every form, sign-in included; runs before each request. Raises CSRFError."""
+    """Check the CSRF token of every form, sign-in included; runs before each request.
+
+    Raises CSRFError, and RequestEntityTooLarge for a form that is larger than any of a page.
+    """
     if not paths.is_for_programs():
+        request.max_content_length = bodies.PAGE_FORM_BYTES
         csrf.protect()
 
 

@@ -19,6 +19,9 @@ from web.http import paths
 CHUNK_BYTES = 64 * 1024
 FORM_BYTES = 1_000_000
 """Most bytes of a form or a JSON body. Uploads are streamed and have their own limits."""
+PAGE_FORM_BYTES = 16_384
+"""Most bytes of a form of a page, which anybody may send: a token and an address. Reading a form of 1 MB that has only
+field names takes 100 MB."""
 
 
 def is_streamed(method: str, path: str, content_type: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import charset_normalizer
 
-from dermq import zips
+from dermq import arrivals, zips
 
 _UTF8_NAME = 0x800
 """Bit of the flags: name and comment are in UTF-8 (APPNOTE 4.4.4)."""
@@ -26,6 +26,7 @@ _SAMPLE_BYTES = 16_384
 _MOST_MESS = 0.2
 """When names score above this mess ratio of charset-normalizer in every encoding, the default one is used."""
 
+_HERE = re.compile(r"(?:\./+)+")
 _ALPHABETS = (("CYRILLIC",), ("GREEK",))
 """What East Asian encodings have beside their own scripts."""
 _SCRIPTS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -118,10 +119,9 @@ def decode(raw: bytes, flags: int, extra: bytes, encoding: str) -> str:
             name = raw.decode(encoding)
         except UnicodeDecodeError:
             name = raw.decode(_DEFAULT_ENCODING)
-    name = unicodedata.normalize("NFC", name).replace("\\", "/")
-    while name.startswith("./"):
-        name = name[2:].lstrip("/") if len(name) > 2 else "/"
-    return name
+    name = arrivals.normalise_name(name)
+    here = _HERE.match(name)
+    return name[here.end() :] or "/" if here else name
 
 
 def is_folder(name: str) -> bool:

@@ -18,9 +18,13 @@ MOST_SHARED_BYTES = 65_536
 """Tags may share values, but not so that they have many more bytes than the file."""
 _VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """By the number of a type (TIFF 6.0, section 2, and BigTIFF)."""
+_PLACES = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+"""Types of offsets, as ``struct`` names them."""
 _BYTES_AND_TEXTS = frozenset({1, 2, 6, 7})
 _STRIPS = frozenset({273, 279, 324, 325})
 """Offsets and lengths of strips and of tiles."""
+_DIRECTORIES_BELOW = 330
+"""Offsets of further directories, where some programs put the image itself, or smaller ones."""
 _SIZES = ((256, 257), (322, 323))
 """Width and height of the image, and of a tile."""
 
@@ -55,8 +59,11 @@ def _check(data: bytes, order: str, layout: _Layout) -> list[Size]:
     sizes: list[Size] = []
     seen: set[int] = set()
     value_bytes = 0
-    at = _read(data, layout.first, order + layout.first_at)
-    while at and at not in seen:
+    waiting = [_read(data, layout.first, order + layout.first_at)]
+    while waiting:
+        at = waiting.pop()
+        if not at or at in seen:  # the decoder tells when directories lead back to one another
+            continue
         seen.add(at)
         limit(len(seen), MOST_DIRECTORIES, "directories or pages")
         count = _read(data, at, order + layout.count)
@@ -69,7 +76,7 @@ def _check(data: bytes, order: str, layout: _Layout) -> list[Size]:
         value_bytes += sum(_count_value_bytes(data, order, tag) for tag in entries)
         limit(value_bytes, len(data) + MOST_SHARED_BYTES, "bytes in its tags")
         sizes += _find_sizes(order, entries)
-        at = _read(data, end, order + layout.offset)
+        waiting += [*_list_below(data, order, entries), _read(data, end, order + layout.offset)]
     return sizes
 
 
@@ -84,6 +91,21 @@ def _count_value_bytes(data: bytes, order: str, entry: tuple[int, int, int, byte
     elif kind not in _BYTES_AND_TEXTS:
         limit(count, MOST_VALUES, "values in one tag")
     return size
+
+
+def _list_below(data: bytes, order: str, entries: list[tuple[int, int, int, bytes]]) -> list[int]:
+    """Return the places of the directories that a directory has below it."""
+    found: list[int] = []
+    for tag, kind, count, place in entries:
+        if tag != _DIRECTORIES_BELOW or kind not in _PLACES:
+            continue
+        limit(count, MOST_DIRECTORIES, "directories or pages")
+        layout = f"{order}{count}{_PLACES[kind]}"
+        at = int.from_bytes(place, "little" if order == "<" else "big")
+        values = place if struct.calcsize(layout) <= len(place) else data[at : at + struct.calcsize(layout)]
+        if struct.calcsize(layout) <= len(values):
+            found += struct.unpack_from(layout, values)
+    return found
 
 
 def _find_sizes(order: str, entries: list[tuple[int, int, int, bytes]]) -> list[Size]:
