@@ -193,7 +193,8 @@ def agreement(options: argparse.Namespace) -> None:
 
     bundle = bundles.read(options.bundle) if options.bundle else bundles.find_current(options.bundles)
     manifest = _manifest(options, bundle.card.config.get("split", "lesion"))
-    found = agreements.measure(bundle.path / bundles.ONNX_MODEL, bundle.card.input_size, manifest)
+    graph, card = bundle.path / bundles.ONNX_MODEL, bundle.card
+    found = agreements.measure(graph, card.input_size, manifest, recipe_version=card.recipe.version)
     print(agreements.make_table(found))
 
 

@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from dermq import imaging, scoring
+from dermq import imaging, recipes, scoring
 from training import graph_outputs, onnx_run, pixels, tables
 from training import manifest as manifests
 
@@ -36,21 +36,24 @@ class Agreement:
     """The mean total variation distance between the probabilities before and after the change."""
 
 
-def measure(path: Path, size: int, manifest: manifests.Manifest) -> dict[str, Agreement]:
+def measure(
+    path: Path, size: int, manifest: manifests.Manifest, *, recipe_version: int = recipes.RECIPE_VERSION
+) -> dict[str, Agreement]:
     """Return the agreements of the ONNX graph at ``path`` by the name of the change.
 
-    ``size`` is the side of the graph's input in pixels. The originals are left out when the manifest lacks them.
+    ``size`` is the side of the graph's input in pixels, and ``recipe_version`` that of its bundle's card. The originals
+    are left out when the manifest lacks them.
     """
     session = onnx_run.open_session(path)
     found = {}
     if ORIGINALS in manifest.places:
         names = {entry.image_id for entry in manifest.of(ORIGINALS)}
-        sharp, reduced = (_read(manifest, source, names) for source in (ORIGINALS, manifest.reference))
+        sharp, reduced = (_read(manifest, source, names, recipe_version) for source in (ORIGINALS, manifest.reference))
         found[f"{ORIGINALS} against {manifest.reference}"] = _compare(
             *(_predict(session, images, size) for images in (sharp, reduced))
         )
     source = SHARP if SHARP in manifest.places else manifest.reference
-    images = _read(manifest, source, {entry.image_id for entry in manifest.of(source, "val")})
+    images = _read(manifest, source, {entry.image_id for entry in manifest.of(source, "val")}, recipe_version)
     plain = _predict(session, images, size)
     for name, change in CHANGES.items():
         found[name] = _compare(plain, _predict(session, [change(image) for image in images], size))
@@ -63,11 +66,14 @@ def make_table(found: dict[str, Agreement]) -> str:
     return tables.make_table(["change", "images", "equal diagnoses", "probability moved"], rows)
 
 
-def _read(manifest: manifests.Manifest, source: str, names: set[str]) -> list[Image.Image]:
+def _read(manifest: manifests.Manifest, source: str, names: set[str], recipe_version: int) -> list[Image.Image]:
     """Decode the images ``names`` of ``source``, sorted by name."""
     wanted = {entry.member: entry.image_id for entry in manifest.of(source) if entry.image_id in names}
     files = {wanted[name]: content for name, content in manifests.read_files(manifest.places[source]) if name in wanted}
-    return [imaging.decode(files[name], max_pixels=pixels.MAX_PIXELS) for name in sorted(files)]
+    return [
+        imaging.read(files[name], max_pixels=pixels.MAX_PIXELS, recipe_version=recipe_version).image
+        for name in sorted(files)
+    ]
 
 
 def _predict(session: onnxruntime.InferenceSession, images: list[Image.Image], size: int) -> NDArray[np.float32]:

@@ -46,11 +46,18 @@ def read_truth(manifest: manifests.Manifest, split: str, source: str | None = No
 
 
 def predict_val_by_source(
-    graph: bytes, size: int, manifest: manifests.Manifest, data: Path, output: str = graph_outputs.LOGITS
+    graph: bytes,
+    size: int,
+    manifest: manifests.Manifest,
+    data: Path,
+    output: str = graph_outputs.LOGITS,
+    *,
+    recipe_version: int = recipes.RECIPE_VERSION,
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Return probabilities ``(n, 7)`` and truth ``(n,)`` of val by source; of ``CUT`` also for centre squares.
 
-    ``output`` names the output of ``graph`` to use, its logits or its probabilities. Images of labs resemble no
+    ``output`` names the output of ``graph`` to use, its logits or its probabilities; of a bundle, ``recipe_version`` is
+    that of its card. Images of labs resemble no
     single source, so choices are made by all of them.
     """
     session = onnx_run.open_session(graph)
@@ -59,7 +66,9 @@ def predict_val_by_source(
         known = read_truth(manifest, "val", source)
         for view in (pixels.WHOLE, pixels.CENTRE) if source in CUT else (pixels.WHOLE,):
             if len(known):
-                predicted = predict(session, size, manifest, "val", data, source=source, view=view)[output]
+                predicted = predict(
+                    session, size, manifest, "val", data, source=source, view=view, recipe_version=recipe_version
+                )[output]
                 name = source if view == pixels.WHOLE else f"{source} {view}"
                 seen[name] = (
                     calibrate.apply_softmax(predicted)

@@ -28,7 +28,14 @@ def judge_bundle(bundle: bundles.Bundle, manifest: manifests.Manifest, data: Pat
     """Return the figures of ``bundle`` by source."""
     graph = (bundle.path / bundles.ONNX_MODEL).read_bytes()
     return _judge(
-        evaluate.predict_val_by_source(graph, bundle.card.input_size, manifest, data, graph_outputs.PROBABILITIES)
+        evaluate.predict_val_by_source(
+            graph,
+            bundle.card.input_size,
+            manifest,
+            data,
+            graph_outputs.PROBABILITIES,
+            recipe_version=bundle.card.recipe.version,
+        )
     )
 
 
