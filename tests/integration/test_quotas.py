@@ -15,6 +15,7 @@ from dermq import archives, batches, bundles, conservation, db, deletion, errors
 from dermq.lifecycle import ArchiveState
 from dermq.models import Archive, Batch, Image, Lab, LabUse
 from dermq.principals import OPERATOR
+from dermq.queue import claims, outcomes
 from dermq.settings import Settings
 from dermq.storage.local import LocalStore
 from tests import api, fakes, samples, scenarios
@@ -52,6 +53,26 @@ def test_waiting_images_are_limited_and_room_comes_by_itself(
     assert api.refusals(client, batch) == {}  # it may still come, so it is not refused for good
     finish(sessions, bundle)
     assert api.put(client, batch, "c.jpg").status_code == 202
+
+
+def test_retries_wait_for_room_as_well(
+    client: FlaskClient, sessions: db.Sessions, lab: Lab, bundle: bundles.Bundle
+) -> None:
+    limit(sessions, lab, max_waiting_images=2)
+    who, failed = scenarios.claimant(sessions, bundle), api.create(client)
+    for name in ("a.jpg", "b.jpg"):
+        api.put(client, failed, name)
+    lease = scenarios.take_next(sessions, who)
+    assert lease is not None
+    failures = [outcomes.Failed(image.id, "damaged", "damaged") for image in lease.images]
+    db.transact(sessions, claims.record, lease.token, failures)
+    waiting = api.create(client)
+    for name in ("a.jpg", "b.jpg"):
+        assert api.put(client, waiting, name).status_code == 202
+    api.assert_problem(client.post(api.url(failed, "/retry")), 429, "quota_waiting_images")
+    assert use(sessions, lab).waiting_images == 2
+    finish(sessions, bundle)
+    assert client.post(api.url(failed, "/retry")).status_code == 202
 
 
 def test_a_request_with_too_many_files_is_refused_as_a_whole(

@@ -57,6 +57,12 @@ def refusals(runtime: ClassifyRuntime, batch: Batch) -> dict[str, str]:
     return {row.name: row.code for row in found}
 
 
+def test_names_of_skipped_entries_are_kept_short(runtime: ClassifyRuntime, batch: Batch) -> None:
+    archive = store(runtime, batch, samples.archive({"x" * 60_000 + "/": b"", "y" * 254 + "/": b""}))
+    unpack.drain(runtime)
+    assert get(runtime, archive).skipped_names == ["x" * 254 + "…", "y" * 254 + "/"]
+
+
 def test_every_entry_gets_a_verdict(runtime: ClassifyRuntime, batch: Batch) -> None:
     entries = {
         "visit 1/": b"",

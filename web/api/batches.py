@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify, request, url_for
 from sqlalchemy.orm import Session
 
-from dermq import batches, db, deletion
+from dermq import batches, db, deletion, quotas
 from dermq.principals import Scope
 from dermq.wakeups import Queue
 from web import listing, services
@@ -82,8 +82,8 @@ def cancel_batch(batch_id: uuid.UUID) -> schemas.Batch:
 @blueprint.doc(responses=documents.describe_responses(404, 409))
 @auth.require(Scope.MANAGE)
 def retry_batch(batch_id: uuid.UUID) -> tuple[schemas.Batch, int, dict[str, str]]:
-    """Queue the failed images of a batch again. Send no body."""
-    _act(batch_id, partial(batches.retry, by=auth.get_principal()))
+    """Queue the failed images of a batch again, unless your lab has used up its quota of waiting ones. Send no body."""
+    _act(batch_id, _retry)
     services.get_current().wakeups.send(Queue.CLASSIFY)
     return _read_status(batch_id), 202, make_accepted_headers(url_for("batches.get_batch", batch_id=batch_id))
 
@@ -103,6 +103,13 @@ def delete_batch(batch_id: uuid.UUID) -> str:
 def make_accepted_headers(location: str) -> dict[str, str]:
     """Return the headers of an answer to work that was accepted."""
     return {"Location": location, "Retry-After": str(RETRY_SECONDS)}
+
+
+def _retry(session: Session, batch_id: uuid.UUID) -> None:
+    by = auth.get_principal()
+    # Room for one image suffices: a batch may have more failed ones than a small quota, and must not be stuck.
+    quotas.check_waiting(session, by.lab_id, services.get_current().settings, images=1)
+    batches.retry(session, batch_id, by=by)
 
 
 def _act(batch_id: uuid.UUID, act: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from dermq import arrivals, errors, storage
+from dermq import arrivals, errors, models, storage
 from dermq.arrivals import Arrival
 from dermq.settings import Settings
 from dermq.storage import BlobStore
@@ -161,13 +161,13 @@ class Entries:
     def _take(self, entry: Entry, page: EntryPage, files: contextlib.ExitStack) -> None:
         """Add one entry to a page. Raises only Transient: whatever else an entry raises refuses this entry."""
         if entry.is_folder or names.is_leftover(entry.name):
-            page.skipped.append(arrivals.escape_controls(entry.name))
+            page.skipped.append(_shorten(entry.name))
             return
         try:
             page.arrived.append(files.enter_context(self._receive(entry)))
         except errors.Rejected as err:
             if names.is_sidecar(entry.name):
-                page.skipped.append(arrivals.escape_controls(entry.name))
+                page.skipped.append(_shorten(entry.name))
             else:
                 page.refused.append((entry.name, err))
         except errors.Transient:
@@ -248,6 +248,12 @@ class Entries:
         if begins_at + entry.compressed_bytes > self._listed.begins_at:
             raise packing.make_damaged("it lies outside of the archive")
         return begins_at
+
+
+def _shorten(name: str) -> str:
+    """Return a name to be shown; a ZIP may hold names of 64 kB."""
+    shown = arrivals.escape_controls(name[: models.NAME_LENGTH])[: models.NAME_LENGTH]
+    return f"{shown[:-1]}…" if len(name) > models.NAME_LENGTH else shown
 
 
 def could_be_image(entry: Entry) -> bool:
