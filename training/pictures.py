@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermq import imaging
+from dermq import imaging, recipes
 
 GOLDEN_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 PHOTOGRAPHS = (
@@ -28,11 +28,16 @@ NOISES = 20
 Pixels = NDArray[np.uint8]
 
 
-def draw_golden(size: int, *, seed: int = 1) -> Pixels:
-    """Return eight pictures ``(8, size, size, 3) uint8``: fine and coarse noise, two gradients, four photographs."""
+def draw_golden(size: int, *, seed: int = 1, recipe_version: int = recipes.RECIPE_VERSION) -> Pixels:
+    """Return eight pictures ``(8, size, size, 3) uint8``: fine and coarse noise, two gradients, four photographs.
+
+    One of the photographs has a colour profile, so its pixels depend on the version of the recipe.
+    """
     chance = np.random.default_rng(seed)
     generated = [_draw_noise(chance, size, 1), _draw_noise(chance, size, 24), _draw_ramp(size), _draw_disc(size)]
-    photographs = [imaging.squash(_draw_photograph("skimage.data", name), size) for name in GOLDEN_PHOTOGRAPHS]
+    photographs = [
+        imaging.squash(_draw_photograph("skimage.data", name, recipe_version), size) for name in GOLDEN_PHOTOGRAPHS
+    ]
     return np.stack(generated + photographs)
 
 
@@ -49,8 +54,9 @@ def draw_foreign(size: int, *, seed: int = 2) -> dict[str, Pixels]:
     }
 
 
-def _draw_photograph(package: str, name: str) -> Image.Image:
-    return imaging.decode(resources.files(package).joinpath(name).read_bytes(), max_pixels=50_000_000)
+def _draw_photograph(package: str, name: str, recipe_version: int = recipes.RECIPE_VERSION) -> Image.Image:
+    data = resources.files(package).joinpath(name).read_bytes()
+    return imaging.read(data, max_pixels=50_000_000, recipe_version=recipe_version).image
 
 
 def _crop(chance: np.random.Generator, image: Image.Image) -> Image.Image:
