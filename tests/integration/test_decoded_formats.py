@@ -26,7 +26,7 @@ FILES = {
     "arithmetic JPEG": arithmetic_files.SEQUENTIAL,
     "progressive arithmetic JPEG": arithmetic_files.PROGRESSIVE,
     "TIFF with a text that is not UTF-8": variants.tiff(
-        np.array(PICTURE), extratags=[(33432, "s", 0, b"\xa9 a lab", False)]
+        np.array(PICTURE), extratags=[(270, "s", 0, b"\xa8 a lab", False)]
     ),
     "fax": samples.encoded(GREY.convert("1"), "TIFF", compression="group4"),
 }
