@@ -25,6 +25,9 @@ FILES = {
     "grey HEIC": heic_files.GREY,
     "arithmetic JPEG": arithmetic_files.SEQUENTIAL,
     "progressive arithmetic JPEG": arithmetic_files.PROGRESSIVE,
+    "TIFF with a text that is not UTF-8": variants.tiff(
+        np.array(PICTURE), extratags=[(270, "s", 0, b"\xa8 a lab", False)]
+    ),
     "fax": samples.encoded(GREY.convert("1"), "TIFF", compression="group4"),
 }
 DAMAGED = {

@@ -4,6 +4,7 @@ It reads files from standard input and answers on standard output, one after the
 no setting, no secret and no name of a file. Keep its imports small: a worker waits for them after every loss.
 """
 
+import codecs
 import contextlib
 import importlib
 import importlib.abc
@@ -24,6 +25,8 @@ from worker.decoders import confinement, structure
 from worker.decoders.frames import MOST_TEXT_BYTES, READY, Answer, Kind, Request
 
 _SMALL = Request(8, 1, draft=True, max_pixels=64, max_side=8)
+_TEXTS = ("ascii", "latin-1", "cp1252", "utf-8", "utf-16", "utf-16-le", "utf-16-be")
+"""Encodings in which libraries read a file's texts; Python imports each when it is first used."""
 _GRACE_SECONDS = 5
 """After its time limit and this, a decoder whose worker did not kill it ends itself."""
 
@@ -50,6 +53,8 @@ def warm_up() -> None:
         importlib.import_module(f"dermq.decoding.{name}")
     for codec in decoding.CODECS:
         getattr(imagecodecs, codec)
+    for encoding in _TEXTS:
+        codecs.lookup(encoding)
     for scheme in tifffile.COMPRESSION:
         with contextlib.suppress(KeyError, ImportError):  # a compression that tifffile knows by name alone
             tifffile.TIFF.DECOMPRESSORS[scheme]
