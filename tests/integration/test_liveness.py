@@ -97,10 +97,13 @@ def test_an_engine_that_hangs_does_not_get_on(
 
     assert runtime.models.held is not None
     runtime.models.held.engine.before = hang  # type: ignore[attr-defined]
+    began = time.monotonic()
     pipeline.drain(runtime)
-    before, after = seen
-    assert before == after >= 2, "a claim and its decoded images, and nothing while the engine predicts"
-    assert counted.times >= after + 3, "then a prediction, a record, and nothing more to claim"
+    befores, afters = seen[::2], seen[1::2]  # a pair for each step; a slow machine may make more than one
+    most_waits = 1 + int((time.monotonic() - began) / pipeline.STOP_CHECK_SECONDS)
+    assert 2 <= befores[0] <= 1 + most_waits, "a claim, and each wait for decoders, which have limits of their own"
+    assert afters == befores, "nothing while the engine predicts"
+    assert counted.times == afters[-1] + 3, "then a prediction, a record, and nothing more to claim"
 
 
 def test_a_worker_holds_no_model_while_it_looks_for_one(
